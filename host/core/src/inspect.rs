@@ -1,0 +1,287 @@
+//! Inspects what a connector hands over: nothing reaches the journal that did not pass here. Keeps the contract's state of one
+//! call to `sync`: after a rejection or a `stop`, nothing more is taken.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::limit::Limits;
+use crate::object::{Attribute, ConnectorObject, SyncDelta, Value, ValueMode};
+use crate::schema::{ALL_CLASSES, Classes, ValueType};
+use crate::token::{SyncToken, TOKEN_BYTES_MAX};
+
+/// Why something was refused; the contract's `rejection-code`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the cases are documented in wit/types.wit")]
+pub enum RejectionCode {
+    EmptyUid,
+    UndeclaredClass,
+    NotInSync,
+    AfterStop,
+    BatchTooLarge,
+    TokenTooLarge,
+    DataFault,
+    PendingWithoutCheckpoint,
+    EarlierRejection,
+    NotDurable,
+}
+
+impl RejectionCode {
+    /// The code as it stands in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::EmptyUid => "empty-uid",
+            Self::UndeclaredClass => "undeclared-class",
+            Self::NotInSync => "not-in-sync",
+            Self::AfterStop => "after-stop",
+            Self::BatchTooLarge => "batch-too-large",
+            Self::TokenTooLarge => "token-too-large",
+            Self::DataFault => "data-fault",
+            Self::PendingWithoutCheckpoint => "pending-without-checkpoint",
+            Self::EarlierRejection => "earlier-rejection",
+            Self::NotDurable => "not-durable",
+        }
+    }
+}
+
+/// A refusal, as the connector gets it and as the run fails with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// Why.
+    pub code: RejectionCode,
+    /// Names the thing.
+    pub message: String,
+    /// Which delta of the batch.
+    pub delta_index: Option<u32>,
+    /// The uid of that delta, so that it can be repaired by uid.
+    pub uid: Option<String>,
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code.as_str(), self.message)
+    }
+}
+
+impl Rejection {
+    fn new(code: RejectionCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), delta_index: None, uid: None }
+    }
+
+    fn at(mut self, index: usize, delta: &SyncDelta) -> Self {
+        self.delta_index = u32::try_from(index).ok();
+        self.uid = Some(delta.change.uid().to_owned());
+        self
+    }
+}
+
+/// Inspects the deltas of one run.
+#[derive(Debug)]
+pub struct Inspector {
+    classes: Arc<Classes>,
+    limits: Limits,
+    /// The class asked for, while `sync` is being called.
+    asked: Option<String>,
+    /// The first rejection; the run has failed.
+    rejected: Option<Rejection>,
+    stopped: bool,
+    /// Deltas came since the last checkpoint.
+    uncovered: bool,
+}
+
+impl Inspector {
+    /// An inspector for a run against these classes.
+    pub fn new(classes: Arc<Classes>, limits: Limits) -> Self {
+        Self { classes, limits, asked: None, rejected: None, stopped: false, uncovered: false }
+    }
+
+    /// `sync` is about to be called for this class.
+    pub fn open(&mut self, class: &str) {
+        self.asked = Some(class.to_owned());
+    }
+
+    /// `sync` returned. Answers the rejection that the call met, if any: it failed, whatever it returned.
+    pub fn close(&mut self) -> Option<Rejection> {
+        self.asked = None;
+        self.rejected.clone()
+    }
+
+    /// The connector was answered `stop`.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// Whether the connector was answered `stop`: then the token it returns is ignored.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Inspects one `emit` and answers the size of its deltas in bytes.
+    ///
+    /// # Errors
+    /// What the connector gets to see. From then on everything is refused.
+    pub fn emit(&mut self, deltas: &[SyncDelta], checkpoint: Option<&SyncToken>) -> Result<u64, Rejection> {
+        let bytes = self.gate("emit").and_then(|()| self.batch(deltas, checkpoint)).inspect_err(|r| self.reject(r))?;
+        self.uncovered = checkpoint.is_none() && (self.uncovered || !deltas.is_empty());
+        Ok(bytes)
+    }
+
+    /// Inspects one `flush`.
+    ///
+    /// # Errors
+    /// As `emit`.
+    pub fn flush(&mut self) -> Result<(), Rejection> {
+        let pending = |uncovered: bool| match uncovered {
+            false => Ok(()),
+            true => Err(Rejection::new(
+                RejectionCode::PendingWithoutCheckpoint,
+                "flush while deltas without a checkpoint are pending: emit a checkpoint first",
+            )),
+        };
+        self.gate("flush").and_then(|()| pending(self.uncovered)).inspect_err(|rejection| self.reject(rejection))
+    }
+
+    /// Refuses something that belongs to another call, for instance search results during `sync`.
+    pub fn refuse(&mut self, what: &str) -> Rejection {
+        let rejection = Rejection::new(RejectionCode::NotInSync, format!("{what} outside the call it belongs to"));
+        self.reject(&rejection);
+        rejection
+    }
+
+    fn reject(&mut self, rejection: &Rejection) {
+        self.rejected.get_or_insert_with(|| rejection.clone());
+    }
+
+    fn gate(&self, what: &str) -> Result<(), Rejection> {
+        if let Some(earlier) = &self.rejected {
+            let message = format!("an earlier call was rejected ({}); nothing more is taken", earlier.code.as_str());
+            return Err(Rejection::new(RejectionCode::EarlierRejection, message));
+        }
+        if self.asked.is_none() {
+            return Err(Rejection::new(RejectionCode::NotInSync, format!("{what} outside sync")));
+        }
+        if self.stopped && what == "emit" {
+            return Err(Rejection::new(RejectionCode::AfterStop, "emit after the host answered stop"));
+        }
+        Ok(())
+    }
+
+    fn batch(&self, deltas: &[SyncDelta], checkpoint: Option<&SyncToken>) -> Result<u64, Rejection> {
+        let too_large = |what: String| Err(Rejection::new(RejectionCode::BatchTooLarge, what));
+        let count_max = self.limits.batch_count_max;
+        if deltas.len() > count_max as usize {
+            return too_large(format!("a batch of {} deltas; at most {count_max} are taken", deltas.len()));
+        }
+        if let Some(token) = checkpoint.filter(|token| token.size() > TOKEN_BYTES_MAX) {
+            let message = format!("a checkpoint of {} bytes; at most {TOKEN_BYTES_MAX} are kept", token.size());
+            return Err(Rejection::new(RejectionCode::TokenTooLarge, message));
+        }
+        let mut bytes = 0;
+        for (index, delta) in deltas.iter().enumerate() {
+            bytes += self.delta(delta).map_err(|rejection| rejection.at(index, delta))?;
+        }
+        let bytes_max = self.limits.batch_bytes_max;
+        if bytes > bytes_max {
+            return too_large(format!("a batch of {bytes} bytes; at most {bytes_max} are taken"));
+        }
+        Ok(bytes)
+    }
+
+    fn delta(&self, delta: &SyncDelta) -> Result<u64, Rejection> {
+        let asked = self.asked.as_deref().unwrap_or_default();
+        let place = self.classes.place(&delta.object_class).ok_or_else(|| {
+            let message = format!("class {:?} is not declared by object-classes", delta.object_class);
+            Rejection::new(RejectionCode::UndeclaredClass, message)
+        })?;
+        if asked != ALL_CLASSES && !delta.object_class.eq_ignore_ascii_case(asked) {
+            let message = format!("a delta of class {:?}, but {asked:?} was asked for", delta.object_class);
+            return Err(Rejection::new(RejectionCode::UndeclaredClass, message));
+        }
+        let uid = delta.change.uid();
+        if uid.is_empty() {
+            return Err(Rejection::new(RejectionCode::EmptyUid, format!("a {} without uid", delta.change.kind())));
+        }
+        let fault = |what: String| Rejection::new(RejectionCode::DataFault, format!("{asked} {uid:?}: {what}"));
+        if let Some(time) = &delta.source_time {
+            timestamp(time).map_err(|what| fault(format!("source-time: {what}")))?;
+        }
+        let object = delta.change.object();
+        object.map_or(Ok(()), |object| self.object(place, uid, object)).map_err(fault)?;
+        let bytes = delta.size() as u64;
+        if bytes > self.limits.object_bytes_max {
+            return Err(fault(format!("{bytes} bytes, more than the {} of an object", self.limits.object_bytes_max)));
+        }
+        Ok(bytes)
+    }
+
+    fn object(&self, class: usize, uid: &str, object: &ConnectorObject) -> Result<(), String> {
+        if object.uid != uid {
+            return Err(format!("its last known object has another uid, {:?}", object.uid));
+        }
+        for (index, attribute) in object.attributes.iter().enumerate() {
+            let name = &attribute.name;
+            let info = self.classes.attribute(class, name);
+            let info = info.ok_or_else(|| format!("attribute {name:?} is not declared"))?;
+            if object.attributes[..index].iter().any(|earlier| repeats(earlier, attribute)) {
+                return Err(format!("attribute {name:?} comes twice"));
+            }
+            for value in &attribute.values {
+                check_value(value, info.value_type).map_err(|what| format!("attribute {name:?}: {what}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The same attribute twice; what came and what went of one attribute are two different things.
+fn repeats(earlier: &Attribute, later: &Attribute) -> bool {
+    let apart = matches!(
+        (earlier.mode, later.mode),
+        (ValueMode::Added, ValueMode::Removed) | (ValueMode::Removed, ValueMode::Added)
+    );
+    !apart && earlier.name.len() == later.name.len() && earlier.name.to_lowercase() == later.name.to_lowercase()
+}
+
+fn check_value(value: &Value, declared: ValueType) -> Result<(), String> {
+    let (is, well_formed) = match value {
+        Value::Text(_) => (ValueType::Text, Ok(())),
+        Value::Integer(_) => (ValueType::Integer, Ok(())),
+        Value::Decimal(text) => (ValueType::Decimal, decimal(text)),
+        Value::Real(number) if number.is_finite() => (ValueType::Real, Ok(())),
+        Value::Real(number) => (ValueType::Real, Err(format!("{number} is not a finite number"))),
+        Value::Bool(_) => (ValueType::Boolean, Ok(())),
+        Value::Binary(_) => (ValueType::Binary, Ok(())),
+        Value::Timestamp(text) => (ValueType::Timestamp, timestamp(text)),
+        Value::Reference { uid, .. } if uid.is_empty() => (ValueType::Reference, Err("a reference without uid".into())),
+        Value::Reference { .. } => (ValueType::Reference, Ok(())),
+        Value::Json(text) => (ValueType::Json, json(text)),
+        Value::Secret => (ValueType::Secret, Ok(())),
+    };
+    if is != declared {
+        return Err(format!("a value of type {is:?}, but {declared:?} is declared").to_lowercase());
+    }
+    well_formed
+}
+
+fn decimal(text: &str) -> Result<(), String> {
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let number = text.strip_prefix('-').unwrap_or(text);
+    let well_formed = match number.split_once('.') {
+        None => digits(number),
+        Some((whole, fraction)) => digits(whole) && digits(fraction),
+    };
+    if well_formed { Ok(()) } else { Err(format!("{:?} is not a decimal number", cut(text))) }
+}
+
+fn timestamp(text: &str) -> Result<(), String> {
+    let parsed = text.parse::<jiff::Timestamp>();
+    parsed.map(drop).map_err(|_| format!("{:?} is not an RFC 3339 timestamp with an offset", cut(text)))
+}
+
+fn json(text: &str) -> Result<(), String> {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map(drop).map_err(|error| format!("not JSON: {error}"))
+}
+
+/// Enough of a bad value to find it again.
+fn cut(text: &str) -> &str {
+    text.char_indices().nth(40).map_or(text, |(end, _)| &text[..end])
+}

@@ -1,0 +1,52 @@
+//! Limits on what comes from a guest. Each has a name, a default and a reason.
+
+use std::time::Duration;
+
+const MIB: u64 = 1024 * 1024;
+
+/// The limits of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `memory-bytes`: all linear memories and tables of an instance together.
+    pub memory_bytes_max: u64,
+    /// `call-time`: one call into the connector, host calls included.
+    pub call_time_max: Duration,
+    /// `batch-count`: deltas or objects in one `emit`.
+    pub batch_count_max: u32,
+    /// `batch-bytes`: size of one `emit`.
+    pub batch_bytes_max: u64,
+    /// `object-bytes`: size of one object.
+    pub object_bytes_max: u64,
+    /// `uncovered-bytes`: deltas handed over since the last checkpoint; they are held in memory until one covers them.
+    pub uncovered_bytes_max: u64,
+    /// `pending-bytes`: deltas waiting for the commit before theirs; beyond it, `emit` blocks.
+    pub pending_bytes_max: u64,
+    /// `log-line-bytes`: one line of a guest's log; what is longer is cut.
+    pub log_line_bytes_max: usize,
+    /// `log-lines`: lines of a guest's log in one run; what is more is counted.
+    pub log_lines_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes_max: 256 * MIB,
+            call_time_max: Duration::from_secs(15 * 60),
+            batch_count_max: 4096,
+            batch_bytes_max: 8 * MIB,
+            object_bytes_max: MIB,
+            uncovered_bytes_max: 64 * MIB,
+            pending_bytes_max: 16 * MIB,
+            log_line_bytes_max: 4096,
+            log_lines_max: 1000,
+        }
+    }
+}
+
+impl Limits {
+    /// Bytes that one call into the host may carry. Four times a batch, so that a batch that is too large meets the typed
+    /// rejection and not this limit's trap.
+    pub fn hostcall_bytes_max(&self) -> u64 {
+        self.batch_bytes_max.saturating_mul(4)
+    }
+}

@@ -1,0 +1,613 @@
+//! One run of live sync, as a machine: which call into the connector comes next, what is committed with which token, and
+//! when it is over. It performs nothing: the driver hands outcomes in (`handle_*`), takes effects out (`poll_effect`), and keeps
+//! the payloads of the batches in the order in which it reported them.
+//!
+//! What it guarantees: a token is ordered into a commit only together with every batch before it; at most one commit is
+//! under way; nothing is ordered after the end.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::inspect::Rejection;
+use crate::limit::Limits;
+use crate::name::TypeKey;
+use crate::state::{SyncState, TypeState};
+use crate::time::UnixMillis;
+use crate::token::SyncToken;
+
+/// Why a run began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trigger {
+    /// The schedule.
+    Schedule,
+    /// The command line.
+    Command,
+    /// The HTTP API.
+    Api,
+    /// A failed run is tried again.
+    Retry,
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Schedule => "schedule",
+            Self::Command => "command",
+            Self::Api => "api",
+            Self::Retry => "retry",
+        })
+    }
+}
+
+/// The contract's `error-kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the cases are documented in wit/types.wit")]
+pub enum ErrorKind {
+    Configuration,
+    InvalidCredential,
+    PermissionDenied,
+    ConnectionFailed,
+    ConnectionBroken,
+    TimedOut,
+    RateLimited,
+    Retryable,
+    UnknownObjectClass,
+    InvalidSyncToken,
+    Unsupported,
+    Internal,
+    Other,
+}
+
+/// An error that a connector answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ConnectorError {
+    /// What kind.
+    pub kind: ErrorKind,
+    /// In the connector's words.
+    pub message: String,
+    /// Not before this many milliseconds.
+    pub retry_after_ms: Option<u64>,
+}
+
+/// Why a run failed. The three families (the connector answered an error, it crashed or broke the contract, we failed) stay
+/// apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case", tag = "family")]
+pub enum Failure {
+    /// The connector answered an error.
+    #[error("connector error: {0}")]
+    Connector(ConnectorError),
+    /// The connector trapped, or was ended at a limit.
+    #[error("trapped: {message}")]
+    Trapped {
+        /// A stable code: `trap.unreachable`, `limit.memory-bytes`, `limit.call-time`…
+        code: String,
+        /// What happened, for people.
+        message: String,
+    },
+    /// The connector broke the contract.
+    #[error("contract violation: {message}")]
+    Contract {
+        /// The rejection's code.
+        code: String,
+        /// What was handed over.
+        message: String,
+        /// The object concerned.
+        uid: Option<String>,
+    },
+    /// The host failed.
+    #[error("host error: {message}")]
+    Host {
+        /// What happened.
+        message: String,
+    },
+}
+
+impl Failure {
+    /// The stable code of the failure, for logs and answers.
+    pub fn code(&self) -> String {
+        match self {
+            Self::Connector(error) => format!("connector.{}", kebab(error.kind)),
+            Self::Trapped { code, .. } => code.clone(),
+            Self::Contract { code, .. } => format!("contract.{code}"),
+            Self::Host { .. } => "host".to_owned(),
+        }
+    }
+
+    fn retry_after_ms(&self) -> Option<u64> {
+        match self {
+            Self::Connector(error) => error.retry_after_ms,
+            _ => None,
+        }
+    }
+}
+
+fn kebab(kind: ErrorKind) -> String {
+    let name = serde_json::to_value(kind).ok();
+    name.as_ref().and_then(|name| name.as_str()).unwrap_or("other").to_owned()
+}
+
+impl From<Rejection> for Failure {
+    fn from(rejection: Rejection) -> Self {
+        let Rejection { code, message, uid, .. } = rejection;
+        Self::Contract { code: code.as_str().to_owned(), message, uid }
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Everything that the source had is journaled.
+    Ok,
+    /// Ended at a checkpoint because the host shuts down.
+    Stopped,
+    /// An operator set or reset the token meanwhile; that wins.
+    Superseded,
+    /// It failed; what was checkpointed is kept.
+    Failed(Failure),
+}
+
+impl Outcome {
+    /// The name of the case, for logs and answers.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Stopped => "stopped",
+            Self::Superseded => "superseded",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+/// What is known of a run when it is over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunReport {
+    /// Its number.
+    pub run: u64,
+    /// Of which type.
+    pub key: TypeKey,
+    /// Why it began.
+    pub trigger: Trigger,
+    /// When it began.
+    pub started: UnixMillis,
+    /// When it ended.
+    pub ended: UnixMillis,
+    /// The token that it began with.
+    pub token_in: Option<SyncToken>,
+    /// The token that is held now.
+    pub token_out: Option<SyncToken>,
+    /// Deltas journaled.
+    pub deltas: u64,
+    /// Deltas handed over and not journaled: no checkpoint covered them, so the next run gets them again.
+    pub dropped: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+impl RunReport {
+    /// Not before this many milliseconds the run should be tried again, says the connector.
+    pub fn retry_after_ms(&self) -> Option<u64> {
+        match &self.outcome {
+            Outcome::Failed(failure) => failure.retry_after_ms(),
+            _ => None,
+        }
+    }
+}
+
+/// What the machine needs to know of a batch; the driver holds the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchInfo {
+    /// How many deltas.
+    pub deltas: u64,
+    /// Their size in bytes.
+    pub bytes: u64,
+    /// The checkpoint that came with them.
+    pub checkpoint: Option<SyncToken>,
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Call `get-latest-sync-token`.
+    AskLatest {
+        /// For the log.
+        why: String,
+    },
+    /// Call `sync`.
+    Sync {
+        /// With this token.
+        token: Option<SyncToken>,
+        /// For the log.
+        why: String,
+    },
+    /// Journal the first `batches` that are held, and store the state, in one transaction, if the stored revision is the expected one.
+    Commit {
+        /// How many of the batches held, from the oldest.
+        batches: usize,
+        /// The revision that must be stored for this to happen.
+        expected_revision: u64,
+        /// The state to store; its revision is the next one.
+        state: TypeState,
+        /// The run is over with this commit: record it.
+        report: Option<RunReport>,
+    },
+    /// Answer `stop` to the connector's next `emit`.
+    Stop,
+    /// Answer the waiting `flush`.
+    Flushed {
+        /// Everything up to the last checkpoint is durable.
+        durable: bool,
+    },
+    /// The run is over. The instance and whatever batches are still held are dropped.
+    Finish {
+        /// What to tell.
+        report: RunReport,
+        /// The state after it, as far as this run knows.
+        state: TypeState,
+    },
+}
+
+/// Why a commit did not happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommitFailure {
+    /// Somebody else wrote the state: an operator's act.
+    Conflict,
+    /// The db could not write.
+    Storage(String),
+}
+
+#[derive(Debug)]
+enum Phase {
+    AskingLatest,
+    /// The first token is being stored, before `sync` is called with it.
+    Establishing,
+    Syncing,
+    /// Nothing more comes from the connector.
+    Ending(Outcome),
+    Done,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    deltas: u64,
+    state: TypeState,
+    report: Option<RunReport>,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Run {
+    key: TypeKey,
+    run: u64,
+    trigger: Trigger,
+    started: UnixMillis,
+    limits: Limits,
+    /// The state as it is stored, as far as this run knows.
+    stored: TypeState,
+    token_in: Option<SyncToken>,
+    phase: Phase,
+    /// Batches that the driver holds and that no commit has taken.
+    held: VecDeque<BatchInfo>,
+    held_bytes: u64,
+    /// The token that `sync` returned; it covers everything held.
+    returned: Option<SyncToken>,
+    in_flight: Option<InFlight>,
+    flush_waits: bool,
+    shutting_down: bool,
+    journaled: u64,
+    effects: VecDeque<Effect>,
+}
+
+impl Run {
+    /// Begins a run from the stored state.
+    pub fn new(key: TypeKey, run: u64, trigger: Trigger, stored: TypeState, limits: Limits, now: UnixMillis) -> Self {
+        let token_in = stored.sync.token().cloned();
+        let mut machine = Self {
+            key,
+            run,
+            trigger,
+            started: now,
+            limits,
+            token_in,
+            phase: Phase::Syncing,
+            held: VecDeque::new(),
+            held_bytes: 0,
+            returned: None,
+            in_flight: None,
+            flush_waits: false,
+            shutting_down: false,
+            journaled: 0,
+            effects: VecDeque::new(),
+            stored,
+        };
+        machine.begin(now);
+        machine
+    }
+
+    fn begin(&mut self, now: UnixMillis) {
+        let why = self.stored.why.clone();
+        match &self.stored.sync {
+            SyncState::New => {
+                self.phase = Phase::AskingLatest;
+                self.effects.push_back(Effect::AskLatest { why: format!("no token: {why}") });
+            }
+            SyncState::Origin => self.effects.push_back(Effect::Sync { token: None, why: format!("no token: {why}") }),
+            SyncState::Live(token) => {
+                self.effects.push_back(Effect::Sync { token: Some(token.clone()), why: "token held".into() });
+            }
+            SyncState::TokenLost { reason, .. } => {
+                let message = format!("the token is lost ({reason}); set or reset it first");
+                self.abandon(Outcome::Failed(Failure::Host { message }), now);
+            }
+        }
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// Whether the driver should take more batches from the connector; if not, `emit` blocks.
+    pub fn wants_batches(&self) -> bool {
+        self.in_flight.is_none() || self.held_bytes < self.limits.pending_bytes_max
+    }
+
+    /// Whether `Finish` has been ordered.
+    pub fn is_done(&self) -> bool {
+        matches!(self.phase, Phase::Done)
+    }
+
+    /// `get-latest-sync-token` answered.
+    pub fn handle_latest(&mut self, answer: Result<Option<SyncToken>, Failure>, now: UnixMillis) {
+        if !matches!(self.phase, Phase::AskingLatest) {
+            return;
+        }
+        let (sync, why) = match answer {
+            Err(failure) => return self.end(Outcome::Failed(failure), now),
+            Ok(Some(token)) => (SyncState::Live(token), format!("established by run {}", self.run)),
+            Ok(None) => (SyncState::Origin, format!("the source had no change at {now}")),
+        };
+        self.phase = Phase::Establishing;
+        let state = self.next_state(sync, why, 0, now);
+        self.commit(0, state, None);
+    }
+
+    /// The connector handed a batch over; the driver holds it.
+    pub fn handle_batch(&mut self, batch: BatchInfo, now: UnixMillis) {
+        if !matches!(self.phase, Phase::Syncing) {
+            return;
+        }
+        self.held_bytes += batch.bytes;
+        self.held.push_back(batch);
+        let uncovered: u64 =
+            self.held.iter().rev().take_while(|batch| batch.checkpoint.is_none()).map(|batch| batch.bytes).sum();
+        if uncovered > self.limits.uncovered_bytes_max {
+            let max = self.limits.uncovered_bytes_max;
+            let message = format!("{uncovered} bytes of deltas without a checkpoint; at most {max} are held");
+            let failure = Failure::Trapped { code: "limit.uncovered-bytes".into(), message };
+            return self.end(Outcome::Failed(failure), now);
+        }
+        self.advance(now);
+    }
+
+    /// The connector called `flush`; only asked when everything has a checkpoint.
+    pub fn handle_flush(&mut self, now: UnixMillis) {
+        self.flush_waits = true;
+        self.advance(now);
+    }
+
+    /// `sync` returned, after every batch of it was reported. `stopped`: the connector had been answered `stop`.
+    pub fn handle_returned(&mut self, answer: Result<Option<SyncToken>, Failure>, stopped: bool, now: UnixMillis) {
+        if !matches!(self.phase, Phase::Syncing) {
+            return;
+        }
+        match answer {
+            Err(failure) => self.end(Outcome::Failed(failure), now),
+            Ok(_) if stopped => self.end(Outcome::Stopped, now),
+            Ok(Some(token)) => {
+                self.returned = Some(token);
+                self.end(Outcome::Ok, now);
+            }
+            Ok(None) if self.held.back().is_some_and(|batch| batch.checkpoint.is_none()) => {
+                let message = "sync returned no token for deltas that no checkpoint covers".to_owned();
+                let failure = Failure::Contract { code: "uncovered-deltas".into(), message, uid: None };
+                self.end(Outcome::Failed(failure), now);
+            }
+            Ok(None) => self.end(Outcome::Ok, now),
+        }
+    }
+
+    /// The commit under way came to its end.
+    pub fn handle_committed(&mut self, result: Result<(), CommitFailure>, now: UnixMillis) {
+        let Some(commit) = self.in_flight.take() else { return };
+        match result {
+            Ok(()) => {
+                self.journaled += commit.deltas;
+                self.stored = commit.state;
+                if let Some(report) = commit.report {
+                    return self.finish(report);
+                }
+            }
+            Err(CommitFailure::Conflict) => return self.abandon(Outcome::Superseded, now),
+            Err(CommitFailure::Storage(message)) => {
+                return self.abandon(Outcome::Failed(Failure::Host { message }), now);
+            }
+        }
+        if matches!(self.phase, Phase::Establishing) {
+            self.established(now);
+        }
+        self.advance(now);
+    }
+
+    /// An operator set or reset the token: nothing of this run is written any more.
+    pub fn handle_superseded(&mut self, now: UnixMillis) {
+        if !self.is_done() {
+            self.in_flight = None;
+            self.abandon(Outcome::Superseded, now);
+        }
+    }
+
+    /// The host shuts down: end at the next checkpoint.
+    pub fn handle_shutdown(&mut self, _now: UnixMillis) {
+        if !self.shutting_down && !self.is_done() {
+            self.shutting_down = true;
+            self.effects.push_back(Effect::Stop);
+        }
+    }
+
+    /// The grace of a shutdown is over, or the connector can't be waited for: what is checkpointed is kept, the rest dropped.
+    pub fn handle_abandoned(&mut self, outcome: Outcome, now: UnixMillis) {
+        if !matches!(self.phase, Phase::Ending(_) | Phase::Done) {
+            self.end(outcome, now);
+        }
+    }
+
+    fn established(&mut self, now: UnixMillis) {
+        match self.stored.sync.token().cloned() {
+            None => self.end(Outcome::Ok, now),
+            Some(_) if self.shutting_down => self.end(Outcome::Stopped, now),
+            Some(token) => {
+                self.phase = Phase::Syncing;
+                self.effects.push_back(Effect::Sync { token: Some(token), why: "token just established".into() });
+            }
+        }
+    }
+
+    fn end(&mut self, outcome: Outcome, now: UnixMillis) {
+        self.phase = Phase::Ending(outcome);
+        self.advance(now);
+    }
+
+    /// Orders the next commit, if one is possible now.
+    fn advance(&mut self, now: UnixMillis) {
+        if self.in_flight.is_some() {
+            return;
+        }
+        match &self.phase {
+            Phase::AskingLatest | Phase::Establishing | Phase::Done => {}
+            Phase::Syncing => match self.covered() {
+                Some((batches, token)) => {
+                    let state = self.live(token, now);
+                    self.commit(batches, state, None);
+                }
+                None => self.answer_flush(true),
+            },
+            Phase::Ending(outcome) => {
+                let outcome = outcome.clone();
+                self.conclude(outcome, now);
+            }
+        }
+    }
+
+    /// The batches up to the last resume point, and that token.
+    fn covered(&self) -> Option<(usize, SyncToken)> {
+        if let Some(token) = &self.returned {
+            return Some((self.held.len(), token.clone()));
+        }
+        let covered = |(index, batch): (usize, &BatchInfo)| Some((index + 1, batch.checkpoint.clone()?));
+        self.held.iter().enumerate().rev().find_map(covered)
+    }
+
+    fn conclude(&mut self, outcome: Outcome, now: UnixMillis) {
+        let (batches, sync) = match self.covered() {
+            Some((batches, token)) => (batches, SyncState::Live(token)),
+            None => (0, self.stored.sync.clone()),
+        };
+        let deltas: u64 = self.held.iter().take(batches).map(|batch| batch.deltas).sum();
+        let (sync, failures) = match &outcome {
+            Outcome::Ok => (sync, 0),
+            Outcome::Failed(failure) => (lost(sync, failure), self.stored.failures.saturating_add(1)),
+            Outcome::Stopped | Outcome::Superseded => (sync, self.stored.failures),
+        };
+        // The token came back untouched, with nothing: there is nothing to write.
+        if deltas == 0 && sync == self.stored.sync && failures == self.stored.failures {
+            let report = self.report(outcome, 0, &sync, now);
+            return self.finish(report);
+        }
+        let why = if sync == self.stored.sync { self.stored.why.clone() } else { format!("run {}", self.run) };
+        let state = self.next_state(sync, why, failures, now);
+        let report = self.report(outcome, deltas, &state.sync, now);
+        self.commit(batches, state, Some(report));
+    }
+
+    /// Ends without writing anything.
+    fn abandon(&mut self, outcome: Outcome, now: UnixMillis) {
+        if matches!(outcome, Outcome::Failed(_)) {
+            self.stored.failures = self.stored.failures.saturating_add(1);
+        }
+        let sync = self.stored.sync.clone();
+        let report = self.report(outcome, 0, &sync, now);
+        self.finish(report);
+    }
+
+    fn finish(&mut self, report: RunReport) {
+        self.phase = Phase::Done;
+        self.answer_flush(false);
+        self.held.clear();
+        self.effects.push_back(Effect::Finish { report, state: self.stored.clone() });
+    }
+
+    fn answer_flush(&mut self, durable: bool) {
+        if std::mem::take(&mut self.flush_waits) {
+            self.effects.push_back(Effect::Flushed { durable });
+        }
+    }
+
+    fn commit(&mut self, batches: usize, state: TypeState, report: Option<RunReport>) {
+        let taken: Vec<BatchInfo> = self.held.drain(..batches).collect();
+        self.held_bytes -= taken.iter().map(|batch| batch.bytes).sum::<u64>();
+        let deltas = taken.iter().map(|batch| batch.deltas).sum();
+        let expected_revision = self.stored.revision;
+        self.in_flight = Some(InFlight { deltas, state: state.clone(), report: report.clone() });
+        self.effects.push_back(Effect::Commit { batches, expected_revision, state, report });
+    }
+
+    fn live(&self, token: SyncToken, now: UnixMillis) -> TypeState {
+        self.next_state(SyncState::Live(token), format!("run {}", self.run), self.stored.failures, now)
+    }
+
+    fn next_state(&self, sync: SyncState, why: String, failures: u32, now: UnixMillis) -> TypeState {
+        TypeState {
+            sync,
+            revision: self.stored.revision + 1,
+            failures,
+            why,
+            changed_at: now,
+            changed_by: crate::state::Actor::Host,
+            ..self.stored.clone()
+        }
+    }
+
+    fn report(&self, outcome: Outcome, deltas: u64, sync: &SyncState, now: UnixMillis) -> RunReport {
+        let unjournaled: u64 = self.held.iter().map(|batch| batch.deltas).sum();
+        RunReport {
+            run: self.run,
+            key: self.key.clone(),
+            trigger: self.trigger,
+            started: self.started,
+            ended: now,
+            token_in: self.token_in.clone(),
+            token_out: sync.token().cloned(),
+            deltas: self.journaled + deltas,
+            dropped: unjournaled - deltas,
+            outcome,
+        }
+    }
+}
+
+/// A refused token is a state of its own; every other failure keeps what there is.
+fn lost(sync: SyncState, failure: &Failure) -> SyncState {
+    match failure {
+        Failure::Connector(error) if error.kind == ErrorKind::InvalidSyncToken => {
+            let token = sync.token().cloned();
+            SyncState::TokenLost { token, reason: error.message.clone() }
+        }
+        _ => sync,
+    }
+}

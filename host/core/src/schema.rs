@@ -1,0 +1,242 @@
+//! What a connector says about itself and its source.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use crate::name::{BadName, ConnectorName};
+
+/// The name that asks a connector for every class at once.
+pub const ALL_CLASSES: &str = "__ALL__";
+
+/// What a connector really does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Operation {
+    /// `get-latest-sync-token` and `sync`.
+    LiveSync,
+    /// `search` for all objects.
+    Search,
+    /// `search` for one uid.
+    SearchByUid,
+    /// `check`.
+    Check,
+}
+
+/// Something outside the sandbox that a connector asks for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Capability {
+    /// HTTP requests to an authority.
+    Http(String),
+    /// A TCP connection.
+    Tcp(String),
+    /// Reading a folder.
+    Read(String),
+    /// Reading and writing a folder.
+    Write(String),
+    /// Seeing a secret.
+    Reveal(String),
+}
+
+/// A capability asked for, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CapabilityRequest {
+    /// What. May hold `{settings.NAME}`.
+    pub capability: Capability,
+    /// Why, in the connector's words.
+    pub reason: String,
+    /// It works without.
+    pub optional: bool,
+}
+
+/// What `describe` answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConnectorInfo {
+    /// Equal to the stem of the file.
+    pub name: String,
+    /// Semantic version.
+    pub version: String,
+    /// One sentence.
+    pub summary: String,
+    /// SPDX expression.
+    pub licence: String,
+    /// What it really does.
+    pub operations: Vec<Operation>,
+    /// JSON Schema of the settings.
+    pub settings_schema: String,
+    /// Counts up when older settings need a migration.
+    pub settings_version: u32,
+    /// Token formats that it understands.
+    pub token_formats_read: Vec<String>,
+    /// Token format that it writes.
+    pub token_format_written: String,
+    /// What it asks for.
+    pub capabilities: Vec<CapabilityRequest>,
+    /// It accepts `__ALL__`.
+    pub all_classes: bool,
+}
+
+/// A description that can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadDescription {
+    /// The name is not one.
+    #[error("name: {0}")]
+    Name(#[from] BadName),
+    /// The file says one name and the connector another.
+    #[error("it calls itself {said:?}, its file says {file:?}: name the file {said}.wasm")]
+    OtherName {
+        /// What `describe` said.
+        said: String,
+        /// The stem of the file.
+        file: String,
+    },
+    /// The settings schema is not JSON.
+    #[error("settings-schema is not a JSON object: {0}")]
+    Schema(String),
+    /// A text is longer than anyone would read.
+    #[error("{field} has {bytes} bytes, more than the {max} allowed")]
+    TooLong {
+        /// Which.
+        field: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// It has no use.
+    #[error("operations is empty: the connector does nothing")]
+    NoOperation,
+}
+
+impl ConnectorInfo {
+    /// Checks what a connector said of itself against the name of its file.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn verify(&self, file_stem: &ConnectorName) -> Result<(), BadDescription> {
+        const TEXT_MAX: usize = 1024;
+        const SCHEMA_MAX: usize = 256 * 1024;
+        let bounds = [
+            ("name", self.name.len(), TEXT_MAX),
+            ("version", self.version.len(), TEXT_MAX),
+            ("summary", self.summary.len(), TEXT_MAX),
+            ("licence", self.licence.len(), TEXT_MAX),
+            ("settings-schema", self.settings_schema.len(), SCHEMA_MAX),
+        ];
+        if let Some((field, bytes, max)) = bounds.into_iter().find(|(_, bytes, max)| bytes > max) {
+            return Err(BadDescription::TooLong { field, bytes, max });
+        }
+        let said: ConnectorName = self.name.parse()?;
+        if said != *file_stem {
+            return Err(BadDescription::OtherName { said: self.name.clone(), file: file_stem.to_string() });
+        }
+        serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&self.settings_schema)
+            .map_err(|error| BadDescription::Schema(error.to_string()))?;
+        if self.operations.is_empty() {
+            return Err(BadDescription::NoOperation);
+        }
+        Ok(())
+    }
+
+    /// Whether the connector does this.
+    pub fn does(&self, operation: Operation) -> bool {
+        self.operations.contains(&operation)
+    }
+}
+
+/// The type of an attribute's values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the cases of `Value`")]
+pub enum ValueType {
+    Text,
+    Integer,
+    Decimal,
+    Real,
+    Boolean,
+    Binary,
+    Timestamp,
+    Reference,
+    Json,
+    Secret,
+}
+
+/// An attribute that a class declares. The flags are the contract's (`attribute-flags`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the flags are documented in wit/types.wit")]
+pub struct AttributeInfo {
+    pub name: String,
+    pub value_type: ValueType,
+    pub multi_valued: bool,
+    pub ordered: bool,
+    pub case_ignore: bool,
+    pub sensitive: bool,
+    pub volatile: bool,
+    pub required: bool,
+    pub not_returned_by_default: bool,
+}
+
+/// How the host learns of changes in a class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChangeFeed {
+    /// By `sync`.
+    ByToken,
+    /// By reading everything and comparing.
+    ByComparison,
+}
+
+/// A class that a source has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ObjectClassInfo {
+    /// Its name.
+    pub name: String,
+    /// Its attributes.
+    pub attributes: Vec<AttributeInfo>,
+    /// Deletions come as deltas.
+    pub reports_deletes: bool,
+    /// Deltas carry whole objects.
+    pub whole_objects: bool,
+    /// Where changes come from.
+    pub changes: ChangeFeed,
+}
+
+/// The classes of a source, ready to check deltas against.
+#[derive(Debug, Default)]
+pub struct Classes {
+    classes: Vec<ObjectClassInfo>,
+    /// Per class: the lower-case names of its attributes, to their place.
+    attributes: Vec<HashMap<String, usize>>,
+}
+
+impl Classes {
+    /// Prepares what `object-classes` answered.
+    pub fn new(classes: Vec<ObjectClassInfo>) -> Self {
+        let names = |class: &ObjectClassInfo| {
+            class.attributes.iter().enumerate().map(|(place, a)| (a.name.to_lowercase(), place)).collect()
+        };
+        Self { attributes: classes.iter().map(names).collect(), classes }
+    }
+
+    /// All classes.
+    pub fn list(&self) -> &[ObjectClassInfo] {
+        &self.classes
+    }
+
+    /// The class of this name, without regard to case.
+    pub fn class(&self, name: &str) -> Option<&ObjectClassInfo> {
+        self.place(name).map(|place| &self.classes[place])
+    }
+
+    pub(crate) fn place(&self, name: &str) -> Option<usize> {
+        self.classes.iter().position(|class| class.name.eq_ignore_ascii_case(name))
+    }
+
+    /// The declaration of an attribute of the class at a place.
+    pub(crate) fn attribute(&self, class: usize, name: &str) -> Option<&AttributeInfo> {
+        let names = &self.attributes[class];
+        let place = names.get(name).or_else(|| names.get(&name.to_lowercase()))?;
+        Some(&self.classes[class].attributes[*place])
+    }
+}

@@ -1,0 +1,113 @@
+//! What is known of an object type between runs; one row of the db each.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::UnixMillis;
+use crate::token::SyncToken;
+
+/// Who did something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Actor {
+    /// The host itself.
+    Host,
+    /// Somebody on this machine, by user id.
+    Uid(u32),
+    /// Somebody with the API's bearer token.
+    Api,
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host => f.write_str("the host"),
+            Self::Uid(uid) => write!(f, "uid {uid}"),
+            Self::Api => f.write_str("api"),
+        }
+    }
+}
+
+/// Where live sync stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SyncState {
+    /// No token is held: the next run asks for the latest one.
+    New,
+    /// No token is held, and the next run passes none to `sync`: the source had no change when it was asked, so that its
+    /// first change is not skipped.
+    Origin,
+    /// The next run goes on from this token.
+    Live(SyncToken),
+    /// The source refused the token. Nothing runs until an operator sets or resets it.
+    TokenLost {
+        /// The refused token.
+        token: Option<SyncToken>,
+        /// In the connector's words.
+        reason: String,
+    },
+}
+
+impl SyncState {
+    /// The name of the state.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Origin => "origin",
+            Self::Live(_) => "live",
+            Self::TokenLost { .. } => "token-lost",
+        }
+    }
+
+    /// The token that is held, usable or not.
+    pub fn token(&self) -> Option<&SyncToken> {
+        match self {
+            Self::New | Self::Origin => None,
+            Self::Live(token) => Some(token),
+            Self::TokenLost { token, .. } => token.as_ref(),
+        }
+    }
+}
+
+/// The whole row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TypeState {
+    /// Where live sync stands.
+    pub sync: SyncState,
+    /// Counts every write of this row; a commit that expects another one meets `Conflict`.
+    pub revision: u64,
+    /// Counts an operator's acts on the token. Exactly once holds within one.
+    pub generation: u64,
+    /// Runs that failed since the last one that didn't.
+    pub failures: u32,
+    /// Why the state is what it is, for the log: `first run`, `reset by uid 1000 at 2026-03-01T08:00:00Z`.
+    pub why: String,
+    /// When the row was written.
+    pub changed_at: UnixMillis,
+    /// Who wrote it.
+    pub changed_by: Actor,
+}
+
+impl TypeState {
+    /// The state of a type that never ran. Revision 0: nothing is stored yet.
+    pub fn first(from: From, now: UnixMillis) -> Self {
+        let (sync, why) = match from {
+            From::Latest => (SyncState::New, "first run"),
+            From::Beginning => (SyncState::Origin, "first run, from the beginning"),
+        };
+        let why = why.to_owned();
+        Self { sync, revision: 0, generation: 0, failures: 0, why, changed_at: now, changed_by: Actor::Host }
+    }
+}
+
+/// Where a new connection begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum From {
+    /// At the latest change: only what happens from now on.
+    #[default]
+    Latest,
+    /// At the first change that the source can still report.
+    Beginning,
+}
