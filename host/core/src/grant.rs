@@ -126,7 +126,12 @@ mod tests {
         assert_eq!(expanded("{settings.folder}/in", false, &settings).unwrap(), [folder("/srv/hr/in")]);
         assert_eq!(expanded("/x/{settings.names}", false, &settings).unwrap(), [folder("/x/a"), folder("/x/b")]);
         assert_eq!(expanded("{settings.gone}", true, &settings).unwrap(), []);
-        assert!(expanded("{settings.gone}", false, &settings).unwrap_err().to_string().contains("\"gone\", which is not set"));
+        assert!(
+            expanded("{settings.gone}", false, &settings)
+                .unwrap_err()
+                .to_string()
+                .contains("\"gone\", which is not set")
+        );
         assert!(expanded("{settings.deep}", true, &settings).is_err());
     }
 

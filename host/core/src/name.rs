@@ -10,7 +10,9 @@ pub const NAME_BYTES_MAX: usize = 64;
 
 /// A name that can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a usable name: it takes letters, digits, `-` and `_`, begins with a letter or digit, and has at most 64 of them")]
+#[error(
+    "{0:?} is not a usable name: it takes letters, digits, `-` and `_`, begins with a letter or digit, and has at most 64 of them"
+)]
 pub struct BadName(String);
 
 /// Where the operator's and OpenIDM's world meet: `system/hr/account`.

@@ -82,11 +82,9 @@ mod tests {
 
     #[test]
     fn keeps_type_and_bytes_through_json() {
-        for token in [
-            SyncToken::Integer(i64::MIN),
-            SyncToken::Text("15000".into()),
-            SyncToken::Binary(vec![0, 255, 10]),
-        ] {
+        for token in
+            [SyncToken::Integer(i64::MIN), SyncToken::Text("15000".into()), SyncToken::Binary(vec![0, 255, 10])]
+        {
             let json = serde_json::to_string(&token).unwrap();
             assert_eq!(serde_json::from_str::<SyncToken>(&json).unwrap(), token, "{json}");
         }

@@ -1,0 +1,405 @@
+//! The scheduler and the run machine in a simulated world: a source that grows, a connector that batches, checkpoints, fails
+//! and traps, a db that refuses, operators who set and reset tokens, and a process that is killed at any step. An oracle that
+//! knows the source's history checks the journal: within a generation each change is there exactly once, in order.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tidewaiter_core::limit::Limits;
+use tidewaiter_core::name::TypeKey;
+use tidewaiter_core::run::{
+    BatchInfo, CommitFailure, ConnectorError, Effect, ErrorKind, Failure, Outcome, Run, RunReport, Trigger,
+};
+use tidewaiter_core::schedule::{self, Scheduler};
+use tidewaiter_core::state::{Actor, From, SyncState, TypeState};
+use tidewaiter_core::time::{Moment, UnixMillis};
+use tidewaiter_core::token::SyncToken;
+
+/// SplitMix64: a seed is a whole history.
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// What survives a kill.
+#[derive(Default)]
+struct Disk {
+    state: Option<TypeState>,
+    /// (generation, change) in commit order.
+    journal: Vec<(u64, i64)>,
+    /// Per generation: the token that it began with.
+    began: Vec<(u64, i64)>,
+    /// Transactions, to see that idle runs write nothing.
+    writes: u64,
+}
+
+/// A call into the connector that has not returned.
+enum Call {
+    Latest,
+    Sync { from: i64 },
+}
+
+/// What a kill ends.
+struct Process {
+    scheduler: Scheduler,
+    run: Option<Run>,
+    call: Option<Call>,
+    /// Payloads of the batches that the machine was told of.
+    held: VecDeque<Vec<i64>>,
+    commit: Option<(usize, u64, TypeState, Option<RunReport>)>,
+    stop: bool,
+    runs: u64,
+}
+
+struct World {
+    chance: Chance,
+    now: u64,
+    /// The source holds the changes 1..=last.
+    last: i64,
+    disk: Disk,
+    process: Process,
+    /// Failures happen; off while things settle.
+    rough: bool,
+}
+
+fn key() -> TypeKey {
+    TypeKey { connection: "hr".parse().unwrap(), object_type: "account".parse().unwrap() }
+}
+
+fn number(token: Option<&SyncToken>) -> i64 {
+    match token {
+        Some(SyncToken::Integer(number)) => *number,
+        None => 0,
+        Some(other) => panic!("the host made up a token: {other:?}"),
+    }
+}
+
+fn start(disk: &Disk, now: u64) -> Process {
+    let state = disk.state.clone().unwrap_or_else(|| TypeState::first(From::Latest, UnixMillis(0)));
+    let mut scheduler = Scheduler::default();
+    scheduler.add(key(), Some(Duration::from_secs(5)), state, Moment(now));
+    Process { scheduler, run: None, call: None, held: VecDeque::new(), commit: None, stop: false, runs: 0 }
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut chance = Chance(seed);
+        let last = i64::try_from(chance.below(3)).unwrap() * 7;
+        let disk = Disk::default();
+        let process = start(&disk, 0);
+        Self { chance, now: 0, last, disk, process, rough: true }
+    }
+
+    fn wall(&self) -> UnixMillis {
+        UnixMillis(i64::try_from(self.now).unwrap())
+    }
+
+    fn step(&mut self) {
+        match self.chance.below(16) {
+            0 => self.last += i64::try_from(self.chance.below(40)).unwrap(),
+            1 if self.rough && self.chance.one_in(8) => self.process = start(&self.disk, self.now),
+            2 if self.rough && self.chance.one_in(10) => self.operate(),
+            3 if self.chance.one_in(4) => self.process.scheduler.handle_trigger(&key(), Trigger::Api, Some(1)),
+            4..=6 => self.finish_commit(),
+            7..=12 => self.work(),
+            _ => self.pass_time(),
+        }
+        self.settle();
+    }
+
+    fn pass_time(&mut self) {
+        self.now += self.chance.below(4000);
+        self.process.scheduler.handle_time(Moment(self.now));
+    }
+
+    /// Performs the effects of both machines until there are none.
+    fn settle(&mut self) {
+        loop {
+            if let Some(effect) = self.process.scheduler.poll_effect() {
+                self.schedule(effect);
+            } else if let Some(effect) = self.process.run.as_mut().and_then(Run::poll_effect) {
+                self.perform(effect);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn schedule(&mut self, effect: schedule::Effect) {
+        let now = self.wall();
+        match effect {
+            schedule::Effect::Start { key, trigger, state } => {
+                assert!(self.process.run.is_none(), "two runs of one type");
+                let stored = self.disk.state.as_ref().map(|stored| (stored.revision, &stored.sync));
+                assert_eq!(
+                    Some((state.revision, &state.sync)).filter(|s| s.0 > 0),
+                    stored,
+                    "started from a stale state"
+                );
+                self.process.runs += 1;
+                self.process.stop = false;
+                self.process.run = Some(Run::new(key, self.process.runs, trigger, state, Limits::default(), now));
+            }
+            schedule::Effect::Supersede(_) => {
+                if let Some(run) = &mut self.process.run {
+                    run.handle_superseded(now);
+                }
+            }
+            schedule::Effect::Stop(_) | schedule::Effect::Answer { .. } => {}
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::AskLatest { .. } => self.process.call = Some(Call::Latest),
+            Effect::Sync { token, .. } => self.process.call = Some(Call::Sync { from: number(token.as_ref()) }),
+            Effect::Commit { batches, expected_revision, state, report } => {
+                assert!(self.process.commit.is_none(), "two commits at once");
+                self.process.commit = Some((batches, expected_revision, state, report));
+            }
+            Effect::Stop => self.process.stop = true,
+            Effect::Flushed { .. } => {}
+            Effect::Finish { report, state } => {
+                self.process.run = None;
+                self.process.call = None;
+                self.process.commit = None;
+                self.process.held.clear();
+                self.process.scheduler.handle_finished(&report, state, Moment(self.now));
+            }
+        }
+    }
+
+    fn finish_commit(&mut self) {
+        let Some((batches, expected, state, _)) = self.process.commit.take() else { return };
+        let stored = self.disk.state.as_ref().map_or(0, |state| state.revision);
+        let result = if stored != expected {
+            Err(CommitFailure::Conflict)
+        } else if self.rough && self.chance.one_in(20) {
+            Err(CommitFailure::Storage("the disk is full".into()))
+        } else {
+            assert_eq!(state.revision, expected + 1);
+            if self.disk.state.as_ref().is_none_or(|before| before.generation != state.generation)
+                || self.disk.began.is_empty()
+            {
+                self.disk.began.push((state.generation, number(state.sync.token())));
+            }
+            // The first token of a generation that began with a reset is the one that was established.
+            if self.disk.state.as_ref().is_some_and(|before| before.sync == SyncState::New) {
+                self.disk.began.push((state.generation, number(state.sync.token())));
+            }
+            let deltas = self.process.held.drain(..batches).flatten();
+            self.disk.journal.extend(deltas.map(|change| (state.generation, change)));
+            self.disk.state = Some(state);
+            self.disk.writes += 1;
+            Ok(())
+        };
+        let now = self.wall();
+        self.process.run.as_mut().expect("a commit has its run").handle_committed(result, now);
+    }
+
+    /// The connector does something: answers, hands a batch over, fails.
+    fn work(&mut self) {
+        let now = self.wall();
+        let Some(call) = self.process.call.take() else { return };
+        let Some(run) = &mut self.process.run else { return };
+        let failure = Failure::Connector(ConnectorError {
+            kind: ErrorKind::ConnectionBroken,
+            message: "went away".into(),
+            retry_after_ms: None,
+        });
+        let fails = self.rough && self.chance.one_in(25);
+        match call {
+            Call::Latest if fails => run.handle_latest(Err(failure), now),
+            Call::Latest => {
+                let token = (self.last > 0).then_some(SyncToken::Integer(self.last));
+                run.handle_latest(Ok(token), now);
+            }
+            Call::Sync { .. } if fails => run.handle_returned(Err(failure), false, now),
+            Call::Sync { from } if from >= self.last => {
+                let token = (from > 0).then_some(SyncToken::Integer(from)).filter(|_| !self.chance.one_in(3));
+                // Whoever hands over without a checkpoint has to return a token.
+                let token = token.or_else(|| (from > 0).then_some(SyncToken::Integer(from)));
+                run.handle_returned(Ok(token), false, now);
+            }
+            Call::Sync { from } if !run.wants_batches() => self.process.call = Some(Call::Sync { from }),
+            Call::Sync { from } => {
+                let to = (from + 1 + i64::try_from(self.chance.below(9)).unwrap()).min(self.last);
+                let checkpoint = self.chance.one_in(2).then_some(SyncToken::Integer(to));
+                let deltas: Vec<i64> = (from + 1..=to).collect();
+                let info = BatchInfo { deltas: deltas.len() as u64, bytes: 100, checkpoint };
+                self.process.held.push_back(deltas);
+                self.process.call = Some(Call::Sync { from: to });
+                run.handle_batch(info, now);
+            }
+        }
+    }
+
+    /// An operator resets the token, or sets it to somewhere.
+    fn operate(&mut self) {
+        let Some(stored) = self.disk.state.clone() else { return };
+        let generation = stored.generation + 1;
+        let sync = if self.chance.one_in(2) {
+            SyncState::New
+        } else {
+            let to = i64::try_from(self.chance.below(u64::try_from(self.last).unwrap() + 1)).unwrap();
+            self.disk.began.push((generation, to));
+            SyncState::Live(SyncToken::Integer(to))
+        };
+        let revision = stored.revision + 1;
+        let state =
+            TypeState { sync, generation, revision, changed_by: Actor::Uid(1000), why: "operator".into(), ..stored };
+        self.disk.state = Some(state.clone());
+        self.process.scheduler.handle_state_changed(&key(), state, Moment(self.now));
+    }
+
+    /// Nothing fails any more, and nothing new happens in the source.
+    fn calm(&mut self) {
+        self.rough = false;
+        for _ in 0..10_000 {
+            match self.chance.below(3) {
+                0 => self.finish_commit(),
+                1 => self.work(),
+                _ => self.pass_time(),
+            }
+            self.settle();
+        }
+    }
+
+    /// Each generation holds what came after its first token, once, in order, without a gap; the last one all of it.
+    fn judge(&self) {
+        let state = self.disk.state.as_ref().expect("something was stored");
+        let generations: Vec<u64> = self.disk.began.iter().map(|(generation, _)| *generation).collect();
+        for generation in generations {
+            let began = self.disk.began.iter().rev().find(|(g, _)| *g == generation).unwrap().1;
+            let journaled: Vec<i64> =
+                self.disk.journal.iter().filter(|(g, _)| *g == generation).map(|(_, change)| *change).collect();
+            let expected: Vec<i64> = (began + 1..).take(journaled.len()).collect();
+            assert_eq!(journaled, expected, "generation {generation} began at {began}");
+            if generation == state.generation {
+                assert_eq!(began + i64::try_from(journaled.len()).unwrap(), self.last.max(began), "not all of it");
+                assert_eq!(number(state.sync.token()), self.last, "the token is behind");
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one switch of the tests")]
+fn seeds() -> u64 {
+    if std::env::var_os("TIDEWAITER_TEST_QUICK").is_some() { 200 } else { 2000 }
+}
+
+#[test]
+fn journals_each_change_once_whatever_happens() {
+    for seed in 0..seeds() {
+        let outcome = std::panic::catch_unwind(|| {
+            let mut world = World::new(seed);
+            for _ in 0..600 {
+                world.step();
+            }
+            world.calm();
+            world.judge();
+        });
+        assert!(outcome.is_ok(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_run_without_changes_writes_nothing() {
+    let mut world = World::new(1);
+    world.last = 5;
+    world.calm();
+    let writes = world.disk.writes;
+    let runs = world.process.runs;
+    world.calm();
+    assert!(world.process.runs > runs + 10);
+    assert_eq!(world.disk.writes, writes);
+}
+
+#[test]
+fn triggers_during_a_run_share_one_follow_up() {
+    let mut world = World::new(1);
+    world.last = 5;
+    world.process.scheduler.handle_time(Moment(0));
+    world.settle();
+    assert!(world.process.run.is_some());
+    for waiter in 0..5 {
+        world.process.scheduler.handle_trigger(&key(), Trigger::Api, Some(waiter));
+    }
+    world.rough = false;
+    let mut answers = Vec::new();
+    while answers.len() < 5 {
+        world.work();
+        world.finish_commit();
+        while let Some(effect) = world.process.run.as_mut().and_then(Run::poll_effect) {
+            world.perform(effect);
+        }
+        while let Some(effect) = world.process.scheduler.poll_effect() {
+            match effect {
+                schedule::Effect::Answer { waiter, result } => answers.push((waiter, result.unwrap().run)),
+                other => world.schedule(other),
+            }
+        }
+    }
+    assert_eq!(answers, (0..5).map(|waiter| (waiter, 2)).collect::<Vec<_>>());
+    assert!(world.process.run.is_none());
+}
+
+#[test]
+fn a_refused_token_stays_and_nothing_runs_until_an_operator_acts() {
+    let mut world = World::new(1);
+    world.last = 5;
+    world.calm();
+    let lost = Failure::Connector(ConnectorError {
+        kind: ErrorKind::InvalidSyncToken,
+        message: "trimmed".into(),
+        retry_after_ms: None,
+    });
+    while world.process.run.is_none() || world.process.call.is_none() {
+        world.pass_time();
+        world.settle();
+    }
+    world.process.run.as_mut().unwrap().handle_returned(Err(lost), false, UnixMillis(1));
+    world.settle();
+    world.calm();
+    let state = world.disk.state.clone().unwrap();
+    assert_eq!(state.sync, SyncState::TokenLost { token: Some(SyncToken::Integer(5)), reason: "trimmed".into() });
+    let runs = world.process.runs;
+    world.calm();
+    assert_eq!(world.process.runs, runs, "ran with a lost token");
+    let reset = TypeState { sync: SyncState::New, revision: state.revision + 1, generation: 1, ..state };
+    world.disk.state = Some(reset.clone());
+    world.process.scheduler.handle_state_changed(&key(), reset, Moment(world.now));
+    world.calm();
+    assert_eq!(number(world.disk.state.as_ref().unwrap().sync.token()), 5);
+}
+
+#[test]
+fn deltas_without_any_token_fail_the_run() {
+    let state = TypeState {
+        sync: SyncState::Live(SyncToken::Integer(1)),
+        revision: 1,
+        ..TypeState::first(From::Latest, UnixMillis(0))
+    };
+    let mut run = Run::new(key(), 1, Trigger::Command, state, Limits::default(), UnixMillis(0));
+    assert!(matches!(run.poll_effect(), Some(Effect::Sync { .. })));
+    run.handle_batch(BatchInfo { deltas: 3, bytes: 10, checkpoint: None }, UnixMillis(0));
+    run.handle_returned(Ok(None), false, UnixMillis(0));
+    let Some(Effect::Commit { batches: 0, report: Some(report), .. }) = run.poll_effect() else { panic!("no commit") };
+    assert_eq!((report.deltas, report.dropped, report.token_out), (0, 3, Some(SyncToken::Integer(1))));
+    assert!(matches!(report.outcome, Outcome::Failed(Failure::Contract { .. })));
+}
