@@ -1,0 +1,115 @@
+//! Set-up, builds and checks of this project, as a program: `cargo xtask COMMAND`. Does nothing outside `target/`.
+
+mod connectors;
+mod debian;
+mod shell;
+mod toolchain;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+use shell::{run, run_logged, say};
+
+/// The tool that checks licences, bans and sources; the newest that this project's Rust builds.
+const CARGO_DENY: &str = "0.20.2";
+
+const HELP: &str = "\
+cargo xtask setup            make wasm32-wasip2 components buildable on this machine
+cargo xtask build [NAME...]  build connectors into target/connectors
+cargo xtask lint             formatting, clippy, licences, bans and sources
+cargo xtask test [--quick]   build what is needed and pass every test; --quick: fewer seeds";
+
+fn main() -> ExitCode {
+    match perform() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the project's folder")?.to_owned();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["setup"] => toolchain::find(&root).map(drop),
+        ["build", names @ ..] => connectors::build(&root, names),
+        ["lint"] => lint(&root),
+        ["test"] => test(&root, false),
+        ["test", "--quick"] => test(&root, true),
+        [] | ["help" | "--help" | "-h"] => {
+            help();
+            Ok(())
+        }
+        other => bail!("unknown command {:?}\n{HELP}", other.join(" ")),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "help is what was asked for")]
+fn help() {
+    println!("{HELP}");
+}
+
+fn cargo(root: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command.args(arguments).current_dir(root);
+    command
+}
+
+/// The plugins' workspace has a target directory of its own, so that neither build undoes the other's work.
+fn plugins(root: &Path, arguments: &[&str]) -> Command {
+    let mut command = cargo(&root.join("plugins"), arguments);
+    command.env("CARGO_TARGET_DIR", root.join("target/plugins-native"));
+    command
+}
+
+fn lint(root: &Path) -> Result<()> {
+    run("formatting", &mut cargo(root, &["fmt", "--all", "--check"]))?;
+    run("formatting of the plugins", &mut plugins(root, &["fmt", "--all", "--check"]))?;
+    let clippy =
+        ["clippy", "--quiet", "--locked", "--profile", "house", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    run("clippy", &mut cargo(root, &clippy))?;
+    let clippy = ["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    run("clippy of the plugins", &mut plugins(root, &clippy))?;
+    let deny = cargo_deny(root)?;
+    for manifest in ["Cargo.toml", "plugins/Cargo.toml"] {
+        let mut check = Command::new(&deny);
+        check.args(["--log-level", "error", "--manifest-path", manifest, "--locked", "check", "--config"]);
+        check.arg(root.join("deny.toml")).args(["licenses", "bans", "sources"]).current_dir(root);
+        run(&format!("licences, bans and sources of {manifest}"), &mut check)?;
+    }
+    Ok(())
+}
+
+fn cargo_deny(root: &Path) -> Result<PathBuf> {
+    let tools = root.join("target/tools");
+    let program = tools.join("bin/cargo-deny");
+    let installed = Command::new(&program).arg("--version").output();
+    if installed.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(CARGO_DENY)) {
+        return Ok(program);
+    }
+    let mut install = cargo(root, &["install", "--quiet", "--locked", "--version", CARGO_DENY, "cargo-deny", "--root"]);
+    install.arg(&tools).env("CARGO_TARGET_DIR", tools.join("build"));
+    install.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+    run_logged(root, "cargo-deny", "building cargo-deny once", &mut install)?;
+    std::fs::remove_dir_all(tools.join("build")).context("removing what building cargo-deny left")?;
+    Ok(program)
+}
+
+fn test(root: &Path, quick: bool) -> Result<()> {
+    connectors::build(root, &[])?;
+    let mut tests = cargo(root, &["test", "--locked", "--profile", "house", "--workspace"]);
+    let mut guests = plugins(root, &["test", "--locked", "--workspace"]);
+    for command in [&mut tests, &mut guests] {
+        if quick {
+            command.env("TIDEWAITER_TEST_QUICK", "1");
+        }
+    }
+    run("tests of core, host and tests/", &mut tests)?;
+    run("tests of the plugins", &mut guests)?;
+    say("every test passed");
+    Ok(())
+}
