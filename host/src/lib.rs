@@ -1,1 +1,7 @@
-//! Host.
+//! Tidewaiter runs third-party connectors, compiled to WebAssembly components, in a sandbox, and writes every change that they
+//! hand over and the new sync token in one durable transaction.
+
+pub mod clock;
+pub mod config;
+pub mod db;
+pub mod sink;

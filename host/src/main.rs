@@ -1,2 +1,3 @@
-//! Main.
+//! The `tidewaiter` program: only wires.
+
 fn main() {}

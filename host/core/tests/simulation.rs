@@ -2,6 +2,8 @@
 //! and traps, a db that refuses, operators who set and reset tokens, and a process that is killed at any step. An oracle that
 //! knows the source's history checks the journal: within a generation each change is there exactly once, in order.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::collections::VecDeque;
 use std::time::Duration;
 

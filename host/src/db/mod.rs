@@ -1,0 +1,312 @@
+//! redb lives here, and only here. The durable layer: the state of each object type, the journal of entries, the reports of
+//! runs, the history of tokens, the positions of sinks. Everything that belongs together is written in one transaction, and
+//! nothing is visible or answered before that is durable.
+//!
+//! It knows no connector, no schedule and no clock: times are handed in. `store` is the little that is needed of a storage
+//! engine, `redb` is that on redb, `writer` groups commits, `segment` has the bytes of the journal, `tables` and `migrate` the
+//! rest of the file's format, `open` the data directory.
+
+mod journal;
+mod migrate;
+mod open;
+mod redb;
+mod segment;
+mod store;
+mod tables;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tidewaiter_core::journal::{Body, Entry, Incarnation, Marker};
+use tidewaiter_core::name::TypeKey;
+use tidewaiter_core::object::SyncDelta;
+use tidewaiter_core::run::{CommitFailure, RunReport};
+use tidewaiter_core::state::{Actor, TypeState};
+use tidewaiter_core::time::UnixMillis;
+use tidewaiter_core::token::SyncToken;
+
+use self::segment::{EncodeError, Encoder, Head, Segment};
+use self::store::{Counters, Prepared, Store, Write};
+use self::writer::{Durable, Writer};
+
+pub use self::open::OpenError;
+pub use self::segment::SegmentDamage;
+pub use self::store::ReadError;
+
+/// The db of a data directory. Clones are the same db; the last one that is dropped writes what is queued, closes the file
+/// and leaves the directory to others.
+#[derive(Clone, Debug)]
+pub struct Db {
+    inner: Arc<Inner>,
+}
+
+/// In the order in which they go: nobody writes, then the file is closed, then the directory is free.
+struct Inner {
+    writer: Writer,
+    store: Arc<dyn Store>,
+    durable: Arc<Durable>,
+    incarnation: Incarnation,
+    _lock: Option<open::Lock>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("incarnation", &self.incarnation).finish_non_exhaustive()
+    }
+}
+
+/// What is to be written together.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// Of which type.
+    pub key: TypeKey,
+    /// The revision that must be stored for this to happen; 0: nothing may be stored yet.
+    pub expected_revision: u64,
+    /// The state to store; its revision is the next one. Its generation is that of the entries.
+    pub state: TypeState,
+    /// Deltas to journal, in source order.
+    pub batches: Vec<Vec<SyncDelta>>,
+    /// What an operator did and who: journaled before the deltas.
+    pub marker: Option<(Marker, Actor)>,
+    /// The run that commits; none for an operator's act.
+    pub run: Option<u64>,
+    /// The run is over with this commit.
+    pub report: Option<RunReport>,
+    /// When it is journaled.
+    pub at: UnixMillis,
+}
+
+/// The sequences that a commit got. `last < first`: it had no entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Of its first entry.
+    pub first: u64,
+    /// Of its last entry.
+    pub last: u64,
+}
+
+impl Committed {
+    fn none(last: u64) -> Self {
+        Self { first: last + 1, last }
+    }
+}
+
+/// Why a commit did not happen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// Somebody else wrote the state meanwhile. Nothing of the commit is stored.
+    #[error("the state was written by somebody else meanwhile")]
+    Conflict,
+    /// The storage engine failed, in its words. If the disk took the commit before it reported the failure, all of the commit
+    /// is stored, otherwise nothing: read the state again before going on.
+    #[error("the db could not write: {0}")]
+    Storage(String),
+}
+
+impl From<CommitError> for CommitFailure {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Conflict => Self::Conflict,
+            CommitError::Storage(message) => Self::Storage(message),
+        }
+    }
+}
+
+impl From<EncodeError> for CommitError {
+    fn from(error: EncodeError) -> Self {
+        Self::Storage(error.to_string())
+    }
+}
+
+/// A row of the token's history: what was stored at the end of a run, by an operator, or when the kind of state changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenChange {
+    /// The revision of the state.
+    pub revision: u64,
+    /// Its generation.
+    pub generation: u64,
+    /// When it was committed.
+    pub at: UnixMillis,
+    /// Who wrote it.
+    pub by: Actor,
+    /// Why the state is what it is.
+    pub why: String,
+    /// The name of the state.
+    pub state: String,
+    /// The token that was held from then on.
+    pub token: Option<SyncToken>,
+    /// The run that wrote it; none for an operator's act.
+    pub run: Option<u64>,
+}
+
+impl TokenChange {
+    fn new(state: &TypeState, run: Option<u64>, at: UnixMillis) -> Self {
+        Self {
+            revision: state.revision,
+            generation: state.generation,
+            at,
+            by: state.changed_by.clone(),
+            why: state.why.clone(),
+            state: state.sync.name().to_owned(),
+            token: state.sync.token().cloned(),
+            run,
+        }
+    }
+}
+
+impl Db {
+    /// Opens the db in a data directory, which is made if need be. Blocks. `holder` is what others are told who find it in use,
+    /// as in `tidewaiter serve`; for as long as `wait` another process may take to leave it.
+    ///
+    /// # Errors
+    /// In use, of a newer format, damaged, or the file system refuses. What is there is left as it is.
+    pub fn open(dir: &Path, holder: &str, wait: Duration) -> Result<Self, OpenError> {
+        let lock = open::lock(dir, holder, wait)?;
+        let (store, incarnation) = open::open(dir)?;
+        let unreadable = |error| OpenError::Unusable { path: dir.to_owned(), source: Box::new(error) };
+        let counters = store.counters().map_err(unreadable)?;
+        let started = Self::on(Arc::new(store), counters, incarnation, Some(lock));
+        started.map_err(|source| OpenError::Io { what: "start the writer of", path: dir.to_owned(), source })
+    }
+
+    fn on(
+        store: Arc<dyn Store>,
+        counters: Counters,
+        incarnation: Incarnation,
+        lock: Option<open::Lock>,
+    ) -> std::io::Result<Self> {
+        let durable = Arc::new(Durable::new(counters));
+        let writer = Writer::spawn(Arc::clone(&store), Arc::clone(&durable))?;
+        Ok(Self { inner: Arc::new(Inner { writer, store, durable, incarnation, _lock: lock }) })
+    }
+
+    /// Which db this is.
+    pub fn incarnation(&self) -> Incarnation {
+        self.inner.incarnation
+    }
+
+    /// The states of all types that have one.
+    ///
+    /// # Errors
+    /// A damaged row, or the storage engine failed.
+    pub fn states(&self) -> Result<BTreeMap<TypeKey, TypeState>, ReadError> {
+        self.inner.store.states()
+    }
+
+    /// The state of a type; none if nothing was ever stored.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub fn state(&self, key: &TypeKey) -> Result<Option<TypeState>, ReadError> {
+        self.inner.store.state(key)
+    }
+
+    /// Writes everything of a commit in one transaction, and returns when it is durable. Once it is queued, it is written even
+    /// if nobody waits for it.
+    ///
+    /// # Errors
+    /// The state is another one than was expected, or the storage engine failed.
+    pub async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+        debug_assert_eq!(commit.state.revision, commit.expected_revision + 1, "a state counts its writes");
+        let prepared = prepare(commit).await?;
+        self.inner.writer.write(Write::Commit(Box::new(prepared))).await
+    }
+
+    /// The entries after a sequence, in order; at most `limit`, and fewer where they are large. None: there are no more yet.
+    /// Blocks for the time of reading some megabytes at most.
+    ///
+    /// # Errors
+    /// A damaged segment, a missing entry, or the storage engine failed.
+    pub fn entries(&self, after: u64, limit: usize) -> Result<Vec<Entry>, ReadError> {
+        if after >= self.last_sequence() {
+            return Ok(Vec::new());
+        }
+        journal::read(self.inner.store.as_ref(), self.inner.incarnation, after, limit)
+    }
+
+    /// The sequence of the last durable entry, 0 if there is none.
+    pub fn last_sequence(&self) -> u64 {
+        self.inner.durable.sequence()
+    }
+
+    /// Tells the last durable sequence as it grows.
+    pub fn watch(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.inner.durable.watch()
+    }
+
+    /// The reports of the last runs, of one type or of all, newest first. At most 1,000 are kept for each type.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub fn runs(&self, key: Option<&TypeKey>, limit: usize) -> Result<Vec<RunReport>, ReadError> {
+        self.inner.store.runs(key, limit)
+    }
+
+    /// The highest number of a run that wrote something, 0 if there is none.
+    pub fn last_run(&self) -> u64 {
+        self.inner.durable.run()
+    }
+
+    /// What became of the token of a type, newest first. At most 1,000 rows are kept; checkpoints within a run have none.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub fn token_history(&self, key: &TypeKey, limit: usize) -> Result<Vec<TokenChange>, ReadError> {
+        self.inner.store.token_history(key, limit)
+    }
+
+    /// The last sequence that a sink has delivered, 0 if none.
+    ///
+    /// # Errors
+    /// The storage engine failed.
+    pub fn sink_position(&self, sink: &str) -> Result<u64, ReadError> {
+        self.inner.store.sink_position(sink)
+    }
+
+    /// Stores the last sequence that a sink has delivered, and returns when that is durable.
+    ///
+    /// # Errors
+    /// The storage engine failed.
+    pub async fn set_sink_position(&self, sink: &str, sequence: u64) -> Result<(), CommitError> {
+        let write = Write::SinkPosition { sink: sink.to_owned(), sequence };
+        self.inner.writer.write(write).await.map(|_| ())
+    }
+}
+
+/// Encodes the entries here, on the caller's side, so that the writer only writes. Lets others work after each segment.
+async fn prepare(commit: Commit) -> Result<Prepared, EncodeError> {
+    let Commit { key, expected_revision, state, batches, marker, run, report, at } = commit;
+    let marked = marker.is_some();
+    let segments = match marked || batches.iter().any(|batch| !batch.is_empty()) {
+        false => Vec::new(),
+        true => {
+            let head = Head { key: key.clone(), generation: state.generation, run, at };
+            encode(&head, marker, batches).await?
+        }
+    };
+    Ok(Prepared { key, expected_revision, state, segments, marked, run, report, at })
+}
+
+async fn encode(
+    head: &Head,
+    marker: Option<(Marker, Actor)>,
+    batches: Vec<Vec<SyncDelta>>,
+) -> Result<Vec<Segment>, EncodeError> {
+    let mut encoder = Encoder::new(head)?;
+    if let Some((marker, by)) = marker {
+        encoder.push(&Body::Marker { marker, by })?;
+    }
+    for delta in batches.into_iter().flatten() {
+        if encoder.push(&Body::Delta(delta))? {
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(encoder.finish())
+}
+
+#[cfg(test)]
+mod tests;

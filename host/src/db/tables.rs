@@ -1,0 +1,61 @@
+//! All tables of the db, and how their rows are written. Small rows are JSON: they can be read with any tool, and a field can
+//! be added without a migration. Only segments have a format of their own.
+
+use redb::TableDefinition;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tidewaiter_core::name::TypeKey;
+
+use super::store::ReadError;
+
+/// Key: one of the names below. Value: a number.
+pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// In `META`: the format of the whole db, see `migrate`.
+pub(super) const FORMAT: &str = "format";
+/// In `META`: which db this is; random, written once.
+pub(super) const INCARNATION: &str = "incarnation";
+/// In `META`: the sequence of the journal's last entry, 0 if there is none. Stays when old segments go.
+pub(super) const LAST_SEQUENCE: &str = "last-sequence";
+/// In `META`: the highest number of a run that wrote something, 0 if there is none.
+pub(super) const LAST_RUN: &str = "last-run";
+
+/// Key: connection, object type. Value: JSON of `TypeState`.
+pub(super) const STATES: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("states");
+
+/// Key: the sequence of the first entry. Value: a segment, see `segment`.
+pub(super) const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal");
+
+/// Key: number of the run. Value: JSON of `RunReport`.
+pub(super) const RUNS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("runs");
+
+/// The runs of a key. Key: connection, object type, ordinal (1, 2, 3…). Value: number of the run in `RUNS`.
+pub(super) const RUNS_OF: TableDefinition<'_, Ordered, u64> = TableDefinition::new("runs-of");
+
+/// Key: connection, object type, ordinal (1, 2, 3…). Value: JSON of `TokenChange`.
+pub(super) const TOKENS: TableDefinition<'_, Ordered, &[u8]> = TableDefinition::new("token-history");
+
+/// Key: name of the sink. Value: the last sequence that it has delivered.
+pub(super) const SINKS: TableDefinition<'_, &str, u64> = TableDefinition::new("sink-positions");
+
+/// A key of rows that are numbered without gaps for each type, so that the row to drop is found without counting.
+pub(super) type Ordered = (&'static str, &'static str, u64);
+
+/// The key of a state.
+pub(super) fn state_key(key: &TypeKey) -> (&str, &str) {
+    (key.connection.as_str(), key.object_type.as_str())
+}
+
+/// The key of a numbered row.
+pub(super) fn ordered_key(key: &TypeKey, ordinal: u64) -> (&str, &str, u64) {
+    (key.connection.as_str(), key.object_type.as_str(), ordinal)
+}
+
+/// The bytes of a small row.
+pub(super) fn row(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(value)
+}
+
+/// A small row from its bytes; `name` says which one if it is damaged.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], name: impl FnOnce() -> String) -> Result<T, ReadError> {
+    serde_json::from_slice(bytes).map_err(|error| ReadError::Row { row: name(), problem: error.to_string() })
+}

@@ -1,0 +1,143 @@
+//! The writer: takes what is queued, writes it as one group with one flush of the disk, answers each. The only place that
+//! writes. `write_group` is its whole body, so that a simulation can drive it without the thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+
+use super::store::{Counters, Store, Write};
+use super::{CommitError, Committed};
+
+/// Members of a group: more than this wait for the next one, so that one flush never takes for ever.
+const GROUP_COUNT_MAX: usize = 256;
+/// Bytes that are queued or being written. Beyond it `commit` waits.
+const QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// What a permit of the queue stands for.
+const PERMIT_BYTES: usize = 1024;
+
+/// What became of a member.
+pub(super) type Answer = Result<Committed, CommitError>;
+
+/// What is durable, for everyone to see.
+#[derive(Debug)]
+pub(super) struct Durable {
+    sequence: watch::Sender<u64>,
+    run: AtomicU64,
+}
+
+impl Durable {
+    pub(super) fn new(counters: Counters) -> Self {
+        Self { sequence: watch::Sender::new(counters.sequence), run: AtomicU64::new(counters.run) }
+    }
+
+    pub(super) fn sequence(&self) -> u64 {
+        *self.sequence.borrow()
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<u64> {
+        self.sequence.subscribe()
+    }
+
+    pub(super) fn run(&self) -> u64 {
+        self.run.load(Ordering::Acquire)
+    }
+
+    fn publish(&self, counters: Counters) {
+        self.run.store(counters.run, Ordering::Release);
+        self.sequence.send_if_modified(|last| std::mem::replace(last, counters.sequence) != counters.sequence);
+    }
+}
+
+/// Writes a group and answers each member, in order.
+pub(super) fn write_group(store: &dyn Store, durable: &Durable, group: &[Write]) -> Vec<Answer> {
+    match store.write(group) {
+        Ok(written) => {
+            durable.publish(written.counters);
+            written.members.into_iter().map(|member| member.ok_or(CommitError::Conflict)).collect()
+        }
+        Err(error) => {
+            tracing::error!(members = group.len(), %error, "the db could not write");
+            // A flush that failed may have reached the disk all the same: then it is there from now on.
+            if let Ok(counters) = store.counters() {
+                durable.publish(counters);
+            }
+            group.iter().map(|_| Err(CommitError::Storage(error.to_string()))).collect()
+        }
+    }
+}
+
+struct Job {
+    write: Write,
+    answer: oneshot::Sender<Answer>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// The thread and its queue. Dropping it writes what is queued and ends the thread.
+#[derive(Debug)]
+pub(super) struct Writer {
+    queue: Option<mpsc::Sender<Job>>,
+    room: Arc<Semaphore>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(super) fn spawn(store: Arc<dyn Store>, durable: Arc<Durable>) -> std::io::Result<Self> {
+        let (queue, jobs) = mpsc::channel(GROUP_COUNT_MAX);
+        let work = move || work(store.as_ref(), &durable, jobs);
+        let thread = std::thread::Builder::new().name("db-writer".into()).spawn(work)?;
+        let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX / PERMIT_BYTES));
+        Ok(Self { queue: Some(queue), room, thread: Some(thread) })
+    }
+
+    /// Queues a write and waits until it is durable.
+    pub(super) async fn write(&self, write: Write) -> Answer {
+        let gone = || CommitError::Storage("the writer has ended".into());
+        let permits = permits(&write);
+        let _room = Arc::clone(&self.room).acquire_many_owned(permits).await.map_err(|_| gone())?;
+        let (answer, answered) = oneshot::channel();
+        let queue = self.queue.as_ref().ok_or_else(gone)?;
+        queue.send(Job { write, answer, _room }).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            // It only ends otherwise by a panic, which has been reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A write larger than the whole queue takes all of it, and goes alone.
+fn permits(write: &Write) -> u32 {
+    let bytes = match write {
+        Write::Commit(commit) => commit.segments.iter().map(|segment| segment.bytes.len()).sum(),
+        Write::SinkPosition { .. } => 0,
+    };
+    let permits = (bytes / PERMIT_BYTES + 1).min(QUEUE_BYTES_MAX / PERMIT_BYTES);
+    u32::try_from(permits).expect("bounded by the queue's size")
+}
+
+fn work(store: &dyn Store, durable: &Durable, mut jobs: mpsc::Receiver<Job>) {
+    while let Some(first) = jobs.blocking_recv() {
+        let (mut group, mut waiting) = (Vec::new(), Vec::new());
+        let mut next = Some(first);
+        while let Some(job) = next {
+            group.push(job.write);
+            waiting.push((job.answer, job._room));
+            next = if group.len() < GROUP_COUNT_MAX { jobs.try_recv().ok() } else { None };
+        }
+        let answers = write_group(store, durable, &group);
+        // Before anyone is answered, so that the memory of a group is gone when its members go on.
+        drop(group);
+        for ((waiting, _room), answer) in waiting.into_iter().zip(answers) {
+            // Nobody waits any more: it is durable all the same.
+            let _ = waiting.send(answer);
+        }
+    }
+}
