@@ -4,4 +4,6 @@
 pub mod clock;
 pub mod config;
 pub mod db;
+pub mod driver;
 pub mod sink;
+pub mod wasm;

@@ -77,8 +77,8 @@ fn lint(root: &Path) -> Result<()> {
     let deny = cargo_deny(root)?;
     for manifest in ["Cargo.toml", "plugins/Cargo.toml"] {
         let mut check = Command::new(&deny);
-        check.args(["--log-level", "error", "--manifest-path", manifest, "--locked", "check", "--config"]);
-        check.arg(root.join("deny.toml")).args(["licenses", "bans", "sources"]).current_dir(root);
+        check.args(["--log-level", "error", "--manifest-path", manifest, "--locked", "--config"]);
+        check.arg(root.join("deny.toml")).args(["check", "licenses", "bans", "sources"]).current_dir(root);
         run(&format!("licences, bans and sources of {manifest}"), &mut check)?;
     }
     Ok(())

@@ -1,0 +1,123 @@
+//! A connection as runs see it: a loaded connector, settings, what was granted, and the classes of its source.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tidewaiter_core::grant::{self, BadTemplate, Decided, Decision};
+use tidewaiter_core::limit::Limits;
+use tidewaiter_core::name::{ConnectionName, TypeKey, TypeName};
+use tidewaiter_core::run::Failure;
+use tidewaiter_core::schema::{Capability, CapabilityRequest, Classes};
+use tokio::sync::mpsc;
+
+use crate::config::{ConnectionConfig, TypeConfig};
+use crate::wasm::{Connector, FromGuest, LogSource, ReadGrant, Session, Setup, SyncOptions};
+
+/// How many objects a connector is told to ask its source for at a time.
+const PAGE_SIZE: u32 = 1000;
+
+/// A connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// Its name.
+    pub name: ConnectionName,
+    /// What the operator wrote.
+    pub config: ConnectionConfig,
+    /// What it runs.
+    pub connector: Connector,
+    /// What was asked for and decided.
+    pub decided: Vec<Decided>,
+    grants: Vec<ReadGrant>,
+    /// As the source declared them last; read again after a failed run.
+    classes: Mutex<Option<Arc<Classes>>>,
+}
+
+impl Connection {
+    /// Decides the grants of a connection.
+    ///
+    /// # Errors
+    /// The connector asks for something by a setting that isn't there.
+    pub fn new(name: ConnectionName, config: ConnectionConfig, connector: Connector) -> Result<Self, BadTemplate> {
+        let asked = grant::expand(&connector.info().capabilities, &config.settings)?;
+        let granted: Vec<PathBuf> = config.read.iter().filter_map(|folder| folder.canonicalize().ok()).collect();
+        let mut decided = Vec::new();
+        let mut grants = Vec::new();
+        for CapabilityRequest { capability, reason, optional } in asked {
+            let decision = match &capability {
+                Capability::Read(folder) => match config.base.join(folder).canonicalize() {
+                    Ok(path) if grant::allows(&granted, &path) => {
+                        grants.push(ReadGrant { guest_path: folder.clone(), host_path: path });
+                        Decision::Granted
+                    }
+                    _ => Decision::NotGranted,
+                },
+                _ => Decision::NotAvailable,
+            };
+            decided.push(Decided { capability, reason, optional, decision });
+        }
+        Ok(Self { name, config, connector, decided, grants, classes: Mutex::new(None) })
+    }
+
+    /// The connector's name for the class of a type.
+    pub(crate) fn class(&self, object_type: &TypeName) -> String {
+        self.type_config(object_type).map(|config| config.class.clone()).unwrap_or_default()
+    }
+
+    fn type_config(&self, object_type: &TypeName) -> Option<&TypeConfig> {
+        self.config.types.get(object_type)
+    }
+
+    /// How `sync` is to be done for a type.
+    pub(crate) fn options(&self, object_type: &TypeName, limits: &Limits) -> SyncOptions {
+        let config = self.type_config(object_type);
+        let extra: BTreeMap<String, String> = config.map(|config| config.options.clone()).unwrap_or_default();
+        SyncOptions {
+            attributes: config.and_then(|config| config.attributes.clone()),
+            page_size: PAGE_SIZE,
+            deadline_ms: u64::try_from(limits.call_time_max.as_millis()).unwrap_or(u64::MAX),
+            dry_run: false,
+            batch_count_max: limits.batch_count_max,
+            batch_bytes_max: limits.batch_bytes_max,
+            object_bytes_max: limits.object_bytes_max,
+            extra: extra.into_iter().collect(),
+        }
+    }
+
+    /// Starts an instance for a run, and makes sure that the classes of the source are known.
+    pub(crate) async fn start(
+        &self,
+        key: &TypeKey,
+        run: u64,
+        limits: Limits,
+        stop: Arc<AtomicBool>,
+        to_run: mpsc::Sender<FromGuest>,
+    ) -> Result<Session, Failure> {
+        let setup = Setup {
+            settings_json: self.config.settings.to_string(),
+            grants: self.grants.clone(),
+            classes: self.classes(),
+            limits,
+            stop,
+            to_run,
+            log: LogSource { key: key.clone(), run },
+        };
+        let mut session = Session::start(&self.connector, setup).await?;
+        if self.classes().is_none() {
+            let classes = Arc::new(Classes::new(session.object_classes().await?));
+            session.set_classes(Arc::clone(&classes));
+            *self.classes.lock().unwrap_or_else(PoisonError::into_inner) = Some(classes);
+        }
+        Ok(session)
+    }
+
+    fn classes(&self) -> Option<Arc<Classes>> {
+        self.classes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The next run reads them again.
+    pub(crate) fn forget_classes(&self) {
+        *self.classes.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}

@@ -1,0 +1,7 @@
+//! Tasks and timers: performs what the core decides. A connector's calls run in a task of their own, which ends with its run.
+
+mod connection;
+mod run;
+
+pub use connection::Connection;
+pub use run::{Order, Signal, perform};

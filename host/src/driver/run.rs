@@ -1,0 +1,334 @@
+//! Performs one run: feeds the core's machine with what the connector and the db answer, and does what it orders, in order.
+//! Decides nothing.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tidewaiter_core::limit::Limits;
+use tidewaiter_core::name::TypeKey;
+use tidewaiter_core::object::SyncDelta;
+use tidewaiter_core::run::{BatchInfo, Effect, Failure, Outcome, Run, RunReport, Trigger};
+use tidewaiter_core::state::TypeState;
+use tidewaiter_core::token::{Shown, SyncToken};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinSet};
+
+use crate::clock::Clock;
+use crate::db::{Commit, CommitError, Committed, Db};
+use crate::driver::connection::Connection;
+use crate::wasm::{FromGuest, Session, SyncOptions};
+
+/// How long a connector may go on after it was asked to stop, before it is ended.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+/// Batches on their way from the connector.
+const BATCHES_ON_THE_WAY: usize = 4;
+
+/// Something that happens to a run from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// An operator set or reset the token.
+    Supersede,
+    /// The host shuts down.
+    Stop,
+}
+
+/// What a run is told.
+#[derive(Debug)]
+pub struct Order {
+    /// Where it commits.
+    pub db: Db,
+    /// What it reads the time from.
+    pub clock: Clock,
+    /// Its connection.
+    pub connection: Arc<Connection>,
+    /// Its type.
+    pub key: TypeKey,
+    /// Its number.
+    pub run: u64,
+    /// Why it begins.
+    pub trigger: Trigger,
+    /// The state as it is stored.
+    pub state: TypeState,
+}
+
+type Committing = Pin<Box<dyn Future<Output = Result<Committed, CommitError>> + Send>>;
+
+/// A call's answer, with the session that goes on to the next call.
+struct Answer {
+    session: Option<Session>,
+    call: Called,
+}
+
+enum Called {
+    Latest(Result<Option<SyncToken>, Failure>),
+    Sync { result: Result<Option<SyncToken>, Failure>, stopped: bool },
+}
+
+struct Performer {
+    order: Order,
+    machine: Run,
+    limits: Limits,
+    stop: Arc<AtomicBool>,
+    to_run: mpsc::Sender<FromGuest>,
+    from_guest: mpsc::Receiver<FromGuest>,
+    session: Option<Session>,
+    /// The call under way; dropped with the run, and the instance with it.
+    calls: JoinSet<Answer>,
+    /// The payloads of the batches that the machine was told of.
+    held: VecDeque<Vec<SyncDelta>>,
+    committing: Option<Committing>,
+    flush: Option<oneshot::Sender<bool>>,
+    grace: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+/// Performs a run to its end, and answers what is known of it and the state that it left.
+pub async fn perform(order: Order, mut signals: mpsc::Receiver<Signal>) -> (RunReport, TypeState) {
+    let limits = Limits::default();
+    let Order { key, run, trigger, state, clock, .. } = &order;
+    let machine = Run::new(key.clone(), *run, *trigger, state.clone(), limits, clock.now());
+    let (to_run, from_guest) = mpsc::channel(BATCHES_ON_THE_WAY);
+    let mut performer = Performer {
+        order,
+        machine,
+        limits,
+        stop: Arc::new(AtomicBool::new(false)),
+        to_run,
+        from_guest,
+        session: None,
+        calls: JoinSet::new(),
+        held: VecDeque::new(),
+        committing: None,
+        flush: None,
+        grace: None,
+    };
+    loop {
+        while let Some(effect) = performer.machine.poll_effect() {
+            if let Some(end) = performer.effect(effect) {
+                return end;
+            }
+        }
+        performer.wait(&mut signals).await;
+    }
+}
+
+impl Performer {
+    /// Waits for one thing to happen, and tells the machine.
+    async fn wait(&mut self, signals: &mut mpsc::Receiver<Signal>) {
+        let wants = self.machine.wants_batches();
+        let now = self.order.clock;
+        tokio::select! {
+            biased;
+            Some(signal) = signals.recv() => match signal {
+                Signal::Supersede => self.machine.handle_superseded(now.now()),
+                Signal::Stop => self.machine.handle_shutdown(now.now()),
+            },
+            result = committed(&mut self.committing) => {
+                self.committing = None;
+                self.machine.handle_committed(result.map(drop).map_err(Into::into), now.now());
+            }
+            Some(message) = self.from_guest.recv(), if wants => self.receive(message),
+            Some(answer) = self.calls.join_next() => self.answered(answer),
+            () = grace(&mut self.grace) => {
+                self.grace = None;
+                self.machine.handle_abandoned(Outcome::Stopped, now.now());
+            }
+        }
+    }
+
+    fn receive(&mut self, message: FromGuest) {
+        let now = self.order.clock.now();
+        match message {
+            FromGuest::Batch { deltas, bytes, checkpoint } => {
+                let info = BatchInfo { deltas: deltas.len() as u64, bytes, checkpoint };
+                self.held.push_back(deltas);
+                self.machine.handle_batch(info, now);
+            }
+            FromGuest::Flush(answer) => {
+                self.flush = Some(answer);
+                self.machine.handle_flush(now);
+            }
+        }
+    }
+
+    fn answered(&mut self, answer: Result<Answer, JoinError>) {
+        // What was emitted before the call returned comes first.
+        while let Ok(message) = self.from_guest.try_recv() {
+            self.receive(message);
+        }
+        let now = self.order.clock.now();
+        let key = &self.order.key;
+        let call = match answer {
+            Ok(Answer { session, call }) => {
+                self.session = session;
+                call
+            }
+            Err(error) => {
+                let message = format!("the call into the connector ended unexpectedly: {error}");
+                return self.machine.handle_abandoned(Outcome::Failed(Failure::Host { message }), now);
+            }
+        };
+        match call {
+            Called::Latest(result) => {
+                match &result {
+                    Ok(token) => tracing::info!(
+                        target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = self.order.run,
+                        token_type = token.as_ref().map_or("none", SyncToken::kind), token = %Shown(token.as_ref()),
+                        "getLatestSyncToken returned"
+                    ),
+                    Err(failure) => self.log_failure("getLatestSyncToken", failure),
+                }
+                self.machine.handle_latest(result, now);
+            }
+            Called::Sync { result, stopped } => {
+                match &result {
+                    Ok(token) => tracing::info!(
+                        target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = self.order.run,
+                        token = %Shown(token.as_ref()), stopped, "sync returned"
+                    ),
+                    Err(failure) => self.log_failure("sync", failure),
+                }
+                self.machine.handle_returned(result, stopped, now);
+            }
+        }
+    }
+
+    fn log_failure(&self, call: &str, failure: &Failure) {
+        let key = &self.order.key;
+        let uid = match failure {
+            Failure::Contract { uid, .. } => uid.as_deref(),
+            _ => None,
+        };
+        tracing::warn!(
+            target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = self.order.run,
+            code = failure.code(), uid, "{call} failed: {failure}"
+        );
+    }
+
+    /// Does one thing; answers the end of the run when this was it.
+    fn effect(&mut self, effect: Effect) -> Option<(RunReport, TypeState)> {
+        match effect {
+            Effect::AskLatest { why } => self.ask_latest(&why),
+            Effect::Sync { token, why } => self.sync(token, &why),
+            Effect::Commit { batches, expected_revision, state, report } => {
+                let commit = Commit {
+                    key: self.order.key.clone(),
+                    expected_revision,
+                    state,
+                    batches: self.held.drain(..batches).collect(),
+                    marker: None,
+                    run: Some(self.order.run),
+                    report,
+                    at: self.order.clock.now(),
+                };
+                let db = self.order.db.clone();
+                self.committing = Some(Box::pin(async move { db.commit(commit).await }));
+            }
+            Effect::Stop => {
+                self.stop.store(true, Ordering::Relaxed);
+                self.grace = Some(Box::pin(tokio::time::sleep(STOP_GRACE)));
+            }
+            Effect::Flushed { durable } => {
+                if let Some(answer) = self.flush.take() {
+                    let _ = answer.send(durable);
+                }
+            }
+            Effect::Finish { report, state } => {
+                self.log_end(&report);
+                if matches!(report.outcome, Outcome::Failed(_)) {
+                    self.order.connection.forget_classes();
+                }
+                return Some((report, state));
+            }
+        }
+        None
+    }
+
+    fn ask_latest(&mut self, why: &str) {
+        let key = &self.order.key;
+        tracing::info!(
+            target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = self.order.run,
+            trigger = %self.order.trigger, why, "getLatestSyncToken called"
+        );
+        let class = self.order.connection.class(&key.object_type);
+        self.call(
+            move |mut session| async move {
+                let result = session.latest(&class).await;
+                Answer { session: Some(session), call: Called::Latest(result) }
+            },
+            |failure| Called::Latest(Err(failure)),
+        );
+    }
+
+    fn sync(&mut self, token: Option<SyncToken>, why: &str) {
+        let key = &self.order.key;
+        tracing::info!(
+            target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = self.order.run,
+            trigger = %self.order.trigger, why, token = %Shown(token.as_ref()), "sync called"
+        );
+        let class = self.order.connection.class(&key.object_type);
+        let options: SyncOptions = self.order.connection.options(&key.object_type, &self.limits);
+        self.call(
+            move |mut session| async move {
+                let result = session.sync(&class, token, options).await;
+                let stopped = session.was_stopped();
+                Answer { session: Some(session), call: Called::Sync { result, stopped } }
+            },
+            |failure| Called::Sync { result: Err(failure), stopped: false },
+        );
+    }
+
+    /// Begins a call in a task of its own, with the session of this run, which is started by the first call.
+    fn call<F>(&mut self, call: impl FnOnce(Session) -> F + Send + 'static, failed: fn(Failure) -> Called)
+    where
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        let session = self.session.take();
+        let connection = Arc::clone(&self.order.connection);
+        let (key, run) = (self.order.key.clone(), self.order.run);
+        let (limits, stop, to_run) = (self.limits, Arc::clone(&self.stop), self.to_run.clone());
+        self.calls.spawn(async move {
+            let session = match session {
+                Some(session) => Ok(session),
+                None => connection.start(&key, run, limits, stop, to_run).await,
+            };
+            match session {
+                Ok(session) => call(session).await,
+                Err(failure) => Answer { session: None, call: failed(failure) },
+            }
+        });
+    }
+
+    fn log_end(&self, report: &RunReport) {
+        let key = &self.order.key;
+        tracing::info!(
+            target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = report.run,
+            outcome = report.outcome.name(), deltas = report.deltas, token_in = %Shown(report.token_in.as_ref()),
+            token_out = %Shown(report.token_out.as_ref()), "run ended"
+        );
+        if report.dropped > 0 {
+            tracing::warn!(
+                target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = report.run,
+                code = "uncovered-deltas", deltas = report.dropped,
+                "deltas that no checkpoint covers are not journaled; the next run gets them again"
+            );
+        }
+    }
+}
+
+async fn committed(committing: &mut Option<Committing>) -> Result<Committed, CommitError> {
+    match committing {
+        Some(commit) => commit.as_mut().await,
+        None => pending().await,
+    }
+}
+
+async fn grace(grace: &mut Option<Pin<Box<tokio::time::Sleep>>>) {
+    match grace {
+        Some(sleep) => sleep.as_mut().await,
+        None => pending().await,
+    }
+}

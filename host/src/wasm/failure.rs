@@ -1,0 +1,33 @@
+//! What a failed call means, in the core's words.
+
+use tidewaiter_core::run::Failure;
+use wasmtime::{Trap, WasmBacktrace};
+
+/// A trap, an end at a limit, or an error of ours.
+pub(super) fn classify(error: &wasmtime::Error, memory_refused: Option<u64>) -> Failure {
+    let (code, what) = match (memory_refused, error.downcast_ref::<Trap>()) {
+        (Some(max), _) => ("limit.memory-bytes".to_owned(), format!("more memory than the {max} bytes allowed")),
+        (None, Some(Trap::StackOverflow)) => ("trap.stack-overflow".to_owned(), "the stack is used up".to_owned()),
+        (None, Some(trap)) => (format!("trap.{}", kebab(&format!("{trap:?}"))), trap.to_string()),
+        (None, None) => ("trap.other".to_owned(), error.root_cause().to_string()),
+    };
+    let message = match error.downcast_ref::<WasmBacktrace>() {
+        None => what,
+        Some(trace) => {
+            let names = trace.frames().iter().take(8).map(|frame| frame.func_name().unwrap_or("?"));
+            format!("{what}, in {}", names.collect::<Vec<_>>().join(" < "))
+        }
+    };
+    Failure::Trapped { code, message: super::log::shown(&message, 2048) }
+}
+
+fn kebab(name: &str) -> String {
+    let mut text = String::new();
+    for character in name.chars() {
+        if character.is_ascii_uppercase() && !text.is_empty() {
+            text.push('-');
+        }
+        text.push(character.to_ascii_lowercase());
+    }
+    text
+}

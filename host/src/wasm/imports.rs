@@ -1,0 +1,110 @@
+//! What the host gives a connector beside WASI: where changes go, settings, secrets, the log, TLS.
+
+use tidewaiter_core::inspect::{Rejection, RejectionCode};
+use tokio::sync::oneshot;
+use tracing::Level;
+use wasmtime::component::Resource;
+use wasmtime_wasi::p2::{DynInputStream, DynOutputStream};
+
+use super::bindings::tidewaiter::connector as wit;
+use super::convert;
+use super::state::{FromGuest, State};
+
+type Answer<T> = wasmtime::Result<T>;
+
+fn outside(what: &str) -> wit::types::Rejection {
+    convert::rejection(Rejection {
+        code: RejectionCode::NotInSync,
+        message: format!("{what} outside the call it belongs to"),
+        delta_index: None,
+        uid: None,
+    })
+}
+
+impl wit::sync_results::Host for State {
+    async fn emit(
+        &mut self,
+        deltas: Vec<wit::types::SyncDelta>,
+        checkpoint: Option<wit::types::SyncToken>,
+    ) -> Answer<Result<wit::sync_results::Flow, wit::types::Rejection>> {
+        let Some(run) = &mut self.run else { return Ok(Err(outside("emit"))) };
+        let deltas: Vec<_> = deltas.into_iter().map(convert::delta).collect();
+        let checkpoint = checkpoint.map(convert::token);
+        let bytes = match run.inspector.emit(&deltas, checkpoint.as_ref()) {
+            Ok(bytes) => bytes,
+            Err(rejection) => return Ok(Err(convert::rejection(rejection))),
+        };
+        // A run that is gone wants no more.
+        let gone = run.to_run.send(FromGuest::Batch { deltas, bytes, checkpoint }).await.is_err();
+        Ok(Ok(match gone || run.stops() {
+            true => wit::sync_results::Flow::Stop,
+            false => wit::sync_results::Flow::Proceed,
+        }))
+    }
+
+    async fn flush(&mut self) -> Answer<Result<(), wit::types::Rejection>> {
+        let Some(run) = &mut self.run else { return Ok(Err(outside("flush"))) };
+        if let Err(rejection) = run.inspector.flush() {
+            return Ok(Err(convert::rejection(rejection)));
+        }
+        let (answer, durable) = oneshot::channel();
+        let asked = run.to_run.send(FromGuest::Flush(answer)).await.is_ok();
+        if asked && durable.await.unwrap_or(false) {
+            return Ok(Ok(()));
+        }
+        let message = "not durable: acknowledge nothing".to_owned();
+        let code = RejectionCode::NotDurable;
+        Ok(Err(convert::rejection(Rejection { code, message, delta_index: None, uid: None })))
+    }
+}
+
+impl wit::search_results::Host for State {
+    async fn emit(
+        &mut self,
+        _: Vec<wit::types::ConnectorObject>,
+    ) -> Answer<Result<wit::sync_results::Flow, wit::types::Rejection>> {
+        Ok(Err(match &mut self.run {
+            Some(run) => convert::rejection(run.inspector.refuse("search-results.emit")),
+            None => outside("search-results.emit"),
+        }))
+    }
+}
+
+impl wit::settings::Host for State {
+    async fn get(&mut self) -> Answer<String> {
+        Ok(self.settings.clone())
+    }
+}
+
+impl wit::secrets::Host for State {
+    async fn reveal(&mut self, _: String) -> Answer<Result<Vec<u8>, wit::secrets::Refusal>> {
+        Ok(Err(wit::secrets::Refusal::NotGranted))
+    }
+}
+
+impl wit::log::Host for State {
+    async fn log(&mut self, level: wit::log::Level, message: String) -> Answer<()> {
+        let level = match level {
+            wit::log::Level::Trace => Level::TRACE,
+            wit::log::Level::Debug => Level::DEBUG,
+            wit::log::Level::Info => Level::INFO,
+            wit::log::Level::Warn => Level::WARN,
+            wit::log::Level::Error => Level::ERROR,
+        };
+        self.log.line(level, "log", &message);
+        Ok(())
+    }
+}
+
+impl wit::tls::Host for State {
+    async fn upgrade(
+        &mut self,
+        _: String,
+        _: Resource<DynInputStream>,
+        _: Resource<DynOutputStream>,
+    ) -> Answer<Result<(Resource<DynInputStream>, Resource<DynOutputStream>), wit::tls::TlsError>> {
+        Ok(Err(wit::tls::TlsError::NameNotGranted))
+    }
+}
+
+impl wit::types::Host for State {}

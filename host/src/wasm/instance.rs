@@ -1,0 +1,235 @@
+//! The instance that lives for one run, and the calls into it. After a trap, or a call that took too long, it is dead.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use tidewaiter_core::inspect::Inspector;
+use tidewaiter_core::limit::Limits;
+use tidewaiter_core::run::Failure;
+use tidewaiter_core::schema::{Classes, ObjectClassInfo};
+use tidewaiter_core::token::{SyncToken, TOKEN_BYTES_MAX};
+use tokio::sync::mpsc;
+use wasmtime::Store;
+
+use super::bindings::Connector as World;
+use super::bindings::tidewaiter::connector::types as wit;
+use super::load::{self, Connector};
+use super::log::{GuestLog, LogSource};
+use super::state::{FromGuest, ReadGrant, RunLink, State};
+use super::{convert, failure};
+
+/// What an instance is given.
+#[derive(Debug)]
+pub struct Setup {
+    /// One JSON object.
+    pub settings_json: String,
+    /// Folders that it may read.
+    pub grants: Vec<ReadGrant>,
+    /// The classes of the source, if they are known already.
+    pub classes: Option<Arc<Classes>>,
+    /// Its limits.
+    pub limits: Limits,
+    /// Set: its next `emit` is answered `stop`.
+    pub stop: Arc<AtomicBool>,
+    /// Where what it hands over goes.
+    pub to_run: mpsc::Sender<FromGuest>,
+    /// Whose log its words are in.
+    pub log: LogSource,
+}
+
+/// How `sync` is to be done; the contract's `sync-options`.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "documented in wit/types.wit")]
+pub struct SyncOptions {
+    pub attributes: Option<Vec<String>>,
+    pub page_size: u32,
+    pub deadline_ms: u64,
+    pub dry_run: bool,
+    pub batch_count_max: u32,
+    pub batch_bytes_max: u64,
+    pub object_bytes_max: u64,
+    pub extra: Vec<(String, String)>,
+}
+
+/// A live instance.
+pub struct Session {
+    store: Store<State>,
+    world: World,
+    limits: Limits,
+    dead: bool,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("dead", &self.dead).finish_non_exhaustive()
+    }
+}
+
+/// Why a call did not come back with an answer.
+pub(super) enum Ended {
+    TooLong(Duration),
+    Trapped(wasmtime::Error),
+}
+
+impl Ended {
+    pub(super) fn into_failure(self, store: &Store<State>) -> Failure {
+        match self {
+            Self::TooLong(max) => {
+                let message = format!("a call took longer than the {} ms allowed", max.as_millis());
+                Failure::Trapped { code: "limit.call-time".into(), message }
+            }
+            Self::Trapped(error) => {
+                let memory = &store.data().memory;
+                failure::classify(&error, memory.refused.then_some(memory.max))
+            }
+        }
+    }
+}
+
+/// A call, for no longer than that, host calls included.
+pub(super) async fn guarded<T>(max: Duration, call: impl Future<Output = wasmtime::Result<T>>) -> Result<T, Ended> {
+    match tokio::time::timeout(max, call).await {
+        Err(_) => Err(Ended::TooLong(max)),
+        Ok(result) => result.map_err(Ended::Trapped),
+    }
+}
+
+/// Calls an export of an interface, in the one way in which all are called.
+macro_rules! call {
+    ($session:ident, $interface:ident . $function:ident ( $($argument:expr),* )) => {{
+        $session.alive()?;
+        let Session { store, world, limits, .. } = &mut *$session;
+        let result = guarded(limits.call_time_max, world.$interface().$function(&mut *store, $($argument),*)).await;
+        $session.answered(result)
+    }};
+}
+
+impl Session {
+    /// Starts an instance.
+    ///
+    /// # Errors
+    /// A granted folder can't be opened, or the start trapped.
+    pub async fn start(connector: &Connector, setup: Setup) -> Result<Self, Failure> {
+        let Setup { settings_json, grants, classes, limits, stop, to_run, log } = setup;
+        let inspector = Inspector::new(classes.unwrap_or_default(), limits);
+        let link = RunLink { inspector, stop, to_run };
+        let state = State::new(settings_json, &grants, GuestLog::new(Some(log), &limits), &limits, Some(link))
+            .map_err(|error| Failure::Host { message: format!("a granted folder: {error:#}") })?;
+        let mut store = load::store(&connector.engine, state, &limits);
+        let world = guarded(limits.call_time_max, connector.pre.instantiate_async(&mut store)).await;
+        match world {
+            Ok(world) => Ok(Self { store, world, limits, dead: false }),
+            Err(ended) => Err(ended.into_failure(&store)),
+        }
+    }
+
+    /// The classes that deltas are inspected against from now on.
+    pub fn set_classes(&mut self, classes: Arc<Classes>) {
+        let limits = self.limits;
+        if let Some(run) = &mut self.store.data_mut().run {
+            run.inspector = Inspector::new(classes, limits);
+        }
+    }
+
+    /// `object-classes`.
+    ///
+    /// # Errors
+    /// The connector's, or it trapped.
+    pub async fn object_classes(&mut self) -> Result<Vec<ObjectClassInfo>, Failure> {
+        let answer = call!(self, tidewaiter_connector_schema.call_object_classes())?;
+        let classes = answer.map_err(|error| Failure::Connector(convert::error(error)))?;
+        Ok(classes.into_iter().map(convert::class).collect())
+    }
+
+    /// `check`.
+    ///
+    /// # Errors
+    /// The connector's, or it trapped.
+    pub async fn check(&mut self) -> Result<(), Failure> {
+        let answer = call!(self, tidewaiter_connector_check.call_check())?;
+        answer.map_err(|error| Failure::Connector(convert::error(error)))
+    }
+
+    /// `get-latest-sync-token`.
+    ///
+    /// # Errors
+    /// The connector's, it trapped, or the token is too large.
+    pub async fn latest(&mut self, class: &str) -> Result<Option<SyncToken>, Failure> {
+        let answer = call!(self, tidewaiter_connector_live_sync.call_get_latest_sync_token(class))?;
+        bounded(answer)
+    }
+
+    /// `sync`. What it hands over goes to the run while it is being called.
+    ///
+    /// # Errors
+    /// As `latest`, or it broke the contract.
+    pub async fn sync(
+        &mut self,
+        class: &str,
+        token: Option<SyncToken>,
+        options: SyncOptions,
+    ) -> Result<Option<SyncToken>, Failure> {
+        if let Some(run) = &mut self.store.data_mut().run {
+            run.inspector.open(class);
+        }
+        let token = token.map(convert::to_token);
+        let options = to_options(options);
+        let answer = call!(self, tidewaiter_connector_live_sync.call_sync(class, token.as_ref(), &options));
+        let rejection = self.store.data_mut().run.as_mut().and_then(|run| run.inspector.close());
+        match rejection {
+            Some(rejection) => Err(rejection.into()),
+            None => bounded(answer?),
+        }
+    }
+
+    /// Whether the connector was answered `stop`.
+    pub fn was_stopped(&self) -> bool {
+        self.store.data().run.as_ref().is_some_and(|run| run.inspector.is_stopped())
+    }
+
+    /// The most memory that it held, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        self.store.data().memory.peak
+    }
+
+    fn alive(&self) -> Result<(), Failure> {
+        match self.dead {
+            false => Ok(()),
+            true => Err(Failure::Host { message: "the instance is dead after an earlier call".into() }),
+        }
+    }
+
+    fn answered<T>(&mut self, result: Result<T, Ended>) -> Result<T, Failure> {
+        result.map_err(|ended| {
+            self.dead = true;
+            ended.into_failure(&self.store)
+        })
+    }
+}
+
+fn bounded(answer: Result<Option<wit::SyncToken>, wit::ConnectorError>) -> Result<Option<SyncToken>, Failure> {
+    let token = answer.map_err(|error| Failure::Connector(convert::error(error)))?.map(convert::token);
+    match token {
+        Some(token) if token.size() > TOKEN_BYTES_MAX => {
+            let message = format!("a token of {} bytes; at most {TOKEN_BYTES_MAX} are kept", token.size());
+            Err(Failure::Contract { code: "token-too-large".into(), message, uid: None })
+        }
+        token => Ok(token),
+    }
+}
+
+fn to_options(options: SyncOptions) -> wit::SyncOptions {
+    let SyncOptions { attributes, page_size, deadline_ms, dry_run, .. } = options;
+    let SyncOptions { batch_count_max, batch_bytes_max, object_bytes_max, extra, .. } = options;
+    wit::SyncOptions {
+        attributes,
+        page_size,
+        deadline_ms,
+        dry_run,
+        batch_count_max,
+        batch_bytes_max,
+        object_bytes_max,
+        extra,
+    }
+}

@@ -1,0 +1,170 @@
+//! Loads a connector: bytes, a component, its imports by name, its description.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidewaiter_core::limit::Limits;
+use tidewaiter_core::name::ConnectorName;
+use tidewaiter_core::run::Failure;
+use tidewaiter_core::schema::{BadDescription, ConnectorInfo};
+use wasmtime::Store;
+use wasmtime::component::{Component, HasSelf, Linker};
+
+use super::bindings::ConnectorPre;
+use super::bindings::tidewaiter::connector as wit;
+use super::convert;
+use super::engine::Engine;
+use super::instance::guarded;
+use super::log::GuestLog;
+use super::state::State;
+
+/// The largest component that is loaded, in bytes.
+const COMPONENT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long `describe` may take.
+const DESCRIBE_TIME_MAX: Duration = Duration::from_secs(5);
+/// What may be imported, up to the version.
+const IMPORTS: [&str; 7] = [
+    "tidewaiter:connector/",
+    "wasi:io/",
+    "wasi:clocks/",
+    "wasi:random/",
+    "wasi:cli/",
+    "wasi:filesystem/",
+    "wasi:sockets/",
+];
+
+/// A connector that can't be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Larger than any connector.
+    #[error("connector {name}: {bytes} bytes, more than the {COMPONENT_BYTES_MAX} allowed")]
+    TooLarge {
+        /// Which.
+        name: ConnectorName,
+        /// Its size.
+        bytes: usize,
+    },
+    /// Not a component.
+    #[error("connector {name}: not a WebAssembly component: {problem}")]
+    NotAComponent {
+        /// Which.
+        name: ConnectorName,
+        /// In wasmtime's words.
+        problem: String,
+    },
+    /// It wants something that no connector has.
+    #[error("connector {name}: it imports {import}, which connectors don't have")]
+    UnknownImport {
+        /// Which.
+        name: ConnectorName,
+        /// What.
+        import: String,
+    },
+    /// It doesn't keep the contract.
+    #[error("connector {name}: it doesn't implement tidewaiter:connector/connector: {problem}")]
+    OtherWorld {
+        /// Which.
+        name: ConnectorName,
+        /// In wasmtime's words.
+        problem: String,
+    },
+    /// `describe` failed.
+    #[error("connector {name}: describe: {source}")]
+    Describe {
+        /// Which.
+        name: ConnectorName,
+        /// How.
+        source: Failure,
+    },
+    /// What it says of itself can't be.
+    #[error("connector {name}: {source}")]
+    Description {
+        /// Which.
+        name: ConnectorName,
+        /// What.
+        source: BadDescription,
+    },
+}
+
+/// A loaded connector. Clones are the same one.
+#[derive(Clone)]
+pub struct Connector {
+    info: Arc<ConnectorInfo>,
+    pub(super) engine: Engine,
+    pub(super) pre: ConnectorPre<State>,
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connector").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+impl Connector {
+    /// Loads the bytes of a file whose stem is `name`. Takes the time of compiling them.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with them.
+    pub async fn load(engine: &Engine, name: &ConnectorName, bytes: &[u8]) -> Result<Self, LoadError> {
+        let name = name.clone();
+        if bytes.len() > COMPONENT_BYTES_MAX {
+            return Err(LoadError::TooLarge { name, bytes: bytes.len() });
+        }
+        let component = Component::from_binary(engine.inner(), bytes)
+            .map_err(|error| LoadError::NotAComponent { name: name.clone(), problem: format!("{error:#}") })?;
+        let kind = component.component_type();
+        let unknown =
+            kind.imports(engine.inner()).find(|(import, _)| !IMPORTS.iter().any(|known| import.starts_with(known)));
+        if let Some((import, _)) = unknown {
+            return Err(LoadError::UnknownImport { import: import.to_owned(), name });
+        }
+        let other =
+            |error: wasmtime::Error| LoadError::OtherWorld { name: name.clone(), problem: format!("{error:#}") };
+        let linker = linker(engine).map_err(other)?;
+        let pre = linker.instantiate_pre(&component).and_then(ConnectorPre::new).map_err(other)?;
+        let info = describe(engine, &pre).await.map_err(|source| LoadError::Describe { name: name.clone(), source })?;
+        info.verify(&name).map_err(|source| LoadError::Description { name: name.clone(), source })?;
+        Ok(Self { info: Arc::new(info), engine: engine.clone(), pre })
+    }
+
+    /// What it says of itself.
+    pub fn info(&self) -> &ConnectorInfo {
+        &self.info
+    }
+}
+
+fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine.inner());
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wit::types::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    wit::sync_results::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    wit::search_results::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    wit::settings::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    wit::secrets::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    wit::log::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    wit::tls::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+    Ok(linker)
+}
+
+/// A store in which a guest lets others work at every tick.
+pub(super) fn store(engine: &Engine, state: State, limits: &Limits) -> Store<State> {
+    let mut store = Store::new(engine.inner(), state);
+    store.limiter(|state| &mut state.memory);
+    store.epoch_deadline_async_yield_and_update(1);
+    store.set_epoch_deadline(1);
+    store.set_hostcall_fuel(usize::try_from(limits.hostcall_bytes_max()).unwrap_or(usize::MAX));
+    store
+}
+
+async fn describe(engine: &Engine, pre: &ConnectorPre<State>) -> Result<ConnectorInfo, Failure> {
+    let limits = Limits::default();
+    let host = |error: wasmtime::Error| Failure::Host { message: error.to_string() };
+    let state = State::new("{}".into(), &[], GuestLog::new(None, &limits), &limits, None).map_err(host)?;
+    let mut store = store(engine, state, &limits);
+    let described = async {
+        let world = pre.instantiate_async(&mut store).await?;
+        world.tidewaiter_connector_descriptor().call_describe(&mut store).await
+    };
+    let result = guarded(DESCRIBE_TIME_MAX, described).await;
+    result.map(convert::info).map_err(|error| error.into_failure(&store))
+}

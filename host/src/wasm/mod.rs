@@ -1,0 +1,18 @@
+//! wasmtime lives here, and only here: the engine, the loading of connectors, and the instance that lives for one run. It knows no
+//! db, no schedule and no sink; what a connector hands over goes through the core's inspector and then into a channel.
+
+mod bindings;
+mod convert;
+mod engine;
+mod failure;
+mod imports;
+mod instance;
+mod load;
+mod log;
+mod state;
+
+pub use engine::Engine;
+pub use instance::{Session, Setup, SyncOptions};
+pub use load::{Connector, LoadError};
+pub use log::LogSource;
+pub use state::{FromGuest, ReadGrant};

@@ -1,0 +1,243 @@
+//! What belongs to one instance: its WASI context, its limits, and where what it hands over goes.
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use tidewaiter_core::inspect::Inspector;
+use tidewaiter_core::limit::Limits;
+use tidewaiter_core::object::SyncDelta;
+use tidewaiter_core::token::SyncToken;
+use tokio::io::AsyncWrite;
+use tokio::sync::{mpsc, oneshot};
+use tracing::Level;
+use wasmtime::ResourceLimiter;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+use super::log::GuestLog;
+
+/// Resource handles that an instance may hold.
+const RESOURCES_MAX: usize = 1024;
+/// Random bytes that one call may ask for.
+const RANDOM_BYTES_MAX: u64 = 64 * 1024;
+/// Elements of all tables are counted as this many bytes of memory each.
+const TABLE_ELEMENT_BYTES: usize = 16;
+
+/// What comes from a connector during `sync`.
+#[derive(Debug)]
+pub enum FromGuest {
+    /// A batch that passed inspection.
+    Batch {
+        /// The deltas, in source order.
+        deltas: Vec<SyncDelta>,
+        /// Their size.
+        bytes: u64,
+        /// What came with them.
+        checkpoint: Option<SyncToken>,
+    },
+    /// It waits until everything up to the last checkpoint is durable.
+    Flush(oneshot::Sender<bool>),
+}
+
+/// A folder that a connector may read.
+#[derive(Clone, Debug)]
+pub struct ReadGrant {
+    /// By which name the connector opens it.
+    pub guest_path: String,
+    /// Where it is.
+    pub host_path: PathBuf,
+}
+
+/// The data of a store.
+pub(super) struct State {
+    wasi: WasiCtx,
+    table: ResourceTable,
+    pub(super) memory: Memory,
+    pub(super) settings: String,
+    pub(super) log: GuestLog,
+    /// None: not in a run.
+    pub(super) run: Option<RunLink>,
+}
+
+/// An instance's way to its run.
+pub(super) struct RunLink {
+    pub(super) inspector: Inspector,
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) to_run: mpsc::Sender<FromGuest>,
+}
+
+impl RunLink {
+    /// Whether the connector is to be answered `stop`; from then on it is.
+    pub(super) fn stops(&mut self) -> bool {
+        if self.stop.load(Ordering::Relaxed) {
+            self.inspector.stop();
+        }
+        self.inspector.is_stopped()
+    }
+}
+
+impl State {
+    pub(super) fn new(
+        settings: String,
+        grants: &[ReadGrant],
+        log: GuestLog,
+        limits: &Limits,
+        run: Option<RunLink>,
+    ) -> wasmtime::Result<Self> {
+        let mut builder = WasiCtxBuilder::new();
+        builder.max_random_size(RANDOM_BYTES_MAX);
+        builder.stdout(Lines { log: log.clone(), stream: "stdout" });
+        builder.stderr(Lines { log: log.clone(), stream: "stderr" });
+        for grant in grants {
+            builder.preopened_dir(&grant.host_path, &grant.guest_path, FsPerms::ReadOnly)?;
+        }
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES_MAX);
+        let memory = Memory { max: limits.memory_bytes_max, held: 0, peak: 0, refused: false };
+        Ok(Self { wasi: builder.build(), table, memory, settings, log, run })
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+/// Sums all memories and tables of an instance.
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub(super) max: u64,
+    held: u64,
+    pub(super) peak: u64,
+    /// It was refused more.
+    pub(super) refused: bool,
+}
+
+impl Memory {
+    fn grow(&mut self, by: usize) -> bool {
+        let held = self.held.saturating_add(by as u64);
+        self.refused |= held > self.max;
+        if held <= self.max {
+            self.held = held;
+            self.peak = self.peak.max(held);
+        }
+        held <= self.max
+    }
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(self.grow(desired.saturating_sub(current)))
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(self.grow(desired.saturating_sub(current).saturating_mul(TABLE_ELEMENT_BYTES)))
+    }
+
+    fn instances(&self) -> usize {
+        200
+    }
+
+    fn tables(&self) -> usize {
+        64
+    }
+
+    fn memories(&self) -> usize {
+        32
+    }
+}
+
+/// Standard output and error: whole lines go into the run's log. Holds one line at most.
+#[derive(Clone)]
+struct Lines {
+    log: GuestLog,
+    stream: &'static str,
+}
+
+impl IsTerminal for Lines {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Lines {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(LineWriter { lines: self.clone(), held: Vec::new() })
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(LineWriter { lines: self.clone(), held: Vec::new() })
+    }
+}
+
+struct LineWriter {
+    lines: Lines,
+    held: Vec<u8>,
+}
+
+impl LineWriter {
+    fn take(&mut self, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let room = self.lines.log.line_bytes_max().saturating_add(1).saturating_sub(self.held.len());
+            self.held.extend_from_slice(&part[..part.len().min(room)]);
+            if part.ends_with(b"\n") {
+                self.end_line();
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        let text = String::from_utf8_lossy(&self.held);
+        self.lines.log.line(Level::INFO, self.lines.stream, text.trim_end_matches(['\n', '\r']));
+        self.held.clear();
+    }
+}
+
+impl Drop for LineWriter {
+    fn drop(&mut self) {
+        if !self.held.is_empty() {
+            self.end_line();
+        }
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for LineWriter {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for LineWriter {
+    fn write(&mut self, bytes: bytes::Bytes) -> StreamResult<()> {
+        self.take(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> Result<usize, StreamError> {
+        Ok(64 * 1024)
+    }
+}
+
+impl AsyncWrite for LineWriter {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.take(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
