@@ -5,5 +5,6 @@ pub mod clock;
 pub mod config;
 pub mod db;
 pub mod driver;
+pub mod host;
 pub mod sink;
 pub mod wasm;

@@ -2,6 +2,8 @@
 
 mod connection;
 mod run;
+mod schedule;
 
 pub use connection::Connection;
 pub use run::{Order, Signal, perform};
+pub(crate) use schedule::{Request, Task};

@@ -1,0 +1,195 @@
+//! The one task that owns the scheduler: takes requests, starts runs when they are due, tells waiters. Each run is a task of its
+//! own, which ends with this one.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidewaiter_core::name::{ConnectionName, TypeKey};
+use tidewaiter_core::run::{Failure, Outcome, RunReport, Trigger};
+use tidewaiter_core::schedule::{Effect, Refusal, Scheduler, WaiterId};
+use tidewaiter_core::state::TypeState;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinSet};
+
+use super::connection::Connection;
+use super::run::{Order, Signal, perform};
+use crate::clock::Clock;
+use crate::db::Db;
+
+/// Something asked of the scheduler.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// Run a type now, and tell how it ended.
+    Sync { key: TypeKey, trigger: Trigger, answer: oneshot::Sender<Result<RunReport, Refusal>> },
+    /// An operator wrote this state.
+    StateChanged { key: TypeKey, state: TypeState },
+    /// End every run at a checkpoint, then end.
+    Shutdown,
+}
+
+struct Running {
+    order: (u64, Trigger, TypeState),
+    signals: mpsc::Sender<Signal>,
+}
+
+pub(crate) struct Task {
+    db: Db,
+    clock: Clock,
+    connections: HashMap<ConnectionName, Arc<Connection>>,
+    scheduler: Scheduler,
+    waiters: HashMap<WaiterId, oneshot::Sender<Result<RunReport, Refusal>>>,
+    last_waiter: WaiterId,
+    last_run: u64,
+    running: HashMap<TypeKey, Running>,
+    runs: JoinSet<(TypeKey, RunReport, TypeState)>,
+    keys: HashMap<tokio::task::Id, TypeKey>,
+    shutting_down: bool,
+}
+
+impl Task {
+    /// With what is stored of each type, and its schedule.
+    pub(crate) fn new(
+        db: Db,
+        clock: Clock,
+        connections: HashMap<ConnectionName, Arc<Connection>>,
+        types: Vec<(TypeKey, Option<Duration>, TypeState)>,
+    ) -> Self {
+        let mut scheduler = Scheduler::default();
+        for (key, every, state) in types {
+            scheduler.add(key, every, state, clock.moment());
+        }
+        let last_run = db.last_run();
+        Self {
+            db,
+            clock,
+            connections,
+            scheduler,
+            waiters: HashMap::new(),
+            last_waiter: 0,
+            last_run,
+            running: HashMap::new(),
+            runs: JoinSet::new(),
+            keys: HashMap::new(),
+            shutting_down: false,
+        }
+    }
+
+    /// Works until it is told to shut down, or nobody can ask for anything any more.
+    pub(crate) async fn work(mut self, mut requests: mpsc::Receiver<Request>) {
+        loop {
+            while let Some(effect) = self.scheduler.poll_effect() {
+                self.effect(effect);
+            }
+            if self.shutting_down && self.runs.is_empty() {
+                return;
+            }
+            let due = self.scheduler.next_due().map(|moment| self.clock.until(moment));
+            tokio::select! {
+                request = requests.recv(), if !self.shutting_down => self.request(request.unwrap_or(Request::Shutdown)),
+                Some(ended) = self.runs.join_next_with_id() => self.ended(ended),
+                () = sleep(due) => self.scheduler.handle_time(self.clock.moment()),
+            }
+        }
+    }
+
+    fn request(&mut self, request: Request) {
+        match request {
+            Request::Sync { key, trigger, answer } => {
+                self.last_waiter += 1;
+                self.waiters.insert(self.last_waiter, answer);
+                self.scheduler.handle_trigger(&key, trigger, Some(self.last_waiter));
+            }
+            Request::StateChanged { key, state } => {
+                self.scheduler.handle_state_changed(&key, state, self.clock.moment());
+            }
+            Request::Shutdown => {
+                self.shutting_down = true;
+                self.scheduler.handle_shutdown();
+            }
+        }
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Start { key, trigger, state } => self.start(key, trigger, state),
+            Effect::Supersede(key) => self.signal(&key, Signal::Supersede),
+            Effect::Stop(key) => self.signal(&key, Signal::Stop),
+            Effect::Answer { waiter, result } => {
+                if let Some(answer) = self.waiters.remove(&waiter) {
+                    let _ = answer.send(*result);
+                }
+            }
+        }
+    }
+
+    fn signal(&mut self, key: &TypeKey, signal: Signal) {
+        if let Some(running) = self.running.get(key) {
+            // Room for both kinds; each is sent once.
+            let _ = running.signals.try_send(signal);
+        }
+    }
+
+    fn start(&mut self, key: TypeKey, trigger: Trigger, state: TypeState) {
+        let Some(connection) = self.connections.get(&key.connection).map(Arc::clone) else { return };
+        self.last_run += 1;
+        let run = self.last_run;
+        let (signals, received) = mpsc::channel(2);
+        self.running.insert(key.clone(), Running { order: (run, trigger, state.clone()), signals });
+        let order = Order { db: self.db.clone(), clock: self.clock, connection, key: key.clone(), run, trigger, state };
+        let of = key.clone();
+        let task = self.runs.spawn(async move {
+            let (report, state) = perform(order, received).await;
+            (of, report, state)
+        });
+        self.keys.insert(task.id(), key);
+    }
+
+    fn ended(&mut self, ended: Result<(tokio::task::Id, (TypeKey, RunReport, TypeState)), JoinError>) {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let Some(key) = self.keys.remove(&id) else { return };
+        let Some(running) = self.running.remove(&key) else { return };
+        let (report, mut state) = match ended {
+            Ok((_, (_, report, state))) => (report, state),
+            Err(error) => self.panicked(&key, running, &error),
+        };
+        // A write that failed may have happened all the same: what is stored decides.
+        if matches!(report.outcome, Outcome::Failed(Failure::Host { .. }))
+            && let Ok(Some(stored)) = self.db.state(&key)
+        {
+            state = TypeState { failures: state.failures, ..stored };
+        }
+        self.scheduler.handle_finished(&report, state, self.clock.moment());
+    }
+
+    /// A bug of ours ended a run; it ends that run only.
+    fn panicked(&self, key: &TypeKey, running: Running, error: &JoinError) -> (RunReport, TypeState) {
+        let (run, trigger, mut state) = running.order;
+        let now = self.clock.now();
+        let message = format!("the run ended unexpectedly: {error}");
+        tracing::error!(target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run, "{message}");
+        state.failures = state.failures.saturating_add(1);
+        let token = state.sync.token().cloned();
+        let report = RunReport {
+            run,
+            key: key.clone(),
+            trigger,
+            started: now,
+            ended: now,
+            token_in: token.clone(),
+            token_out: token,
+            deltas: 0,
+            dropped: 0,
+            outcome: Outcome::Failed(Failure::Host { message }),
+        };
+        (report, state)
+    }
+}
+
+async fn sleep(due: Option<Duration>) {
+    match due {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => pending().await,
+    }
+}
