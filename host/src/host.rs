@@ -1,4 +1,9 @@
-//! The service functions that the command line, the API and embedders share.
+//! The service functions that the command line, the API and embedders share: the library's face.
+//!
+//! `ask` is the same functions as data, so that they can be asked over a socket; `view` is what they answer.
+
+pub mod ask;
+pub mod view;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -6,25 +11,40 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewaiter_core::grant::BadTemplate;
-use tidewaiter_core::journal::Marker;
+use tidewaiter_core::journal::{Entry, EntryId, Incarnation, Marker};
 use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::run::{RunReport, Trigger};
 use tidewaiter_core::schedule::Refusal;
 use tidewaiter_core::state::{Actor, SyncState, TypeState};
-use tidewaiter_core::token::SyncToken;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tidewaiter_core::token::{SyncToken, TOKEN_BYTES_MAX};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::task::{JoinError, JoinSet, spawn_blocking};
+use tokio_util::sync::CancellationToken;
 
+use self::view::TokenView;
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::db::{Commit, CommitError, Db, OpenError, ReadError};
-use crate::driver::{Connection, Request, Task};
+use crate::config::{Config, TypeConfig};
+use crate::db::{Commit, CommitError, Db, OpenError, ReadError, TokenChange};
+use crate::driver::{Connection, Delivery, Request, Task};
 use crate::wasm::{Connector, Engine, LoadError};
 
 /// How long another process may take to leave the db.
 const OWNER_WAIT: Duration = Duration::from_secs(5);
+/// How long sinks may take to deliver what is left when the host ends; the rest is delivered by the next one.
+const LAST_DELIVERY: Duration = Duration::from_secs(10);
 /// Requests on their way to the scheduler.
 const REQUESTS: usize = 64;
+
+/// What a host runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runs {
+    /// What is due, and what is asked for.
+    Scheduled,
+    /// What is asked for.
+    WhenAsked,
+    /// Nothing: no connector is loaded, no sink is opened. For reading the db, and for setting tokens.
+    Never,
+}
 
 /// A host that can't start.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +62,10 @@ pub enum StartError {
     Connector(#[from] LoadError),
     #[error("connection {connection}: {source}")]
     Capability { connection: ConnectionName, source: BadTemplate },
+    #[error("sink {sink}: {source}")]
+    Sink { sink: String, source: std::io::Error },
+    #[error("the start ended unexpectedly: {0}")]
+    Ended(#[from] JoinError),
 }
 
 /// Something that can't be done.
@@ -50,12 +74,42 @@ pub enum HostError {
     /// Not now, or not at all.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// No such connection.
+    #[error("there is no connection {0}")]
+    UnknownConnection(ConnectionName),
+    /// The state is not the one that was seen.
+    #[error("{key}: the state has revision {found}, not {expected}: somebody else wrote it meanwhile")]
+    Changed {
+        /// Of which type.
+        key: TypeKey,
+        /// What was seen.
+        expected: u64,
+        /// What is stored; 0: nothing.
+        found: u64,
+    },
+    /// Larger than any token.
+    #[error("a sync token of {bytes} bytes; at most {TOKEN_BYTES_MAX} are kept")]
+    TokenTooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// An entry of another journal.
+    #[error("{id} is not an entry of this journal, whose entries are {incarnation}-1 and on")]
+    OtherJournal {
+        /// Which.
+        id: EntryId,
+        /// This journal.
+        incarnation: Incarnation,
+    },
     /// The db.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The db.
     #[error(transparent)]
     Write(#[from] CommitError),
+    /// A bug of ours.
+    #[error("ended unexpectedly: {0}")]
+    Ended(#[from] JoinError),
 }
 
 /// A running host. Dropped, its runs end where they are; `shutdown` ends them at a checkpoint.
@@ -64,31 +118,51 @@ pub struct Host {
     db: Db,
     clock: Clock,
     config: Config,
+    connections: HashMap<ConnectionName, Arc<Connection>>,
     requests: mpsc::Sender<Request>,
+    tasks: Mutex<Tasks>,
+    closing: CancellationToken,
+    ended: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Tasks {
     scheduler: JoinSet<()>,
+    deliveries: JoinSet<()>,
+    /// Nothing more is journaled: deliver what is left, and end.
+    journal_ends: CancellationToken,
 }
 
 impl Host {
-    /// Opens the db, loads the connectors that connections name, and starts the schedules if `scheduled`. `holder` is what others
-    /// are told who find the db in use.
+    /// Opens the db, and unless it runs nothing, loads the connectors that connections name and opens the sinks. `holder` is what
+    /// others are told who find the db in use.
     ///
     /// # Errors
     /// The first thing that is wrong; nothing runs then.
-    pub async fn start(config: Config, holder: &str, scheduled: bool) -> Result<Self, StartError> {
+    pub async fn start(config: Config, holder: &str, runs: Runs) -> Result<Self, StartError> {
         let clock = Clock::start();
-        let db = Db::open(&config.data, holder, OWNER_WAIT)?;
-        let connections = load(&config).await?;
+        let (data, name) = (config.data.clone(), holder.to_owned());
+        let db = spawn_blocking(move || Db::open(&data, &name, OWNER_WAIT)).await??;
+        let (connections, deliveries) = match runs {
+            Runs::Never => Default::default(),
+            Runs::Scheduled | Runs::WhenAsked => (load(&config).await?, deliveries(&db, &config)?),
+        };
         let mut stored = db.states()?;
         let mut types = Vec::new();
-        for key in config.keys() {
+        for key in config.keys().filter(|_| runs != Runs::Never) {
             let written = &config.connections[&key.connection].types[&key.object_type];
             let state = stored.remove(&key).unwrap_or_else(|| TypeState::first(written.from, clock.now()));
-            types.push((key, written.every.filter(|_| scheduled), state));
+            types.push((key, written.every.filter(|_| runs == Runs::Scheduled), state));
         }
         let (requests, received) = mpsc::channel(REQUESTS);
-        let mut scheduler = JoinSet::new();
-        scheduler.spawn(Task::new(db.clone(), clock, connections, types).work(received));
-        Ok(Self { db, clock, config, requests, scheduler })
+        let journal_ends = CancellationToken::new();
+        let mut tasks = Tasks { scheduler: JoinSet::new(), deliveries: JoinSet::new(), journal_ends };
+        tasks.scheduler.spawn(Task::new(db.clone(), clock, connections.clone(), types).work(received));
+        for delivery in deliveries {
+            tasks.deliveries.spawn(delivery.work(tasks.journal_ends.clone()));
+        }
+        let (closing, ended) = (CancellationToken::new(), CancellationToken::new());
+        Ok(Self { db, clock, config, connections, requests, tasks: Mutex::new(tasks), closing, ended })
     }
 
     /// The db, to read from.
@@ -112,21 +186,55 @@ impl Host {
         Ok(result.await.map_err(|_| Refusal::ShuttingDown)??)
     }
 
-    /// Throws the token away: the next run asks for the latest one, and syncs nothing. Wins over a run under way. Answers the state
-    /// before it, if any was stored.
+    /// The token of a type, and the state around it.
     ///
     /// # Errors
     /// Unknown type, or the db.
-    pub async fn token_reset(&self, key: &TypeKey, by: Actor) -> Result<Option<TypeState>, HostError> {
-        self.token_write(key, SyncState::New, Marker::TokenReset, by).await
+    pub fn token(&self, key: &TypeKey) -> Result<TokenView, HostError> {
+        let from = self.type_config(key)?.from;
+        let stored = self.db.state(key)?.unwrap_or_else(|| TypeState::first(from, self.clock.now()));
+        Ok(TokenView::new(key, stored))
     }
 
-    /// Sets the token: the next run goes on from it. Wins over a run under way.
+    /// What became of the token of a type, newest first.
     ///
     /// # Errors
-    /// As `token_reset`.
-    pub async fn token_set(&self, key: &TypeKey, token: SyncToken, by: Actor) -> Result<Option<TypeState>, HostError> {
-        self.token_write(key, SyncState::Live(token), Marker::TokenSet, by).await
+    /// Unknown type, or the db.
+    pub fn token_history(&self, key: &TypeKey, limit: usize) -> Result<Vec<TokenChange>, HostError> {
+        self.type_config(key)?;
+        Ok(self.db.token_history(key, limit)?)
+    }
+
+    /// Throws the token away: the next run asks for the latest one, and syncs nothing. Wins over a run under way. With `expected`,
+    /// only if the state has that revision. Answers the state before it.
+    ///
+    /// # Errors
+    /// Unknown type, another revision, or the db.
+    pub async fn token_reset(
+        &self,
+        key: &TypeKey,
+        expected: Option<u64>,
+        by: Actor,
+    ) -> Result<TokenView, HostError> {
+        self.token_write(key, SyncState::New, Marker::TokenReset, expected, by).await.map(|(before, _)| before)
+    }
+
+    /// Sets the token: the next run goes on from it. Wins over a run under way. With `expected`, only if the state has that
+    /// revision. Answers the state after it.
+    ///
+    /// # Errors
+    /// As `token_reset`; or the token is too large.
+    pub async fn token_set(
+        &self,
+        key: &TypeKey,
+        token: SyncToken,
+        expected: Option<u64>,
+        by: Actor,
+    ) -> Result<TokenView, HostError> {
+        if token.size() > TOKEN_BYTES_MAX {
+            return Err(HostError::TokenTooLarge { bytes: token.size() });
+        }
+        self.token_write(key, SyncState::Live(token), Marker::TokenSet, expected, by).await.map(|(_, after)| after)
     }
 
     async fn token_write(
@@ -134,15 +242,17 @@ impl Host {
         key: &TypeKey,
         sync: SyncState,
         marker: Marker,
+        expected: Option<u64>,
         by: Actor,
-    ) -> Result<Option<TypeState>, HostError> {
-        let configured = self.config.connections.get(&key.connection).and_then(|c| c.types.get(&key.object_type));
-        let from = configured.ok_or_else(|| Refusal::Unknown(key.clone()))?.from;
-        loop {
+    ) -> Result<(TokenView, TokenView), HostError> {
+        let from = self.type_config(key)?.from;
+        let verb = if marker == Marker::TokenReset { "reset" } else { "set" };
+        let (before, state) = loop {
             let now = self.clock.now();
-            let before = self.db.state(key)?;
-            let stored = before.clone().unwrap_or_else(|| TypeState::first(from, now));
-            let verb = if marker == Marker::TokenReset { "reset" } else { "set" };
+            let stored = self.db.state(key)?.unwrap_or_else(|| TypeState::first(from, now));
+            if let Some(expected) = expected.filter(|expected| *expected != stored.revision) {
+                return Err(HostError::Changed { key: key.clone(), expected, found: stored.revision });
+            }
             let state = TypeState {
                 sync: sync.clone(),
                 revision: stored.revision + 1,
@@ -164,23 +274,75 @@ impl Host {
             };
             match self.db.commit(commit).await {
                 // A run committed in between: the operator wins, on top of it.
-                Err(CommitError::Conflict) => continue,
-                other => other?,
-            };
-            tracing::info!(
-                target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, why = state.why,
-                state = state.sync.name(), "token {verb}"
-            );
-            let _ = self.requests.send(Request::StateChanged { key: key.clone(), state }).await;
-            return Ok(before);
-        }
+                Err(CommitError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => break (stored, state),
+            }
+        };
+        tracing::info!(
+            target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, why = state.why,
+            state = state.sync.name(), "token {verb}"
+        );
+        let _ = self.requests.send(Request::StateChanged { key: key.clone(), state: state.clone() }).await;
+        Ok((TokenView::new(key, before), TokenView::new(key, state)))
     }
 
-    /// Ends every run at a checkpoint, and the schedules.
-    pub async fn shutdown(mut self) {
-        let _ = self.requests.send(Request::Shutdown).await;
-        while self.scheduler.join_next().await.is_some() {}
+    /// The entries after a place, in order; at most `limit`, and fewer where they are large. If there are none, waits that long
+    /// for one.
+    ///
+    /// # Errors
+    /// An entry of another journal, or the db.
+    pub async fn changes(&self, after: ask::After, limit: usize, wait: Duration) -> Result<Vec<Entry>, HostError> {
+        let incarnation = self.db.incarnation();
+        let after = match after {
+            ask::After::Sequence(sequence) => sequence,
+            ask::After::Id(id) if id.incarnation == incarnation => id.sequence,
+            ask::After::Id(id) => return Err(HostError::OtherJournal { id, incarnation }),
+        };
+        let mut durable = self.db.watch();
+        let grown = self.closing.run_until_cancelled(durable.wait_for(|last| *last > after));
+        let _ = tokio::time::timeout(wait, grown).await;
+        let db = self.db.clone();
+        Ok(spawn_blocking(move || db.entries(after, limit)).await??)
     }
+
+    fn type_config(&self, key: &TypeKey) -> Result<&TypeConfig, HostError> {
+        let configured = self.config.connections.get(&key.connection).and_then(|c| c.types.get(&key.object_type));
+        Ok(configured.ok_or_else(|| Refusal::Unknown(key.clone()))?)
+    }
+
+    /// Told when the host begins to end: servers on top of it stop to take requests then.
+    pub fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+
+    /// Waits until no run is under way any more, and whoever waited for one has been answered.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    /// Ends the schedules and every run at a checkpoint, then delivers what is left to the sinks.
+    pub async fn shutdown(&self) {
+        self.closing.cancel();
+        let _ = self.requests.send(Request::Shutdown).await;
+        let mut tasks = self.tasks.lock().await;
+        while tasks.scheduler.join_next().await.is_some() {}
+        self.ended.cancel();
+        tasks.journal_ends.cancel();
+        let delivered = async { while tasks.deliveries.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_DELIVERY, delivered).await.is_err() {
+            tracing::warn!(target: "tidewaiter::sink", "a sink is slow: what is left is delivered after the next start");
+            tasks.deliveries.shutdown().await;
+        }
+    }
+}
+
+fn deliveries(db: &Db, config: &Config) -> Result<Vec<Delivery>, StartError> {
+    let open = |(name, path): (&String, &PathBuf)| {
+        let opened = Delivery::open(db.clone(), name.clone(), path.clone());
+        opened.map_err(|source| StartError::Sink { sink: name.clone(), source })
+    };
+    config.sinks.iter().map(open).collect()
 }
 
 async fn load(config: &Config) -> Result<HashMap<ConnectionName, Arc<Connection>>, StartError> {

@@ -1,10 +1,12 @@
 //! Tidewaiter runs third-party connectors, compiled to WebAssembly components, in a sandbox, and writes every change that they
 //! hand over and the new sync token in one durable transaction.
 
+pub mod api;
 pub mod clock;
 pub mod config;
 pub mod db;
 pub mod driver;
 pub mod host;
 pub mod sink;
+pub mod socket;
 pub mod wasm;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tidewaiter::config::Config;
-use tidewaiter::host::{Host, HostError};
+use tidewaiter::host::{Host, HostError, Runs};
 use tidewaiter_core::journal::Body;
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::run::{Outcome, Trigger};
@@ -33,7 +33,7 @@ fn write(folder: &Path, rows: &str) {
     std::fs::rename(partial, folder.join("people/people.csv")).unwrap();
 }
 
-async fn host(folder: &Path, scheduled: bool) -> Host {
+async fn host(folder: &Path, runs: Runs) -> Host {
     for name in ["people", "connections", "grants", "connectors"] {
         std::fs::create_dir_all(folder.join(name)).unwrap();
     }
@@ -42,7 +42,7 @@ async fn host(folder: &Path, scheduled: bool) -> Host {
     std::fs::write(folder.join("tidewaiter.toml"), "").unwrap();
     std::fs::write(folder.join("connections/hr.toml"), CONNECTION).unwrap();
     std::fs::write(folder.join("grants/hr.toml"), "read = [\"people\"]").unwrap();
-    Host::start(Config::load(&folder.join("tidewaiter.toml")).unwrap(), "a test", scheduled).await.unwrap()
+    Host::start(Config::load(&folder.join("tidewaiter.toml")).unwrap(), "a test", runs).await.unwrap()
 }
 
 #[tokio::test]
@@ -50,7 +50,7 @@ async fn a_schedule_delivers_what_changed_and_a_reset_asks_for_the_latest_token_
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("people")).unwrap();
     write(folder.path(), "1,a@x,2026-03-01T08:00:00Z\n");
-    let host = host(folder.path(), true).await;
+    let host = host(folder.path(), Runs::Scheduled).await;
     let first = host.sync(key("account"), Trigger::Command).await.unwrap();
     assert_eq!((first.outcome, first.deltas), (Outcome::Ok, 0));
 
@@ -58,9 +58,9 @@ async fn a_schedule_delivers_what_changed_and_a_reset_asks_for_the_latest_token_
     write(folder.path(), "1,a@y,2026-03-02T08:00:00Z\n2,b@x,2026-03-02T09:00:00Z\n");
     tokio::time::timeout(Duration::from_secs(30), journal.wait_for(|last| *last >= 2)).await.unwrap().unwrap();
 
-    let before = host.token_reset(&key("account"), Actor::Uid(1000)).await.unwrap().unwrap();
+    let before = host.token_reset(&key("account"), None, Actor::Uid(1000)).await.unwrap();
     let after = host.sync(key("account"), Trigger::Command).await.unwrap();
-    assert_eq!((after.outcome, after.deltas, after.token_out.as_ref()), (Outcome::Ok, 0, before.sync.token()));
+    assert_eq!((after.outcome, after.deltas, after.token_out.as_ref()), (Outcome::Ok, 0, before.token.as_ref()));
     let kinds: Vec<String> = host
         .db()
         .entries(0, 10)
@@ -75,7 +75,7 @@ async fn a_schedule_delivers_what_changed_and_a_reset_asks_for_the_latest_token_
 
     // A host that comes back goes on from the token.
     host.shutdown().await;
-    let host = self::host(folder.path(), false).await;
+    let host = self::host(folder.path(), Runs::WhenAsked).await;
     write(folder.path(), "1,a@y,2026-03-02T08:00:00Z\n2,b@x,2026-03-02T09:00:00Z\n3,c@x,2026-03-03T08:00:00Z\n");
     assert_eq!(host.sync(key("account"), Trigger::Command).await.unwrap().deltas, 1);
     assert_eq!(host.db().last_sequence(), 4);
@@ -84,9 +84,9 @@ async fn a_schedule_delivers_what_changed_and_a_reset_asks_for_the_latest_token_
 #[tokio::test]
 async fn an_unknown_type_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let host = host(folder.path(), false).await;
+    let host = host(folder.path(), Runs::WhenAsked).await;
     let error = host.sync(key("robot"), Trigger::Command).await.unwrap_err();
     assert!(matches!(error, HostError::Refused(Refusal::Unknown(_))), "{error}");
     assert!(error.to_string().contains("hr/robot"), "{error}");
-    assert!(host.token_reset(&key("robot"), Actor::Api).await.is_err());
+    assert!(host.token_reset(&key("robot"), None, Actor::Api).await.is_err());
 }

@@ -11,6 +11,7 @@ use tidewaiter::db::Db;
 use tidewaiter::driver::{Connection, Order, perform};
 use tidewaiter::wasm::{Connector, Engine, LoadError};
 use tidewaiter_core::journal::Body;
+use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::{ConnectorName, TypeKey};
 use tidewaiter_core::run::{ErrorKind, Failure, Outcome, RunReport, Trigger};
 use tidewaiter_core::state::{From, SyncState, TypeState};
@@ -55,6 +56,8 @@ impl World {
             types: BTreeMap::from([("account".parse().unwrap(), account)]),
             read: if granted { vec![folder.path().join("people")] } else { Vec::new() },
             base: folder.path().to_owned(),
+            grants: folder.path().join("grants/hr.toml"),
+            limits: Limits::default(),
         };
         let connection = Arc::new(Connection::new("hr".parse().unwrap(), config, csv().await).unwrap());
         Self { folder, db, connection, runs: 0 }

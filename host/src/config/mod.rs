@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::{BadName, ConnectionName, ConnectorName, TypeKey, TypeName, object_class};
 use tidewaiter_core::state::From;
 
@@ -50,6 +51,16 @@ pub enum ConfigError {
         /// The id.
         id: String,
     },
+    /// Two sinks would write into each other's lines.
+    #[error("the sinks {first} and {second} both write to {path}")]
+    SameFile {
+        /// One.
+        first: String,
+        /// The other.
+        second: String,
+        /// The file.
+        path: PathBuf,
+    },
     /// Grants without a connection.
     #[error("{path} grants something to a connection that doesn't exist")]
     Orphan {
@@ -61,6 +72,8 @@ pub enum ConfigError {
 /// Everything that is configured.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The host's file.
+    pub file: PathBuf,
     /// Where the db is.
     pub data: PathBuf,
     /// Where connectors are.
@@ -84,6 +97,10 @@ pub struct ConnectionConfig {
     pub types: BTreeMap<TypeName, TypeConfig>,
     /// Folders that may be read.
     pub read: Vec<PathBuf>,
+    /// The file that grants them, which need not be there.
+    pub grants: PathBuf,
+    /// The limits of its runs.
+    pub limits: Limits,
     /// Relative folders in settings begin here.
     pub base: PathBuf,
 }
@@ -151,6 +168,36 @@ struct ConnectionFile {
     #[serde(default)]
     settings: serde_json::Map<String, serde_json::Value>,
     types: BTreeMap<TypeName, TypeTable>,
+    #[serde(default)]
+    limits: LimitsTable,
+}
+
+/// What a connection may have more or less of than others.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct LimitsTable {
+    memory_bytes: Option<u64>,
+    call_time: Option<jiff::SignedDuration>,
+    uncovered_bytes: Option<u64>,
+    log_lines: Option<u32>,
+}
+
+impl LimitsTable {
+    fn limits(self) -> Result<Limits, &'static str> {
+        let mut limits = Limits::default();
+        let time = self.call_time.map(jiff::SignedDuration::unsigned_abs).unwrap_or(limits.call_time_max);
+        if time.is_zero() || self.call_time.is_some_and(|time| time.is_negative()) {
+            return Err("limits.call-time: a call needs some time");
+        }
+        limits.call_time_max = time;
+        limits.memory_bytes_max = self.memory_bytes.unwrap_or(limits.memory_bytes_max);
+        limits.uncovered_bytes_max = self.uncovered_bytes.unwrap_or(limits.uncovered_bytes_max);
+        limits.log_lines_max = self.log_lines.unwrap_or(limits.log_lines_max);
+        match limits.uncovered_bytes_max < limits.batch_bytes_max {
+            true => Err("limits.uncovered-bytes: one batch of 8388608 bytes must fit"),
+            false => Ok(limits),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -188,20 +235,28 @@ impl Config {
         }
         let mut connections = BTreeMap::new();
         for (name, path) in toml_files(&base.join(&file.connections))? {
-            let granted = grants.remove(&name).map(|(_, granted)| granted).unwrap_or_default();
+            let nothing = || (base.join(&file.grants).join(format!("{name}.toml")), GrantsFile::default());
+            let granted = grants.remove(&name).unwrap_or_else(nothing);
             connections.insert(name, connection(&path, &base, granted)?);
         }
         if let Some((path, _)) = grants.into_values().next() {
             return Err(ConfigError::Orphan { path });
         }
+        let listen = file.http.map(|http| http.listen);
+        if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback()) {
+            let message = format!("http.listen: {listen} can be reached from elsewhere; only loopback is served");
+            return Err(ConfigError::Invalid { path, message });
+        }
         let config = Self {
             data: base.join(file.data),
             connectors: base.join(file.connectors),
-            listen: file.http.map(|http| http.listen),
+            listen,
             sinks: file.sinks.into_iter().map(|(name, SinkTable::Ndjson { path })| (name, base.join(path))).collect(),
             connections,
+            file: path,
         };
         config.distinct_ids()?;
+        config.distinct_files()?;
         Ok(config)
     }
 
@@ -224,9 +279,20 @@ impl Config {
         }
         Ok(())
     }
+
+    fn distinct_files(&self) -> Result<(), ConfigError> {
+        let mut files: BTreeMap<&Path, &String> = BTreeMap::new();
+        for (second, path) in &self.sinks {
+            if let Some(first) = files.insert(path, second) {
+                let (first, second, path) = (first.clone(), second.clone(), path.clone());
+                return Err(ConfigError::SameFile { first, second, path });
+            }
+        }
+        Ok(())
+    }
 }
 
-fn connection(path: &Path, base: &Path, granted: GrantsFile) -> Result<ConnectionConfig, ConfigError> {
+fn connection(path: &Path, base: &Path, (grants, granted): (PathBuf, GrantsFile)) -> Result<ConnectionConfig, ConfigError> {
     let file: ConnectionFile = read(path)?;
     let invalid = |message: String| ConfigError::Invalid { path: path.into(), message };
     if file.types.is_empty() {
@@ -245,7 +311,8 @@ fn connection(path: &Path, base: &Path, granted: GrantsFile) -> Result<Connectio
     }
     let read = granted.read.into_iter().map(|folder| base.join(folder)).collect();
     let settings = serde_json::Value::Object(file.settings);
-    Ok(ConnectionConfig { connector: file.connector, settings, types, read, base: base.to_owned() })
+    let limits = file.limits.limits().map_err(|message| invalid(message.into()))?;
+    Ok(ConnectionConfig { connector: file.connector, settings, types, read, grants, limits, base: base.to_owned() })
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
@@ -315,6 +382,17 @@ mod tests {
         assert!(orphan.contains("grants/hr.toml"), "{orphan}");
         let none = load(&[]).unwrap_err();
         assert!(none.contains("t.toml"), "{none}");
+    }
+
+    #[test]
+    fn refuses_what_would_do_harm() {
+        let far = load(&[("t.toml", "http.listen = \"0.0.0.0:8080\"")]).unwrap_err();
+        assert!(far.contains("t.toml") && far.contains("0.0.0.0:8080"), "{far}");
+        let sinks = "[sinks]\na = { type = \"ndjson\", path = \"x\" }\nb = { type = \"ndjson\", path = \"x\" }\n";
+        let twice = load(&[("t.toml", sinks)]).unwrap_err();
+        assert!(twice.contains("sinks a and b"), "{twice}");
+        let never = load(&[("t.toml", ""), ("connections/hr.toml", &format!("{HR}[limits]\ncall-time = \"0s\"\n"))]);
+        assert!(never.unwrap_err().contains("limits.call-time"));
     }
 
     #[test]

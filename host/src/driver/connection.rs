@@ -105,7 +105,22 @@ impl Connection {
         };
         let mut session = Session::start(&self.connector, setup).await?;
         if self.classes().is_none() {
-            let classes = Arc::new(Classes::new(session.object_classes().await?));
+            tracing::info!(
+                target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run,
+                why = "the classes are not known", "objectClasses called"
+            );
+            let answer = session.object_classes().await;
+            match &answer {
+                Ok(classes) => tracing::info!(
+                    target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run,
+                    classes = classes.len(), "objectClasses returned"
+                ),
+                Err(failure) => tracing::warn!(
+                    target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run,
+                    code = failure.code(), "objectClasses failed: {failure}"
+                ),
+            }
+            let classes = Arc::new(Classes::new(answer?));
             session.set_classes(Arc::clone(&classes));
             *self.classes.lock().unwrap_or_else(PoisonError::into_inner) = Some(classes);
         }

@@ -24,6 +24,8 @@ use crate::wasm::{FromGuest, Session, SyncOptions};
 
 /// How long a connector may go on after it was asked to stop, before it is ended.
 const STOP_GRACE: Duration = Duration::from_secs(10);
+/// Deltas not journaled that are named in the log, each in a line; the rest of a run is counted.
+const DROPPED_SHOWN: usize = 1000;
 /// Batches on their way from the connector.
 const BATCHES_ON_THE_WAY: usize = 4;
 
@@ -87,7 +89,7 @@ struct Performer {
 
 /// Performs a run to its end, and answers what is known of it and the state that it left.
 pub async fn perform(order: Order, mut signals: mpsc::Receiver<Signal>) -> (RunReport, TypeState) {
-    let limits = Limits::default();
+    let limits = order.connection.config.limits;
     let Order { key, run, trigger, state, clock, .. } = &order;
     let machine = Run::new(key.clone(), *run, *trigger, state.clone(), limits, clock.now());
     let (to_run, from_guest) = mpsc::channel(BATCHES_ON_THE_WAY);
@@ -309,11 +311,18 @@ impl Performer {
             outcome = report.outcome.name(), deltas = report.deltas, token_in = %Shown(report.token_in.as_ref()),
             token_out = %Shown(report.token_out.as_ref()), "run ended"
         );
+        let dropped = self.held.iter().flatten();
+        for delta in dropped.take(DROPPED_SHOWN) {
+            tracing::warn!(
+                target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = report.run,
+                code = "uncovered-delta", class = delta.object_class, uid = delta.change.uid(), "not journaled"
+            );
+        }
         if report.dropped > 0 {
             tracing::warn!(
                 target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = report.run,
                 code = "uncovered-deltas", deltas = report.dropped,
-                "deltas that no checkpoint covers are not journaled; the next run gets them again"
+                "deltas that no stored token covers are not journaled; the next run gets them again"
             );
         }
     }

@@ -1,9 +1,9 @@
 //! The sink that appends entries to a file, one JSON object a line. The file itself says how far it got: after a crash a line
 //! that was cut off is removed, and delivery goes on after the last whole one.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use tidewaiter_core::journal::{Entry, EntryId};
@@ -38,11 +38,14 @@ impl NdjsonSink {
         Ok((Self { path: path.to_owned(), file }, id))
     }
 
-    /// Appends entries and makes them durable.
+    /// Appends entries and makes them durable. If the file was moved away, as by logrotate, a new one takes its place.
     ///
     /// # Errors
     /// The file system's. What was written may be cut off in the middle; opening the file again mends it.
     pub fn deliver(&mut self, entries: &[Entry]) -> io::Result<()> {
+        if !self.is_in_place() {
+            *self = Self::open(&self.path)?.0;
+        }
         let mut bytes = Vec::new();
         for entry in entries {
             serde_json::to_writer(&mut bytes, &render::entry(entry))?;
@@ -50,6 +53,17 @@ impl NdjsonSink {
         }
         let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
         written.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display())))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn is_in_place(&self) -> bool {
+        let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+        let there = std::fs::metadata(&self.path).map(identity).ok();
+        there.is_some() && there == self.file.metadata().map(identity).ok()
     }
 }
 

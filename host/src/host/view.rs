@@ -1,0 +1,200 @@
+//! What the service functions answer, as data that can be shown, sent and read back. Decides nothing, and shows no secret.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+use tidewaiter_core::grant::{Decided, Decision};
+use tidewaiter_core::limit::Limits;
+use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
+use tidewaiter_core::run::RunReport;
+use tidewaiter_core::schema::Capability;
+use tidewaiter_core::state::TypeState;
+use tidewaiter_core::token::SyncToken;
+
+/// Where live sync of a type stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TokenView {
+    /// Of which type.
+    #[serde(flatten)]
+    pub key: TypeKey,
+    /// The id of its document in OpenIDM's calls.
+    pub openidm_id: String,
+    /// `new`, `origin`, `live` or `token-lost`.
+    pub state: String,
+    /// The token that is held.
+    pub token: Option<SyncToken>,
+    /// Counts every write; 0: nothing is stored yet.
+    pub revision: u64,
+    /// Counts operators' acts.
+    pub generation: u64,
+    /// Failed runs in a row.
+    pub failures: u32,
+    /// Why it is so.
+    pub why: String,
+    /// When it was written. Of no meaning at revision 0.
+    pub changed_at: String,
+    /// By whom.
+    pub changed_by: String,
+}
+
+impl TokenView {
+    pub(crate) fn new(key: &TypeKey, state: TypeState) -> Self {
+        Self {
+            openidm_id: key.openidm_id(),
+            key: key.clone(),
+            state: state.sync.name().to_owned(),
+            token: state.sync.token().cloned(),
+            revision: state.revision,
+            generation: state.generation,
+            failures: state.failures,
+            why: state.why,
+            changed_at: state.changed_at.to_string(),
+            changed_by: state.changed_by.to_string(),
+        }
+    }
+}
+
+/// A line of the list of connections: a type and how it does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TypeView {
+    /// Its token and state.
+    #[serde(flatten)]
+    pub token: TokenView,
+    /// What runs it.
+    pub connector: ConnectorName,
+    /// The connector's class.
+    pub class: String,
+    /// Milliseconds between two scheduled runs; none: only when asked.
+    pub every_ms: Option<u64>,
+    /// Its last run.
+    pub last_run: Option<RunReport>,
+}
+
+/// A connection, with everything that is decided about it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ConnectionView {
+    /// Its name.
+    pub name: ConnectionName,
+    /// What it runs.
+    pub connector: ConnectorName,
+    /// The connector's version, in its words.
+    pub connector_version: String,
+    /// Its settings; those that its schema calls `writeOnly` are masked.
+    pub settings: Json,
+    /// What the connector asked for, and what was decided.
+    pub capabilities: Vec<Asked>,
+    /// The limits of its runs.
+    pub limits: Vec<Limit>,
+    /// Its types.
+    pub types: Vec<TypeView>,
+    /// Its last runs, newest first.
+    pub runs: Vec<RunReport>,
+}
+
+/// Something that a connector asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Asked {
+    /// `read`, `write`, `http`, `tcp` or `reveal`.
+    pub kind: String,
+    /// Which folder, authority, address or secret.
+    pub target: String,
+    /// Why, in the connector's words.
+    pub reason: String,
+    /// It works without.
+    pub optional: bool,
+    /// `granted`, `not-granted`, or `not-available` where this host can't give it.
+    pub decision: String,
+}
+
+impl From<&Decided> for Asked {
+    fn from(decided: &Decided) -> Self {
+        let (kind, target) = match &decided.capability {
+            Capability::Http(target) => ("http", target),
+            Capability::Tcp(target) => ("tcp", target),
+            Capability::Read(target) => ("read", target),
+            Capability::Write(target) => ("write", target),
+            Capability::Reveal(target) => ("reveal", target),
+        };
+        let decision = match decided.decision {
+            Decision::Granted => "granted",
+            Decision::NotGranted => "not-granted",
+            Decision::NotAvailable => "not-available",
+        };
+        Self {
+            kind: kind.to_owned(),
+            target: target.clone(),
+            reason: decided.reason.clone(),
+            optional: decided.optional,
+            decision: decision.to_owned(),
+        }
+    }
+}
+
+/// A limit by its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// Its name, as in the configuration; the unit is in it, times are in milliseconds.
+    pub name: String,
+    /// Its value.
+    pub value: u64,
+}
+
+/// The limits of a run, by their names.
+pub(crate) fn limits(limits: &Limits) -> Vec<Limit> {
+    let Limits {
+        memory_bytes_max,
+        call_time_max,
+        batch_count_max,
+        batch_bytes_max,
+        object_bytes_max,
+        uncovered_bytes_max,
+        pending_bytes_max,
+        log_line_bytes_max,
+        log_lines_max,
+    } = *limits;
+    let rows = [
+        ("memory-bytes", memory_bytes_max),
+        ("call-time", u64::try_from(call_time_max.as_millis()).unwrap_or(u64::MAX)),
+        ("batch-count", batch_count_max.into()),
+        ("batch-bytes", batch_bytes_max),
+        ("object-bytes", object_bytes_max),
+        ("uncovered-bytes", uncovered_bytes_max),
+        ("pending-bytes", pending_bytes_max),
+        ("log-line-bytes", log_line_bytes_max as u64),
+        ("log-lines", log_lines_max.into()),
+    ];
+    rows.map(|(name, value)| Limit { name: name.to_owned(), value }).to_vec()
+}
+
+/// The settings, with what the schema calls `writeOnly` masked at any depth of objects.
+pub(crate) fn masked(settings: &Json, schema: &Json) -> Json {
+    let Json::Object(members) = settings else { return settings.clone() };
+    let mask = |(name, value): (&String, &Json)| {
+        let schema = &schema["properties"][name];
+        let shown = match schema["writeOnly"].as_bool() {
+            Some(true) => "***".into(),
+            _ => masked(value, schema),
+        };
+        (name.clone(), shown)
+    };
+    Json::Object(members.iter().map(mask).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn masks_what_is_only_written() {
+        let schema = json!({ "properties": {
+            "password": { "writeOnly": true }, "server": { "properties": { "key": { "writeOnly": true } } }
+        } });
+        let settings = json!({ "password": "s", "host": "h", "server": { "key": ["k"], "port": 1 } });
+        let shown = masked(&settings, &schema);
+        assert_eq!(shown, json!({ "password": "***", "host": "h", "server": { "key": "***", "port": 1 } }));
+    }
+}
