@@ -210,12 +210,7 @@ impl Host {
     ///
     /// # Errors
     /// Unknown type, another revision, or the db.
-    pub async fn token_reset(
-        &self,
-        key: &TypeKey,
-        expected: Option<u64>,
-        by: Actor,
-    ) -> Result<TokenView, HostError> {
+    pub async fn token_reset(&self, key: &TypeKey, expected: Option<u64>, by: Actor) -> Result<TokenView, HostError> {
         self.token_write(key, SyncState::New, Marker::TokenReset, expected, by).await.map(|(before, _)| before)
     }
 
@@ -345,7 +340,11 @@ fn deliveries(db: &Db, config: &Config) -> Result<Vec<Delivery>, StartError> {
     config.sinks.iter().map(open).collect()
 }
 
-async fn load(config: &Config) -> Result<HashMap<ConnectionName, Arc<Connection>>, StartError> {
+/// Loads every connector that a connection names, once, and decides the grants of every connection.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub async fn load(config: &Config) -> Result<HashMap<ConnectionName, Arc<Connection>>, StartError> {
     let engine = Engine::new().map_err(StartError::Engine)?;
     let mut connectors: BTreeMap<ConnectorName, Connector> = BTreeMap::new();
     let mut connections = HashMap::new();

@@ -2,6 +2,7 @@
 //! hand over and the new sync token in one durable transaction.
 
 pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod db;

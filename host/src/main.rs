@@ -1,3 +1,5 @@
-//! The `tidewaiter` program: only wires.
+//! The program: everything is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    tidewaiter::cli::main()
+}

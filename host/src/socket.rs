@@ -47,7 +47,10 @@ pub fn path(data: &Path) -> io::Result<PathBuf> {
         false => Ok(path),
         true => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            format!("{}: a socket's path has at most {PATH_BYTES_MAX} bytes; use a shorter data folder", path.display()),
+            format!(
+                "{}: a socket's path has at most {PATH_BYTES_MAX} bytes; use a shorter data folder",
+                path.display()
+            ),
         )),
     }
 }
@@ -160,13 +163,15 @@ impl Client {
     /// # Errors
     /// There is one that can't be reached.
     pub async fn connect(data: &Path) -> io::Result<Option<Self>> {
-        let path = path(data)?;
+        let Ok(path) = path(data) else { return Ok(None) };
         match UnixStream::connect(&path).await {
             Ok(stream) => {
                 let lines = Framed::new(stream, LinesCodec::new_with_max_length(ANSWER_BYTES_MAX));
                 Ok(Some(Self { lines, path }))
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                Ok(None)
+            }
             Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
         }
     }

@@ -14,5 +14,6 @@ pub mod run;
 pub mod schedule;
 pub mod schema;
 pub mod state;
+pub mod text;
 pub mod time;
 pub mod token;

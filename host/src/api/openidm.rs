@@ -41,7 +41,8 @@ pub(super) fn routes() -> Router<Arc<Host>> {
 
 async fn system(host: Asked, parameters: Parameters) -> Answer {
     let parameters = live_sync(parameters)?;
-    let source = parameters.get("source").ok_or_else(|| ApiError::bad_request("liveSync needs the parameter source"))?;
+    let source =
+        parameters.get("source").ok_or_else(|| ApiError::bad_request("liveSync needs the parameter source"))?;
     let path = source.trim_matches('/');
     let parts: Vec<&str> = path.strip_prefix("system/").unwrap_or(path).split('/').collect();
     match parts.as_slice() {
@@ -193,7 +194,8 @@ async fn token_put(
 fn token(data: ConnectorData) -> Result<SyncToken, String> {
     match (data.native_type.as_deref(), data.sync_token) {
         (None | Some("integer" | "JAVA_TYPE_LONG"), Value::Number(number)) => {
-            let whole = number.as_i64().ok_or_else(|| format!("syncToken {number} is not a whole number of 64 bits"))?;
+            let whole =
+                number.as_i64().ok_or_else(|| format!("syncToken {number} is not a whole number of 64 bits"))?;
             Ok(SyncToken::Integer(whole))
         }
         (None | Some("string"), Value::String(text)) => Ok(SyncToken::Text(text)),
@@ -222,7 +224,8 @@ async fn token_delete(host: Asked, Path(id): Path<String>, headers: HeaderMap) -
 
 /// The revision that a script insists on, if it does: `If-Match` with one, or `*` for any, `If-None-Match: *` for none.
 fn expected(headers: &HeaderMap, now: &TokenView) -> Result<Option<u64>, ApiError> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(|value| value.trim().trim_matches('"'));
+    let text =
+        |name| headers.get(name).and_then(|value| value.to_str().ok()).map(|value| value.trim().trim_matches('"'));
     if text(header::IF_NONE_MATCH) == Some("*") {
         return match exists(now) {
             true => Err(ApiError::changed(format!("{} is there already", now.openidm_id))),

@@ -292,7 +292,11 @@ impl Config {
     }
 }
 
-fn connection(path: &Path, base: &Path, (grants, granted): (PathBuf, GrantsFile)) -> Result<ConnectionConfig, ConfigError> {
+fn connection(
+    path: &Path,
+    base: &Path,
+    (grants, granted): (PathBuf, GrantsFile),
+) -> Result<ConnectionConfig, ConfigError> {
     let file: ConnectionFile = read(path)?;
     let invalid = |message: String| ConfigError::Invalid { path: path.into(), message };
     if file.types.is_empty() {

@@ -9,7 +9,7 @@ use tidewaiter_core::grant::{self, BadTemplate, Decided, Decision};
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::{ConnectionName, TypeKey, TypeName};
 use tidewaiter_core::run::Failure;
-use tidewaiter_core::schema::{Capability, CapabilityRequest, Classes};
+use tidewaiter_core::schema::{ALL_CLASSES, Capability, CapabilityRequest, Classes, Operation};
 use tokio::sync::mpsc;
 
 use crate::config::{ConnectionConfig, TypeConfig};
@@ -125,6 +125,33 @@ impl Connection {
             *self.classes.lock().unwrap_or_else(PoisonError::into_inner) = Some(classes);
         }
         Ok(session)
+    }
+
+    /// Lets the connector look at its source: its own check, if it has one, and whether the classes of all types are there. Answers
+    /// what is wrong, one sentence each.
+    pub async fn check(&self) -> Vec<String> {
+        let Some(object_type) = self.config.types.keys().next() else { return Vec::new() };
+        let key = TypeKey { connection: self.name.clone(), object_type: object_type.clone() };
+        let (to_run, _nothing_comes) = mpsc::channel(1);
+        let started = self.start(&key, 0, self.config.limits, Arc::default(), to_run).await;
+        let mut session = match started {
+            Ok(session) => session,
+            Err(failure) => return vec![failure.to_string()],
+        };
+        let mut wrong = Vec::new();
+        if self.connector.info().operations.contains(&Operation::Check)
+            && let Err(failure) = session.check().await
+        {
+            wrong.push(failure.to_string());
+        }
+        let classes = self.classes().unwrap_or_default();
+        let names = classes.list().iter().map(|class| class.name.as_str()).collect::<Vec<_>>().join(", ");
+        for (name, config) in &self.config.types {
+            if config.class != ALL_CLASSES && classes.class(&config.class).is_none() {
+                wrong.push(format!("types.{name}.class: the source has no class {:?}; it has: {names}", config.class));
+            }
+        }
+        wrong
     }
 
     fn classes(&self) -> Option<Arc<Classes>> {

@@ -100,7 +100,7 @@ pub(super) fn error(error: wit::ConnectorError) -> ConnectorError {
         wit::ErrorKind::Internal => ErrorKind::Internal,
         wit::ErrorKind::Other => ErrorKind::Other,
     };
-    let message = super::log::shown(&error.message, 4096);
+    let message = tidewaiter_core::text::shown(&error.message, 4096);
     ConnectorError { kind, message, retry_after_ms: error.retry_after_ms }
 }
 

@@ -18,7 +18,7 @@ pub(super) fn classify(error: &wasmtime::Error, memory_refused: Option<u64>) -> 
             format!("{what}, in {}", names.collect::<Vec<_>>().join(" < "))
         }
     };
-    Failure::Trapped { code, message: super::log::shown(&message, 2048) }
+    Failure::Trapped { code, message: tidewaiter_core::text::shown(&message, 2048) }
 }
 
 fn kebab(name: &str) -> String {

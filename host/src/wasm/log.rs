@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::TypeKey;
+use tidewaiter_core::text::shown;
 use tracing::Level;
 
 /// Whose log it is.
@@ -76,22 +77,4 @@ impl Drop for Shared {
             tracing::warn!(target: "connector", connection, r#type = object_type, run, "dropped {dropped} lines");
         }
     }
-}
-
-/// A text as one line that does nothing to a terminal, no longer than that many bytes.
-pub(super) fn shown(text: &str, bytes_max: usize) -> String {
-    let mut line = String::new();
-    for character in text.chars() {
-        let before = line.len();
-        match character.is_control() {
-            true => line.extend(character.escape_default()),
-            false => line.push(character),
-        }
-        if line.len() > bytes_max {
-            line.truncate(before);
-            line.push('…');
-            break;
-        }
-    }
-    line
 }

@@ -1,0 +1,36 @@
+//! Words of guests and sources, made fit for one line that people read.
+
+/// A text as one line that does nothing to a terminal, no longer than that many bytes.
+pub fn shown(text: &str, bytes_max: usize) -> String {
+    let mut line = String::new();
+    for character in text.chars() {
+        let before = line.len();
+        match character.is_control() || is_steering(character) {
+            true => line.extend(character.escape_default()),
+            false => line.push(character),
+        }
+        if line.len() > bytes_max {
+            line.truncate(before);
+            line.push('…');
+            break;
+        }
+    }
+    line
+}
+
+/// Characters that change the direction or the lines of what follows.
+fn is_steering(character: char) -> bool {
+    matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{61c}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaves_nothing_that_steers_a_terminal_or_a_reader() {
+        assert_eq!(shown("a\nb\u{1b}[2Jé\u{202e}", 100), "a\\nb\\u{1b}[2Jé\\u{202e}");
+        assert_eq!(shown("aaaa", 3), "aaa…");
+        assert_eq!(shown("é\n", 3), "é…");
+    }
+}

@@ -1,0 +1,61 @@
+//! `tidewaiter changes`: the journal, page by page, and on from there as it grows.
+
+use serde_json::Value as Json;
+
+use super::door::Door;
+use super::fail::{Exit, Fail};
+use super::print;
+use crate::config::Config;
+use crate::host::Runs;
+use crate::host::ask::{After, Answer, Ask};
+
+/// Entries asked for at a time.
+const PAGE_COUNT: usize = 1000;
+/// How long one question waits for entries.
+const WAIT_MS: u64 = 20_000;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Those after this entry: its id, or its sequence
+    #[arg(long, value_name = "ID", default_value = "0")]
+    after: After,
+    /// At most that many
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<usize>,
+    /// Go on as the journal grows, until interrupted or the server ends. Needs a running server
+    #[arg(long)]
+    follow: bool,
+}
+
+pub(super) async fn perform(config: Config, arguments: Arguments, json: bool) -> Result<(), Fail> {
+    let mut door = Door::open(config, Runs::Never).await?;
+    let done = match arguments.follow && !door.is_remote() {
+        true => Err(Fail::new(Exit::Refused, "--follow: no server runs that could journal anything")),
+        false => pages(&mut door, arguments, json).await,
+    };
+    door.close().await;
+    done
+}
+
+async fn pages(door: &mut Door, arguments: Arguments, json: bool) -> Result<(), Fail> {
+    let Arguments { mut after, limit, follow } = arguments;
+    let mut left = limit.unwrap_or(usize::MAX);
+    while left > 0 {
+        let ask = Ask::Changes { after, limit: left.min(PAGE_COUNT), wait_ms: if follow { WAIT_MS } else { 0 } };
+        let Answer::Changes(entries) = door.ask(&ask).await? else { return Err(Fail::other_answer()) };
+        match entries.last().map(next) {
+            Some(Some(last)) => after = last,
+            Some(None) => return Err(Fail::other_answer()),
+            None if follow => continue,
+            None => return Ok(()),
+        }
+        left -= entries.len().min(left);
+        let line = |entry: &Json| if json { entry.to_string() } else { print::change(entry) };
+        print::write(&entries.iter().map(|entry| line(entry) + "\n").collect::<String>())?;
+    }
+    Ok(())
+}
+
+fn next(entry: &Json) -> Option<After> {
+    entry["id"].as_str()?.parse().ok()
+}

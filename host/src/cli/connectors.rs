@@ -1,0 +1,72 @@
+//! `tidewaiter connectors …`: looks at files, and needs no host.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use serde_json::{Value as Json, json};
+use tidewaiter_core::name::ConnectorName;
+
+use super::fail::{Exit, Fail};
+use super::print;
+use crate::config::Config;
+use crate::wasm::{Connector, Engine};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// The connectors in the configured folder
+    List,
+    /// What a connector's file says of itself: operations, settings, what it asks for
+    Inspect {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+pub(super) async fn inspect(file: &Path, json: bool) -> Result<(), Fail> {
+    let engine = engine()?;
+    let connector = load(&engine, file).await?;
+    print::out(json, connector.info(), print::info)
+}
+
+/// All of them; one that can't be loaded is listed with the reason.
+pub(super) async fn list(config: &Config, json: bool) -> Result<(), Fail> {
+    let engine = engine()?;
+    let folder = &config.connectors;
+    let unreadable = |error| Fail::new(Exit::Usage, format!("{}: {error}", folder.display()));
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|extension| extension == "wasm") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    let (mut rows, mut bad) = (Vec::new(), false);
+    for file in files {
+        let row = match load(&engine, &file).await {
+            Ok(connector) => serde_json::to_value(connector.info()).unwrap_or(Json::Null),
+            Err(fail) => {
+                bad = true;
+                json!({ "file": file, "problem": fail.to_string() })
+            }
+        };
+        rows.push(row);
+    }
+    print::out(json, &rows, |rows| print::connectors(rows))?;
+    if bad { Err(Fail::told(Exit::RunFailed)) } else { Ok(()) }
+}
+
+fn engine() -> Result<Engine, Fail> {
+    Engine::new().map_err(|error| Fail::new(Exit::Host, format!("this machine can't run connectors: {error:#}")))
+}
+
+async fn load(engine: &Engine, file: &Path) -> Result<Connector, Fail> {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let bytes = std::fs::read(file).map_err(|error| {
+        let exit = if error.kind() == std::io::ErrorKind::NotFound { Exit::Unknown } else { Exit::Host };
+        Fail::new(exit, format!("{}: {error}", file.display()))
+    })?;
+    let named = |problem: &dyn std::fmt::Display| Fail::new(Exit::Usage, format!("{}: {problem}", file.display()));
+    let name: ConnectorName = stem.parse().map_err(|error| named(&error))?;
+    Connector::load(engine, &name, &bytes).await.map_err(|error| named(&error))
+}

@@ -1,0 +1,94 @@
+//! The way to the service functions: over the socket of a running host, or into a host of our own.
+
+use std::os::unix::fs::MetadataExt;
+use std::process;
+use std::sync::Arc;
+
+use tidewaiter_core::state::Actor;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
+use super::fail::{Exit, Fail};
+use crate::config::Config;
+use crate::db::OpenError;
+use crate::host::ask::{Answer, Ask, Problem};
+use crate::host::{Host, Runs, StartError};
+use crate::socket::Client;
+
+/// What a process ends with that was told twice to end.
+const INTERRUPTED: i32 = 130;
+
+pub(super) enum Door {
+    Remote(Client),
+    Local { host: Arc<Host>, uid: u32, _signals: JoinSet<()> },
+}
+
+impl Door {
+    pub(super) async fn open(config: Config, runs: Runs) -> Result<Self, Fail> {
+        let data = config.data.clone();
+        if let Some(client) = connect(&data).await? {
+            return Ok(Self::Remote(client));
+        }
+        let host = match Host::start(config, "a command of tidewaiter", runs).await {
+            // A server that was just starting serves by now.
+            Err(error @ StartError::Db(OpenError::Owned { .. })) => match connect(&data).await? {
+                Some(client) => return Ok(Self::Remote(client)),
+                None => return Err(error.into()),
+            },
+            other => Arc::new(other?),
+        };
+        let own =
+            std::fs::metadata("/proc/self").map_err(|error| Fail::new(Exit::Host, format!("/proc/self: {error}")))?;
+        let signals = signals(&host)?;
+        Ok(Self::Local { host, uid: own.uid(), _signals: signals })
+    }
+
+    pub(super) async fn ask(&mut self, ask: &Ask) -> Result<Answer, Problem> {
+        match self {
+            Self::Remote(client) => client.ask(ask).await,
+            Self::Local { host, uid, .. } => Ok(host.answer(ask.clone(), Actor::Uid(*uid)).await?),
+        }
+    }
+
+    /// Whether changes can come while this process waits.
+    pub(super) fn is_remote(&self) -> bool {
+        matches!(self, Self::Remote(_))
+    }
+
+    pub(super) async fn close(self) {
+        if let Self::Local { host, .. } = self {
+            host.shutdown().await;
+        }
+    }
+}
+
+async fn connect(data: &std::path::Path) -> Result<Option<Client>, Fail> {
+    Client::connect(data)
+        .await
+        .map_err(|error| Fail::new(Exit::Host, format!("the running host can't be reached: {error}")))
+}
+
+/// SIGTERM and SIGINT end a host at its runs' checkpoints; the second one ends the process at once.
+pub(super) fn signals(host: &Arc<Host>) -> Result<JoinSet<()>, Fail> {
+    let failed = |error| Fail::new(Exit::Host, format!("signals can't be received: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let host = Arc::clone(host);
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        let mut stopping = JoinSet::new();
+        loop {
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            if !stopping.is_empty() {
+                process::exit(INTERRUPTED);
+            }
+            tracing::info!(target: "tidewaiter", "{name}: ending at the next checkpoint of each run; again: at once");
+            let host = Arc::clone(&host);
+            stopping.spawn(async move { host.shutdown().await });
+        }
+    });
+    Ok(task)
+}

@@ -1,0 +1,207 @@
+//! The command line: what can be said, and what a process ends with. Asks a running host over its socket, or is the host itself
+//! where none runs; prints what is answered, and decides nothing else.
+
+mod changes;
+mod check;
+mod connectors;
+mod door;
+mod fail;
+mod print;
+mod serve;
+mod token;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tidewaiter_core::name::{ConnectionName, TypeKey, TypeName};
+use tidewaiter_core::run::{Outcome, RunReport};
+use tracing_subscriber::EnvFilter;
+
+use self::door::Door;
+use self::fail::{Exit, Fail};
+use crate::config::Config;
+use crate::host::Runs;
+use crate::host::ask::{Answer, Ask};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  the host, its db or the file system failed
+  2  bad usage or configuration
+  3  what was named doesn't exist
+  4  a run failed, or a check found something
+  5  refused in the present state: token lost, data in use, shutting down, run superseded";
+
+/// Runs sandboxed connectors, and journals every change that they hand over with the sync token that covers it.
+#[derive(Debug, Parser)]
+#[command(name = "tidewaiter", version, after_help = EXIT_CODES, max_term_width = 100)]
+struct Arguments {
+    /// The host's configuration; connections/ and grants/ are beside it
+    #[arg(long, global = true, value_name = "FILE", default_value = "tidewaiter.toml")]
+    config: PathBuf,
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    /// What is logged to standard error, as in `info` or `warn,connector=debug` [default: info for serve, else warn]
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run every schedule, and answer the other commands and the HTTP API, until SIGTERM or SIGINT
+    Serve,
+    /// Run every object type once
+    Run {
+        /// Once, then end
+        #[arg(long, required = true)]
+        once: bool,
+    },
+    /// Run live sync of an object type now, and wait for its end
+    Sync(Type),
+    /// Show, set or throw away sync tokens
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Print journaled changes, oldest first
+    Changes(changes::Arguments),
+    /// Look at connectors
+    #[command(subcommand)]
+    Connectors(connectors::Command),
+    /// Look at connections
+    #[command(subcommand)]
+    Connections(Connections),
+    /// Check configuration, connectors, grants and sources, and print what to add
+    Check,
+}
+
+#[derive(Debug, Subcommand)]
+enum Connections {
+    /// Every object type of every connection, its state and its last run
+    List,
+    /// A connection's settings, grants, limits, types and last runs
+    Show {
+        /// Its name
+        connection: ConnectionName,
+    },
+}
+
+/// An object type of a connection.
+#[derive(Clone, Debug, clap::Args)]
+struct Type {
+    /// The connection, as in `hr`
+    connection: ConnectionName,
+    /// The object type in it, as in `account`
+    #[arg(value_name = "TYPE")]
+    object_type: TypeName,
+}
+
+impl From<Type> for TypeKey {
+    fn from(named: Type) -> Self {
+        Self { connection: named.connection, object_type: named.object_type }
+    }
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = logging(&arguments).and_then(|()| {
+        let runtime = tokio::runtime::Runtime::new().map_err(|error| Fail::new(Exit::Host, error))?;
+        runtime.block_on(perform(arguments))
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fail) => {
+            fail.tell();
+            fail.exit.into()
+        }
+    }
+}
+
+fn logging(arguments: &Arguments) -> Result<(), Fail> {
+    let usual = if matches!(arguments.command, Command::Serve) { "info" } else { "warn" };
+    let written = arguments.log.as_deref().unwrap_or(usual);
+    let filter =
+        EnvFilter::try_new(written).map_err(|error| Fail::new(Exit::Usage, format!("--log {written}: {error}")))?;
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+    Ok(())
+}
+
+async fn perform(arguments: Arguments) -> Result<(), Fail> {
+    let Arguments { config: file, json, command, .. } = arguments;
+    if let Command::Connectors(connectors::Command::Inspect { file }) = &command {
+        return connectors::inspect(file, json).await;
+    }
+    let config = Config::load(&file)?;
+    match command {
+        Command::Serve => serve::serve(config).await,
+        Command::Run { .. } => run_once(config, json).await,
+        Command::Sync(named) => sync(config, vec![named.into()], json).await,
+        Command::Token(command) => token::perform(config, command, json).await,
+        Command::Changes(arguments) => changes::perform(config, arguments, json).await,
+        Command::Connectors(_) => connectors::list(&config, json).await,
+        Command::Connections(Connections::List) => {
+            let answer = ask(config, Runs::Never, Ask::Connections).await?;
+            let Answer::Connections(types) = answer else { return Err(Fail::other_answer()) };
+            print::out(json, &types, |types| print::types(types))
+        }
+        Command::Connections(Connections::Show { connection }) => {
+            let answer = ask(config, Runs::WhenAsked, Ask::Connection(connection)).await?;
+            let Answer::Connection(connection) = answer else { return Err(Fail::other_answer()) };
+            print::out(json, &connection, |connection| print::connection(connection))
+        }
+        Command::Check => check::check(&config, json).await,
+    }
+}
+
+/// Asks one thing.
+async fn ask(config: Config, runs: Runs, ask: Ask) -> Result<Answer, Fail> {
+    let mut door = Door::open(config, runs).await?;
+    let answer = door.ask(&ask).await;
+    door.close().await;
+    Ok(answer?)
+}
+
+async fn run_once(config: Config, json: bool) -> Result<(), Fail> {
+    let keys: Vec<TypeKey> = config.keys().collect();
+    if keys.is_empty() {
+        return Err(Fail::new(Exit::Usage, format!("{}: there is no connection to run", config.file.display())));
+    }
+    sync(config, keys, json).await
+}
+
+/// Runs types one after the other; the worst that happened is what the process ends with.
+async fn sync(config: Config, keys: Vec<TypeKey>, json: bool) -> Result<(), Fail> {
+    let mut door = Door::open(config, Runs::WhenAsked).await?;
+    let mut worst = Ok(());
+    for key in keys {
+        let result = match door.ask(&Ask::Sync(key)).await {
+            Ok(Answer::Sync(report)) => print::out(json, &report, print::report).and_then(|()| judged(&report)),
+            Ok(_) => Err(Fail::other_answer()),
+            Err(problem) => Err(problem.into()),
+        };
+        if let Err(fail) = result {
+            fail.tell();
+            worst = Err(Fail::told(fail.exit));
+        }
+    }
+    door.close().await;
+    worst
+}
+
+fn judged(report: &RunReport) -> Result<(), Fail> {
+    let key = &report.key;
+    match &report.outcome {
+        Outcome::Ok => Ok(()),
+        Outcome::Failed(failure) => {
+            Err(Fail::new(Exit::RunFailed, format!("{key}: run {} failed ({}): {failure}", report.run, failure.code())))
+        }
+        Outcome::Stopped => Err(Fail::new(Exit::Refused, format!("{key}: stopped at a checkpoint"))),
+        Outcome::Superseded => {
+            Err(Fail::new(Exit::Refused, format!("{key}: the token was set or reset during the run")))
+        }
+    }
+}

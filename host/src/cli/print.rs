@@ -1,0 +1,269 @@
+//! How answers look to people. Guests' and sources' words are made fit for one line.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::Value as Json;
+use tidewaiter_core::object::encoded;
+use tidewaiter_core::run::{Outcome, RunReport};
+use tidewaiter_core::schema::ConnectorInfo;
+use tidewaiter_core::text::shown;
+use tidewaiter_core::token::{Shown, SyncToken};
+
+use super::check::Finding;
+use super::fail::{Exit, Fail};
+use crate::db::TokenChange;
+use crate::host::view::{ConnectionView, TokenView, TypeView};
+
+/// More of one text isn't shown; `--json` has all of it.
+const TEXT_BYTES_MAX: usize = 1000;
+
+/// Prints an answer as text or as JSON.
+pub(super) fn out<T: Serialize + ?Sized>(json: bool, answer: &T, text: impl FnOnce(&T) -> String) -> Result<(), Fail> {
+    let mut line = match json {
+        true => serde_json::to_string_pretty(answer).map_err(|error| Fail::new(Exit::Host, error))?,
+        false => text(answer),
+    };
+    if !line.ends_with('\n') {
+        line.push('\n');
+    }
+    write(&line)
+}
+
+/// Writes to standard output. A reader that has seen enough is no failure: the process ends.
+pub(super) fn write(text: &str) -> Result<(), Fail> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Fail::enough()),
+        Err(error) => Err(Fail::new(Exit::Host, format!("standard output: {error}"))),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Columns, each as wide as its widest cell.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn head<const N: usize>(names: [&str; N]) -> Vec<String> {
+    names.map(str::to_uppercase).to_vec()
+}
+
+pub(super) fn report(report: &RunReport) -> String {
+    let RunReport { key, run, deltas, .. } = report;
+    let outcome = report.outcome.name();
+    let changes = if *deltas == 1 { "change" } else { "changes" };
+    let ms = report.ended.0.saturating_sub(report.started.0);
+    let (before, after) = (Shown(report.token_in.as_ref()), Shown(report.token_out.as_ref()));
+    let token = match report.token_in == report.token_out {
+        true => format!("token {after}"),
+        false => format!("token {before} → {after}"),
+    };
+    format!("{key}: run {run} {outcome}, {deltas} {changes} in {ms} ms, {token}")
+}
+
+/// The whole token on one line, as `token set` takes it unless it has control characters.
+fn whole(token: Option<&SyncToken>) -> String {
+    match token {
+        None => "none".to_owned(),
+        Some(SyncToken::Integer(number)) => format!("{number} (integer)"),
+        Some(SyncToken::Text(text)) => format!("{} (text)", shown(text, usize::MAX)),
+        Some(SyncToken::Binary(bytes)) => format!("{} (binary)", encoded::to_text(bytes)),
+    }
+}
+
+pub(super) fn token(view: &TokenView) -> String {
+    let mut rows = vec![
+        vec!["type".to_owned(), format!("{} (OpenIDM: {})", view.key, view.openidm_id)],
+        vec!["state".to_owned(), view.state.clone()],
+        vec!["token".to_owned(), whole(view.token.as_ref())],
+        vec!["why".to_owned(), shown(&view.why, TEXT_BYTES_MAX)],
+    ];
+    if view.revision > 0 {
+        rows.push(vec!["written".to_owned(), format!("{} by {}", view.changed_at, view.changed_by)]);
+        let counts =
+            format!("{}, generation {}, failed runs in a row {}", view.revision, view.generation, view.failures);
+        rows.push(vec!["revision".to_owned(), counts]);
+    }
+    table(&rows)
+}
+
+pub(super) fn history(rows: &[TokenChange]) -> String {
+    if rows.is_empty() {
+        return "nothing happened yet".to_owned();
+    }
+    let row = |row: &TokenChange| {
+        let (token, why) = (Shown(row.token.as_ref()).to_string(), shown(&row.why, TEXT_BYTES_MAX));
+        let run = row.run.map_or_else(|| "-".to_owned(), |run| run.to_string());
+        vec![row.at.to_string(), row.revision.to_string(), row.state.clone(), run, row.by.to_string(), token, why]
+    };
+    let names = head(["at", "revision", "state", "run", "by", "token", "why"]);
+    table(&std::iter::once(names).chain(rows.iter().map(row)).collect::<Vec<_>>())
+}
+
+pub(super) fn change(entry: &Json) -> String {
+    let text = |name: &str| shown(entry[name].as_str().unwrap_or_default(), TEXT_BYTES_MAX);
+    let mut line = format!("{}  {}  {}/{}  {}", text("id"), text("at"), text("connection"), text("type"), text("kind"));
+    match entry["uid"].is_string() {
+        false => _ = write!(line, "  by {}", text("by")),
+        true => _ = write!(line, "  {} {}", text("class"), text("uid")),
+    }
+    for name in ["previous-uid", "attributes", "partial"] {
+        if !entry[name].is_null() {
+            let label = if name == "attributes" { String::new() } else { format!("{name} ") };
+            let _ = write!(line, "  {label}{}", shown(&entry[name].to_string(), TEXT_BYTES_MAX));
+        }
+    }
+    line
+}
+
+fn every(ms: Option<u64>) -> String {
+    match ms {
+        None => "when asked".to_owned(),
+        Some(ms) if ms % 1000 == 0 => format!("every {} s", ms / 1000),
+        Some(ms) => format!("every {ms} ms"),
+    }
+}
+
+fn last_run(report: Option<&RunReport>) -> String {
+    match report {
+        None => "none that wrote".to_owned(),
+        Some(report) => {
+            let code = match &report.outcome {
+                Outcome::Failed(failure) => format!(" ({})", failure.code()),
+                _ => String::new(),
+            };
+            format!("{} {}{code}, {} changes", report.ended, report.outcome.name(), report.deltas)
+        }
+    }
+}
+
+pub(super) fn types(types: &[TypeView]) -> String {
+    if types.is_empty() {
+        return "there is no connection".to_owned();
+    }
+    let row = |view: &TypeView| {
+        let token = Shown(view.token.token.as_ref()).to_string();
+        vec![
+            view.token.key.to_string(),
+            view.connector.to_string(),
+            every(view.every_ms),
+            view.token.state.clone(),
+            shown(&token, 40),
+            last_run(view.last_run.as_ref()),
+        ]
+    };
+    let names = head(["type", "connector", "schedule", "state", "token", "last run"]);
+    table(&std::iter::once(names).chain(types.iter().map(row)).collect::<Vec<_>>())
+}
+
+pub(super) fn connection(view: &ConnectionView) -> String {
+    let mut text = format!("{}: connector {} {}\n", view.name, view.connector, shown(&view.connector_version, 40));
+    let settings = serde_json::to_string_pretty(&view.settings).unwrap_or_default();
+    let _ = write!(text, "\nSettings\n{settings}\n");
+    text.push_str("\nAsked for\n");
+    if view.capabilities.is_empty() {
+        text.push_str("nothing\n");
+    }
+    let asked = view.capabilities.iter().map(|asked| {
+        let optional = if asked.optional { "optional" } else { "needed" };
+        let (target, reason) = (shown(&asked.target, TEXT_BYTES_MAX), shown(&asked.reason, TEXT_BYTES_MAX));
+        vec![asked.decision.clone(), format!("{} {target}", asked.kind), optional.to_owned(), reason]
+    });
+    text.push_str(&table(&asked.collect::<Vec<_>>()));
+    text.push_str("\nLimits of a run\n");
+    let limits = view.limits.iter().map(|limit| {
+        let unit = if limit.name == "call-time" { " ms" } else { "" };
+        vec![limit.name.clone(), format!("{}{unit}", limit.value)]
+    });
+    text.push_str(&table(&limits.collect::<Vec<_>>()));
+    let _ = write!(text, "\nTypes\n{}", types(&view.types));
+    text.push_str("\nLast runs that wrote something\n");
+    if view.runs.is_empty() {
+        text.push_str("none\n");
+    }
+    for run in &view.runs {
+        let _ = write!(text, "{}  {}", run.ended, report(run));
+        if let Outcome::Failed(failure) = &run.outcome {
+            let _ = write!(text, ", {}: {}", failure.code(), shown(&failure.to_string(), TEXT_BYTES_MAX));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+pub(super) fn info(info: &ConnectorInfo) -> String {
+    let words = |text: &str| shown(text, TEXT_BYTES_MAX);
+    let operations = serde_json::to_value(&info.operations).unwrap_or_default();
+    let names: Vec<&str> = operations.as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+    let mut text = table(&[
+        vec!["name".to_owned(), words(&info.name)],
+        vec!["version".to_owned(), words(&info.version)],
+        vec!["summary".to_owned(), words(&info.summary)],
+        vec!["licence".to_owned(), words(&info.licence)],
+        vec!["does".to_owned(), names.join(", ")],
+        vec!["tokens".to_owned(), words(&info.token_format_written)],
+    ]);
+    text.push_str("\nAsks for\n");
+    if info.capabilities.is_empty() {
+        text.push_str("nothing\n");
+    }
+    for request in &info.capabilities {
+        let optional = if request.optional { " (optional)" } else { "" };
+        let what = serde_json::to_value(&request.capability).unwrap_or_default();
+        for (kind, target) in what.as_object().into_iter().flatten() {
+            let target = words(target.as_str().unwrap_or_default());
+            let _ = writeln!(text, "{kind} {target}{optional}: {}", words(&request.reason));
+        }
+    }
+    let schema: Json = serde_json::from_str(&info.settings_schema).unwrap_or_default();
+    let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+    text.push_str("\nSettings\n");
+    let rows = schema["properties"].as_object().into_iter().flatten().map(|(name, property)| {
+        let needed = if required.contains(&name.as_str()) { "required" } else { "" };
+        vec![words(name), needed.to_owned(), words(property["description"].as_str().unwrap_or_default())]
+    });
+    text.push_str(&table(&rows.collect::<Vec<_>>()));
+    text
+}
+
+pub(super) fn connectors(rows: &[Json]) -> String {
+    if rows.is_empty() {
+        return "there is no connector".to_owned();
+    }
+    let text = |row: &Json, name: &str| shown(row[name].as_str().unwrap_or_default(), TEXT_BYTES_MAX);
+    let row = |row: &Json| match row["problem"].is_string() {
+        true => vec!["-".to_owned(), "-".to_owned(), text(row, "problem")],
+        false => vec![text(row, "name"), text(row, "version"), text(row, "summary")],
+    };
+    table(&std::iter::once(head(["name", "version", "summary"])).chain(rows.iter().map(row)).collect::<Vec<_>>())
+}
+
+pub(super) fn findings(file: &Path, findings: &[Finding]) -> String {
+    let mut text = format!("{}: understood\n", file.display());
+    for Finding { connection, connector, problems, add } in findings {
+        let _ = match problems.is_empty() {
+            true => writeln!(text, "connection {connection} ({connector}): can run"),
+            false => writeln!(text, "connection {connection} ({connector}):"),
+        };
+        for problem in problems {
+            let _ = writeln!(text, "  {problem}");
+        }
+        if let Some(add) = add {
+            let needed = if problems.is_empty() { "It can do more with a grant:" } else { "To grant it," };
+            let _ = writeln!(text, "  {needed} write into {}:\n    {}", add.file, add.lines);
+        }
+    }
+    text
+}

@@ -1,0 +1,43 @@
+//! `tidewaiter serve`: a host with its socket and its HTTP API, until it is told to end.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::door::signals;
+use super::fail::{Exit, Fail};
+use crate::config::Config;
+use crate::host::{Host, Runs};
+use crate::{api, socket};
+
+pub(super) async fn serve(config: Config) -> Result<(), Fail> {
+    let host = Arc::new(Host::start(config, "tidewaiter serve", Runs::Scheduled).await?);
+    let mut servers = match open(&host).await {
+        Ok(servers) => servers,
+        Err(error) => {
+            host.shutdown().await;
+            return Err(Fail::new(Exit::Host, error));
+        }
+    };
+    let _signals = signals(&host)?;
+    host.closing().cancelled().await;
+    // The signal's own call came first; this one waits for its end.
+    host.shutdown().await;
+    while servers.join_next().await.is_some() {}
+    tracing::info!(target: "tidewaiter", "ended");
+    Ok(())
+}
+
+async fn open(host: &Arc<Host>) -> std::io::Result<JoinSet<()>> {
+    let config = host.config();
+    let mut servers = JoinSet::new();
+    let door = socket::Server::bind(&config.data)?;
+    if let Some(listen) = config.listen {
+        let server = api::Server::bind(listen, &config.data).await?;
+        tracing::info!(target: "tidewaiter", "HTTP API at http://{}/openidm", server.address());
+        servers.spawn(server.serve(Arc::clone(host)));
+    }
+    servers.spawn(door.serve(Arc::clone(host)));
+    tracing::info!(target: "tidewaiter", data = %config.data.display(), types = config.keys().count(), "serving");
+    Ok(servers)
+}
