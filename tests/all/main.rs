@@ -1,8 +1,10 @@
 //! Everything that is tested from outside.
 //!
 //! - `host`: schedules, operators' acts, restarts, through the library's face
+//! - `story`: the founding story, with the exact lines of the log
 //! - `sync`: the sandboxed csv connector, a real db, and runs from one to the other
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod host;
+mod story;
 mod sync;

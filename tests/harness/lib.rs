@@ -1,1 +1,276 @@
-//! Harness.
+//! A place to run the real program in: a folder with a configuration, connectors and people, the commands in it, and a server with
+//! its log and its API. Judges nothing.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use serde_json::Value as Json;
+use tempfile::TempDir;
+
+/// How long anything may take that a test waits for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A connection to the connector `csv` that reads files at once.
+pub const HR: &str = r#"
+connector = "csv"
+[settings]
+folder = "people"
+uid = "id"
+updated_at = "updated_at"
+deleted_at = "deleted_at"
+settle_ms = 0
+[types.account]
+class = "account"
+"#;
+
+fn target(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(name)
+}
+
+/// Whether tests are to take a minute, not many.
+#[expect(clippy::disallowed_methods, reason = "how xtask says it")]
+pub fn is_quick() -> bool {
+    std::env::var_os("TIDEWAITER_TEST_QUICK").is_some()
+}
+
+/// A built connector.
+pub fn connector(name: &str) -> PathBuf {
+    let path =
+        if name == "hostile" { target("hostile/hostile.wasm") } else { target(&format!("connectors/{name}.wasm")) };
+    assert!(path.exists(), "{}: `cargo xtask build` makes it", path.display());
+    path
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    /// What a command with `--json` printed.
+    pub fn json(&self) -> Json {
+        assert_eq!(self.code, 0, "{self:?}");
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// A folder with a configuration, `people/` and the connectors.
+#[derive(Debug)]
+pub struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    /// With the connection `hr`, granted what it needs, and an API on a free port.
+    pub fn new() -> Self {
+        let place = Self::empty();
+        place.write("tidewaiter.toml", "[http]\nlisten = \"127.0.0.1:0\"\n");
+        place.write("connections/hr.toml", HR);
+        place.write("grants/hr.toml", "read = [\"people\"]\n");
+        place
+    }
+
+    /// With connectors, and no configuration.
+    pub fn empty() -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap() };
+        for name in ["people", "connectors"] {
+            std::fs::create_dir(place.path(name)).unwrap();
+        }
+        place.install("csv");
+        place
+    }
+
+    /// Puts a built connector into the folder of connectors.
+    pub fn install(&self, name: &str) {
+        let to = self.path("connectors").join(format!("{name}.wasm"));
+        std::fs::copy(connector(name), to).unwrap();
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file, as a whole.
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let partial = path.with_extension("partial");
+        std::fs::write(&partial, text).unwrap();
+        std::fs::rename(partial, path).unwrap();
+    }
+
+    /// Writes the rows of `people/people.csv`: `id,mail,updated_at,deleted_at`.
+    pub fn people(&self, rows: &str) {
+        self.write("people/people.csv", &format!("id,mail,updated_at,deleted_at\n{rows}"));
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let program = target("house/tidewaiter");
+        assert!(program.exists(), "{}: `cargo xtask test` builds it", program.display());
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end; the words are its arguments.
+    pub fn run(&self, words: &str) -> Ended {
+        let arguments: Vec<&str> = words.split_whitespace().collect();
+        let output = self.command(&arguments).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Ended { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    /// Starts a server, and waits until it serves.
+    pub fn serve(&self) -> Server {
+        let server = self.start();
+        server.wait_for("serving", 0);
+        server
+    }
+
+    /// Starts a server.
+    pub fn start(&self) -> Server {
+        let mut child = self.command(&["serve"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new(Log::default());
+        let (lines, into) = (BufReader::new(child.stderr.take().unwrap()).lines(), Arc::clone(&log));
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                into.lines.lock().unwrap().push(line);
+                into.more.notify_all();
+            }
+            into.lines.lock().unwrap().push(Log::END.to_owned());
+            into.more.notify_all();
+        });
+        Server { child, log, data: self.path("data") }
+    }
+
+    /// All entries of the journal, as `changes --json` has them.
+    pub fn changes(&self) -> Vec<Json> {
+        let ended = self.run("changes --json");
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        lines(&ended.stdout)
+    }
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// JSON, one object a line.
+pub fn lines(text: &str) -> Vec<Json> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    lines: Mutex<Vec<String>>,
+    more: Condvar,
+}
+
+impl Log {
+    const END: &str = "(the log ends)";
+}
+
+/// A running `tidewaiter serve`. Killed when it is dropped.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    log: Arc<Log>,
+    data: PathBuf,
+}
+
+impl Server {
+    /// Waits for a line with this text at or after a place, and says the place after it.
+    pub fn wait_for(&self, text: &str, from: usize) -> usize {
+        let lines = self.log.lines.lock().unwrap();
+        let found =
+            |lines: &Vec<String>| lines.iter().skip(from).position(|line| line.contains(text)).map(|at| from + at + 1);
+        let ended = |lines: &Vec<String>| lines.last().is_some_and(|line| line == Log::END);
+        let wait = self.log.more.wait_timeout_while(lines, PATIENCE, |lines| found(lines).is_none() && !ended(lines));
+        let (lines, _) = wait.unwrap();
+        found(&lines).unwrap_or_else(|| panic!("no {text:?} after line {from} of:\n{}", lines.join("\n")))
+    }
+
+    /// The lines of the log so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lines.lock().unwrap().clone()
+    }
+
+    /// The address of the API, as in `http://127.0.0.1:4711/openidm`.
+    pub fn api(&self) -> String {
+        let at = self.wait_for("HTTP API at ", 0);
+        self.log()[at - 1].rsplit("HTTP API at ").next().unwrap().to_owned()
+    }
+
+    /// Calls the API with its token; answers status and body.
+    pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, Json) {
+        let token = std::fs::read_to_string(self.data.join("http-token")).unwrap();
+        let bearer = format!("Bearer {}", token.trim());
+        let mut all = vec![("Authorization", bearer.as_str())];
+        all.extend(headers);
+        call(method, &format!("{}/{path}", self.api()), &all, body)
+    }
+
+    /// Kills it at once.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Tells it to end.
+    pub fn terminate(&self) {
+        let id = self.child.id().to_string();
+        let status = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &id]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Tells it to end, waits, and answers its exit code and its log.
+    pub fn end(mut self) -> (i32, Vec<String>) {
+        self.terminate();
+        let status = self.child.wait().unwrap();
+        self.wait_for(Log::END, 0);
+        (status.code().unwrap_or(-1), self.log())
+    }
+
+    /// Its peak memory so far, in bytes, as the kernel counts it.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Calls a server; answers status and body.
+pub fn call(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> (u16, Json) {
+    let agent = ureq::Agent::new_with_config(
+        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build(),
+    );
+    let mut request = ureq::http::Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let mut response =
+        agent.run(request.body(body.to_owned()).unwrap()).unwrap_or_else(|error| panic!("{url}: {error}"));
+    let text = response.body_mut().read_to_string().unwrap();
+    let json = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    (response.status().as_u16(), json)
+}

@@ -530,7 +530,11 @@ impl Run {
             let report = self.report(outcome, 0, &sync, now);
             return self.finish(report);
         }
-        let why = if sync == self.stored.sync { self.stored.why.clone() } else { format!("run {}", self.run) };
+        let why = match &sync {
+            sync if *sync == self.stored.sync => self.stored.why.clone(),
+            SyncState::TokenLost { .. } => format!("refused in run {}", self.run),
+            _ => format!("reached by run {}", self.run),
+        };
         let state = self.next_state(sync, why, failures, now);
         let report = self.report(outcome, deltas, &state.sync, now);
         self.commit(batches, state, Some(report));
@@ -569,7 +573,7 @@ impl Run {
     }
 
     fn live(&self, token: SyncToken, now: UnixMillis) -> TypeState {
-        self.next_state(SyncState::Live(token), format!("run {}", self.run), self.stored.failures, now)
+        self.next_state(SyncState::Live(token), format!("reached by run {}", self.run), self.stored.failures, now)
     }
 
     fn next_state(&self, sync: SyncState, why: String, failures: u32, now: UnixMillis) -> TypeState {

@@ -213,8 +213,8 @@ impl Performer {
     /// Does one thing; answers the end of the run when this was it.
     fn effect(&mut self, effect: Effect) -> Option<(RunReport, TypeState)> {
         match effect {
-            Effect::AskLatest { why } => self.ask_latest(&why),
-            Effect::Sync { token, why } => self.sync(token, &why),
+            Effect::AskLatest { why } => self.ask_latest(why),
+            Effect::Sync { token, why } => self.sync(token, why),
             Effect::Commit { batches, expected_revision, state, report } => {
                 let commit = Commit {
                     key: self.order.key.clone(),
@@ -249,15 +249,15 @@ impl Performer {
         None
     }
 
-    fn ask_latest(&mut self, why: &str) {
-        let key = &self.order.key;
-        tracing::info!(
-            target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = self.order.run,
-            trigger = %self.order.trigger, why, "getLatestSyncToken called"
-        );
+    fn ask_latest(&mut self, why: String) {
+        let (key, run, trigger) = (self.order.key.clone(), self.order.run, self.order.trigger);
         let class = self.order.connection.class(&key.object_type);
         self.call(
             move |mut session| async move {
+                tracing::info!(
+                    target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run,
+                    trigger = %trigger, why, "getLatestSyncToken called"
+                );
                 let result = session.latest(&class).await;
                 Answer { session: Some(session), call: Called::Latest(result) }
             },
@@ -265,16 +265,16 @@ impl Performer {
         );
     }
 
-    fn sync(&mut self, token: Option<SyncToken>, why: &str) {
-        let key = &self.order.key;
-        tracing::info!(
-            target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = self.order.run,
-            trigger = %self.order.trigger, why, token = %Shown(token.as_ref()), "sync called"
-        );
+    fn sync(&mut self, token: Option<SyncToken>, why: String) {
+        let (key, run, trigger) = (self.order.key.clone(), self.order.run, self.order.trigger);
         let class = self.order.connection.class(&key.object_type);
         let options: SyncOptions = self.order.connection.options(&key.object_type, &self.limits);
         self.call(
             move |mut session| async move {
+                tracing::info!(
+                    target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run,
+                    trigger = %trigger, why, token = %Shown(token.as_ref()), "sync called"
+                );
                 let result = session.sync(&class, token, options).await;
                 let stopped = session.was_stopped();
                 Answer { session: Some(session), call: Called::Sync { result, stopped } }
