@@ -75,6 +75,7 @@ async fn a_schedule_delivers_what_changed_and_a_reset_asks_for_the_latest_token_
 
     // A host that comes back goes on from the token.
     host.shutdown().await;
+    drop(host);
     let host = self::host(folder.path(), Runs::WhenAsked).await;
     write(folder.path(), "1,a@y,2026-03-02T08:00:00Z\n2,b@x,2026-03-02T09:00:00Z\n3,c@x,2026-03-03T08:00:00Z\n");
     assert_eq!(host.sync(key("account"), Trigger::Command).await.unwrap().deltas, 1);

@@ -1,10 +1,14 @@
 //! Everything that is tested from outside.
 //!
+//! - `api`: the HTTP calls
+//! - `cli`: the commands, with a server and without
 //! - `host`: schedules, operators' acts, restarts, through the library's face
 //! - `story`: the founding story, with the exact lines of the log
 //! - `sync`: the sandboxed csv connector, a real db, and runs from one to the other
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod api;
+mod cli;
 mod host;
 mod story;
 mod sync;

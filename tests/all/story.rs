@@ -25,7 +25,12 @@ fn the_log_tells_the_founding_story_line_by_line() {
     let place = Place::new();
     place.people("1,ann@x,2026-03-01T08:00:00Z,\n");
     let server = place.serve();
-    let post = || server.call("POST", "system?_action=liveSync&source=system/hr/account", &[], "");
+    let post = || {
+        let from = server.log().len();
+        let answer = server.call("POST", "system?_action=liveSync&source=system/hr/account", &[], "");
+        server.wait_for("run ended", from);
+        answer
+    };
 
     // First run: no token, so the latest is asked for; sync finds nothing.
     let (status, first) = post();

@@ -301,6 +301,8 @@ pub struct Run {
     flush_waits: bool,
     shutting_down: bool,
     journaled: u64,
+    /// A commit of this run is durable.
+    wrote: bool,
     effects: VecDeque<Effect>,
 }
 
@@ -323,6 +325,7 @@ impl Run {
             flush_waits: false,
             shutting_down: false,
             journaled: 0,
+            wrote: false,
             effects: VecDeque::new(),
             stored,
         };
@@ -429,6 +432,7 @@ impl Run {
         match result {
             Ok(()) => {
                 self.journaled += commit.deltas;
+                self.wrote = true;
                 self.stored = commit.state;
                 if let Some(report) = commit.report {
                     return self.finish(report);
@@ -525,8 +529,8 @@ impl Run {
             Outcome::Failed(failure) => (lost(sync, failure), self.stored.failures.saturating_add(1)),
             Outcome::Stopped | Outcome::Superseded => (sync, self.stored.failures),
         };
-        // The token came back untouched, with nothing: there is nothing to write.
-        if deltas == 0 && sync == self.stored.sync && failures == self.stored.failures {
+        // The token came back untouched, with nothing: there is nothing to write. A run that wrote something is recorded.
+        if !self.wrote && deltas == 0 && sync == self.stored.sync && failures == self.stored.failures {
             let report = self.report(outcome, 0, &sync, now);
             return self.finish(report);
         }

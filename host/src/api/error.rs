@@ -18,36 +18,36 @@ pub(super) struct ApiError {
 }
 
 impl ApiError {
-    fn new(status: StatusCode, message: impl Into<String>) -> Self {
+    pub(super) fn of(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, message: message.into(), code: None }
     }
 
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, message)
+        Self::of(StatusCode::BAD_REQUEST, message)
     }
 
     pub(super) fn unauthorized() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "this needs `Authorization: Bearer` with the token of the file http-token")
+        Self::of(StatusCode::UNAUTHORIZED, "this needs `Authorization: Bearer` with the token of the file http-token")
     }
 
     pub(super) fn not_found(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, message)
+        Self::of(StatusCode::NOT_FOUND, message)
     }
 
     pub(super) fn method(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, message)
+        Self::of(StatusCode::METHOD_NOT_ALLOWED, message)
     }
 
     pub(super) fn conflict(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::CONFLICT, message)
+        Self::of(StatusCode::CONFLICT, message)
     }
 
     pub(super) fn changed(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::PRECONDITION_FAILED, message)
+        Self::of(StatusCode::PRECONDITION_FAILED, message)
     }
 
     pub(super) fn unavailable(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+        Self::of(StatusCode::SERVICE_UNAVAILABLE, message)
     }
 }
 
@@ -81,7 +81,7 @@ impl From<HostError> for ApiError {
             ProblemCode::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             ProblemCode::Host => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self::new(status, error.to_string())
+        Self::of(status, error.to_string())
     }
 }
 

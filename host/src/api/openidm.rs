@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Json;
@@ -178,9 +178,10 @@ async fn token_put(
     host: Asked,
     Path(id): Path<String>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let key = by_id(&host, &id)?;
+    let body = body.map_err(|error| ApiError::of(error.status(), error.body_text()))?;
     let written: Document = serde_json::from_slice(&body)
         .map_err(|error| ApiError::bad_request(format!("not a token's document: {error}")))?;
     let token = token(written.data).map_err(ApiError::bad_request)?;

@@ -314,14 +314,27 @@ fn write_commit(txn: &WriteTransaction, commit: &Prepared, first: u64, history: 
 
 fn write_token_change(txn: &WriteTransaction, commit: &Prepared) -> Result<(), Fault> {
     let mut history = txn.open_table(TOKENS)?;
-    let newest = history.range(all_of(&commit.key))?.next_back().transpose()?;
-    let ordinal = newest.map_or(1, |(key, _)| key.value().2 + 1);
     let change = TokenChange::new(&commit.state, commit.run, commit.at);
+    let newest = history.range(all_of(&commit.key))?.next_back().transpose()?;
+    let ordinal = match &newest {
+        // The run that established a token ends with it: that is one event.
+        Some((_, last)) if !commit.marked && same_token(last.value(), &change) => return Ok(()),
+        Some((key, _)) => key.value().2 + 1,
+        None => 1,
+    };
+    drop(newest);
     history.insert(ordered_key(&commit.key, ordinal), row(&change)?.as_slice())?;
     if ordinal > KEPT {
         history.remove(ordered_key(&commit.key, ordinal - KEPT))?;
     }
     Ok(())
+}
+
+fn same_token(last: &[u8], change: &TokenChange) -> bool {
+    let last = serde_json::from_slice::<TokenChange>(last);
+    last.is_ok_and(|last| {
+        (&last.state, &last.token, last.generation) == (&change.state, &change.token, change.generation)
+    })
 }
 
 fn write_report(txn: &WriteTransaction, report: &RunReport) -> Result<(), Fault> {

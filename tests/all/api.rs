@@ -1,0 +1,153 @@
+//! OpenIDM's calls, as people's scripts make them, against a real server.
+
+use serde_json::{Value, json};
+use tidewaiter_tests::{Place, Server, call};
+
+const STAGE: &str = "repo/synchronisation/pooledSyncStage";
+const SYNC: &str = "system?_action=liveSync&source=system/hr/account";
+
+fn server() -> (Place, Server) {
+    let place = Place::new();
+    place.people("1,a@x,2026-03-01T08:00:00Z,\n");
+    let server = place.serve();
+    (place, server)
+}
+
+fn document(server: &Server) -> (u16, Value) {
+    server.call("GET", &format!("{STAGE}/SYSTEMHRACCOUNT"), &[], "")
+}
+
+#[test]
+fn every_form_of_live_sync_answers_the_tokens_document() {
+    let (_place, server) = server();
+    let (status, body) = server.call("POST", SYNC, &[], "");
+    assert_eq!(status, 200, "{body}");
+    let data = &body["connectorData"];
+    assert!(data["nativeType"] == "JAVA_TYPE_BYTE_ARRAY" && data["syncToken"].is_string(), "{body}");
+    let forms = [
+        "system/hr/account?_action=liveSync",
+        "system/?_action=liveSync&source=system/hr/account",
+        "system?_action=activeSync&source=system%2Fhr%2Faccount&detailedFailure=true",
+    ];
+    for form in forms {
+        assert_eq!(server.call("POST", form, &[], ""), (200, body.clone()), "{form}");
+    }
+    let all = server.call("POST", "system/hr?_action=liveSync", &[], "");
+    assert_eq!(all, (200, json!({ "_id": "SYSTEMHR", "result": [body] })));
+}
+
+#[test]
+fn the_tokens_document_is_read_set_and_deleted() {
+    let (place, server) = server();
+    let path = format!("{STAGE}/SYSTEMHRACCOUNT");
+    assert_eq!(document(&server).0, 404, "nothing is held yet");
+    assert_eq!(server.call("DELETE", &path, &[], "").0, 404);
+    server.call("POST", SYNC, &[], "");
+    let (status, held) = document(&server);
+    assert_eq!(status, 200);
+    let query = format!("{STAGE}?_queryFilter=true");
+    let (_, list) = server.call("GET", &query, &[], "");
+    assert_eq!((&list["result"], &list["resultCount"]), (&json!([held]), &1.into()));
+    let (_, ids) = server.call("GET", &format!("{query}&_fields=_id"), &[], "");
+    assert_eq!(ids["result"], json!([{ "_id": "SYSTEMHRACCOUNT", "_rev": held["_rev"] }]));
+
+    // A script that saw another revision changes nothing.
+    let stale = server.call("DELETE", &path, &[("If-Match", "\"77\"")], "");
+    assert_eq!((stale.0, &document(&server).1), (412, &held));
+    let revision = held["_rev"].as_str().unwrap();
+    assert_eq!(server.call("DELETE", &path, &[("If-Match", revision)], ""), (200, held.clone()));
+    assert_eq!(document(&server).0, 404);
+
+    let written = json!({ "connectorData": held["connectorData"] }).to_string();
+    let (status, set) = server.call("PUT", &path, &[], &written);
+    assert_eq!((status, &set["connectorData"]), (201, &held["connectorData"]));
+    place.people("1,a@y,2026-03-02T08:00:00Z,\n");
+    server.call("POST", SYNC, &[], "");
+    let kinds: Vec<_> = place.changes().iter().map(|entry| entry["kind"].clone()).collect();
+    assert_eq!(kinds, ["token-reset", "token-set", "create-or-update"], "the set token was gone on from");
+}
+
+#[test]
+fn a_token_keeps_its_type_and_bytes_from_script_to_script() {
+    let (_place, server) = server();
+    let path = format!("{STAGE}/systemhraccount");
+    for (native, token) in [
+        ("integer", json!(9_007_199_254_740_993_i64)),
+        ("string", json!("2026-03-01T08:00:00.000+01:00 ü\n")),
+        ("JAVA_TYPE_BYTE_ARRAY", json!("AAECAwT/")),
+    ] {
+        let written = json!({ "connectorData": { "nativeType": native, "syncToken": token } });
+        assert!(server.call("PUT", &path, &[], &written.to_string()).0 < 300);
+        assert_eq!(document(&server).1["connectorData"], written["connectorData"]);
+    }
+}
+
+#[test]
+fn a_refused_token_is_a_conflict_until_somebody_decides() {
+    let (_place, server) = server();
+    let path = format!("{STAGE}/SYSTEMHRACCOUNT");
+    let foreign = json!({ "connectorData": { "nativeType": "integer", "syncToken": 1 } }).to_string();
+    server.call("PUT", &path, &[], &foreign);
+    let (status, body) = server.call("POST", SYNC, &[], "");
+    assert_eq!((status, &body["detail"]["code"]), (409, &"connector.invalid-sync-token".into()));
+    let (status, body) = server.call("POST", SYNC, &[], "");
+    assert!(status == 409 && body["message"].as_str().unwrap().contains("token reset"), "{body}");
+    assert_eq!(document(&server).1["connectorData"]["syncToken"], 1, "nobody skipped ahead");
+    assert_eq!(server.call("DELETE", &path, &[], "").0, 200);
+    assert_eq!(server.call("POST", SYNC, &[], "").0, 200);
+}
+
+#[test]
+fn what_is_not_there_or_not_understood_gets_openidms_error() {
+    let (place, server) = server();
+    let put = format!("{STAGE}/SYSTEMHRACCOUNT");
+    let huge = "x".repeat(200_000);
+    let cases = [
+        ("POST", "system?_action=liveSync", "", 400, "source"),
+        ("POST", "system?_action=liveSync&source=a/b/c/d", "", 400, "a/b/c/d"),
+        ("POST", "system?source=system/hr/account", "", 400, "_action"),
+        ("POST", "system/hr/account?_action=dance", "", 400, "dance"),
+        ("POST", "system?_action=liveSync&source=system/crm/account", "", 404, "crm/account"),
+        ("POST", "system/hr/robot?_action=liveSync", "", 404, "hr/robot"),
+        ("POST", "system/crm?_action=liveSync", "", 404, "crm"),
+        ("GET", "system/hr/account", "", 405, "GET"),
+        ("GET", "nothing/here", "", 404, "nothing/here"),
+        ("GET", STAGE, "", 400, "_queryFilter"),
+        ("GET", &format!("{STAGE}/SYSTEMCRMACCOUNT"), "", 404, "SYSTEMCRMACCOUNT"),
+        ("PUT", &put, "{", 400, "document"),
+        ("PUT", &put, "{\"connectorData\":{\"syncToken\":\"x\",\"nativeType\":\"integer\"}}", 400, "integer"),
+        ("PUT", &put, &huge, 413, ""),
+    ];
+    for (method, path, body, status, part) in cases {
+        let (answered, error) = server.call(method, path, &[], body);
+        assert_eq!((answered, &error["code"]), (status, &status.into()), "{method} {path}: {error}");
+        assert!(error["reason"].is_string() && error["message"].as_str().unwrap().contains(part), "{path}: {error}");
+    }
+    let large = json!({ "connectorData": { "syncToken": "y".repeat(70_000) } }).to_string();
+    assert_eq!(server.call("PUT", &put, &[], &large).0, 400, "a token has its limit");
+    assert_eq!(place.changes(), [0; 0]);
+}
+
+#[test]
+fn nobody_gets_in_without_the_token_or_under_another_name() {
+    let (place, server) = server();
+    let url = format!("{}/{SYNC}", server.api());
+    let token = std::fs::read_to_string(place.path("data/http-token")).unwrap();
+    let right = format!("Bearer {}", token.trim());
+    for wrong in [None, Some("Bearer"), Some("Bearer x"), Some("Basic eDp5"), Some(&right[..right.len() - 1])] {
+        let headers: Vec<_> = wrong.iter().map(|value| ("Authorization", *value)).collect();
+        assert_eq!(call("POST", &url, &headers, "").0, 401, "{wrong:?}");
+    }
+    assert_eq!(call("POST", &url, &[("Authorization", &right), ("Host", "evil.example.org")], "").0, 400);
+    assert_eq!(call("POST", &url, &[("Authorization", &right)], "").0, 200);
+    assert!(!server.log().iter().any(|line| line.contains(token.trim())), "the log has no secret");
+}
+
+#[test]
+fn a_failed_run_is_told_with_its_code() {
+    let (place, server) = server();
+    place.people("1,a@x,last Tuesday,\n");
+    let (status, body) = server.call("POST", SYNC, &[], "");
+    assert!((500..=504).contains(&status) && body["message"].as_str().unwrap().contains("people.csv"), "{body}");
+    assert!(body["detail"]["code"].as_str().unwrap().starts_with("connector."), "{body}");
+}

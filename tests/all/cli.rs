@@ -1,0 +1,243 @@
+//! The commands, with a server and without: what they answer, what they end with, and that bad input leaves nothing half done.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+
+use tidewaiter_tests::{HR, Place};
+
+#[test]
+fn commands_own_the_db_where_no_server_runs() {
+    let place = Place::new();
+    place.people("1,a@x,2026-03-01T08:00:00Z,\n");
+    assert_eq!(place.run("token get hr account --json").json()["state"], "new");
+    let first = place.run("run --once");
+    assert!(first.code == 0 && first.stdout.contains("hr/account: run 1 ok, 0 changes"), "{first:?}");
+    place.people("1,a@y,2026-03-02T08:00:00Z,\n2,b@x,2026-03-02T09:00:00Z,\n");
+    let second = place.run("sync hr account --json").json();
+    assert_eq!((&second["deltas"], &second["outcome"]), (&2.into(), &"ok".into()));
+
+    let changes = place.changes();
+    let uids: Vec<_> = changes.iter().map(|entry| entry["uid"].as_str().unwrap()).collect();
+    assert_eq!(uids, ["1", "2"]);
+    let after = place.run(&format!("changes --json --after {}", changes[0]["id"].as_str().unwrap()));
+    assert_eq!(tidewaiter_tests::lines(&after.stdout), changes[1..]);
+    assert_eq!(place.run("changes --limit 1").stdout.lines().count(), 1);
+
+    let before = place.run("token get hr account --json").json();
+    let reset = place.run("token reset hr account --json").json();
+    assert_eq!(reset["token"], before["token"], "a reset answers what was thrown away");
+    let token = before["token"]["binary"].as_str().unwrap();
+    assert_eq!(place.run(&format!("token set hr account {token}")).code, 2, "of which type?");
+    let set = place.run(&format!("token set hr account {token} --type binary --json")).json();
+    assert_eq!((&set["token"], &set["state"]), (&before["token"], &"live".into()));
+    let uid = std::fs::metadata(place.path("people")).unwrap().uid();
+    assert_eq!(set["changed-by"], format!("uid {uid}"));
+    let history = place.run("token history hr account --json").json();
+    let states: Vec<_> = history.as_array().unwrap().iter().map(|row| row["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["live", "new", "live", "live"]);
+
+    let list = place.run("connections list --json").json();
+    assert_eq!((&list[0]["state"], &list[0]["last-run"]["deltas"]), (&"live".into(), &2.into()));
+    let shown = place.run("connections show hr");
+    for part in ["granted", "read people", "memory-bytes", "268435456", "updated_at"] {
+        assert!(shown.stdout.contains(part), "no {part} in {}", shown.stdout);
+    }
+    let connectors = place.run("connectors list --json").json();
+    assert_eq!(connectors[0]["name"], "csv");
+    assert_eq!(place.run("connectors inspect connectors/csv.wasm --json").json(), connectors[0]);
+}
+
+#[test]
+fn commands_ask_the_server_where_one_runs() {
+    let place = Place::new();
+    place.people("1,a@x,2026-03-01T08:00:00Z,\n");
+    let server = place.serve();
+    let socket = std::fs::metadata(place.path("data/tidewaiter.sock")).unwrap();
+    assert_eq!(socket.mode() & 0o777, 0o600);
+    assert_eq!(place.run("sync hr account").code, 0);
+    let place_in_log = server.wait_for("trigger=command", 0);
+    place.people("1,a@y,2026-03-02T08:00:00Z,\n");
+
+    let mut follow = place.command(&["changes", "--follow", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    assert_eq!(place.run("run --once").code, 0);
+    let mut byte = [0; 1];
+    let mut line = Vec::new();
+    let mut stdout = follow.stdout.take().unwrap();
+    while !line.ends_with(b"\n") {
+        stdout.read_exact(&mut byte).unwrap();
+        line.extend(byte);
+    }
+    let entry: serde_json::Value = serde_json::from_slice(&line).unwrap();
+    assert_eq!((&entry["uid"], &entry["attributes"]["mail"]), (&"1".into(), &serde_json::json!(["a@y"])));
+    assert_eq!(place.changes(), [entry]);
+
+    assert_eq!(place.run("token reset hr account").code, 0);
+    server.wait_for("reset by uid ", place_in_log);
+    assert_eq!(place.run("connections show hr").code, 0);
+    let (code, _) = server.end();
+    assert_eq!((code, place.path("data/tidewaiter.sock").exists()), (0, false));
+    assert_eq!(follow.wait().unwrap().code(), Some(1), "the server ended");
+    // The markers and changes are all there without it, too.
+    assert_eq!(place.changes().len(), 2);
+}
+
+#[test]
+fn a_socket_of_a_dead_server_hinders_nobody() {
+    let place = Place::new();
+    place.people("");
+    place.serve().kill();
+    assert!(place.path("data/tidewaiter.sock").exists());
+    assert_eq!(place.run("token get hr account").code, 0);
+    assert_eq!(place.serve().end().0, 0);
+}
+
+#[test]
+fn who_holds_the_data_is_named() {
+    let place = Place::new();
+    let server = place.serve();
+    let second = place.run("serve");
+    let named = second.stderr.contains(&format!("in use by process {} (tidewaiter serve)", server.id()));
+    assert!(second.code == 5 && named, "{second:?}");
+}
+
+#[test]
+fn the_socket_answers_nonsense_with_a_reason() {
+    let place = Place::new();
+    let server = place.serve();
+    let ask = |line: &[u8]| {
+        let mut stream = UnixStream::connect(place.path("data/tidewaiter.sock")).unwrap();
+        // The server may hang up on a line without end before it is all sent.
+        let _ = stream.write_all(line);
+        let mut byte = [0; 1];
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\n") && stream.read(&mut byte).unwrap() == 1 {
+            answer.extend(byte);
+        }
+        String::from_utf8(answer).unwrap()
+    };
+    for nonsense in
+        ["\n", "{}\n", "nope\n", "{\"sync\":{\"connection\":\"../x\",\"object_type\":\"a\"}}\n", "\"everything\"\n"]
+    {
+        let answer = ask(nonsense.as_bytes());
+        assert!(answer.contains("bad-request"), "{nonsense:?}: {answer}");
+    }
+    assert!(ask(&vec![b'x'; 300_000]).contains("more than"), "a line without end");
+    assert_eq!(place.run("connections list").code, 0);
+    assert_eq!(server.end().0, 0);
+}
+
+#[test]
+fn bad_input_is_named_and_nothing_is_done() {
+    let place = Place::new();
+    place.people("1,a@x,2026-03-01T08:00:00Z,\n");
+    let cases: &[(&str, i32, &[&str])] = &[
+        ("sync hr robot", 3, &["hr/robot"]),
+        ("token get crm account", 3, &["crm/account"]),
+        ("connections show crm", 3, &["crm"]),
+        ("connectors inspect nope.wasm", 3, &["nope.wasm"]),
+        ("connectors inspect tidewaiter.toml", 2, &["tidewaiter.toml", "not a WebAssembly component"]),
+        ("sync ../hr account", 2, &["../hr", "not a usable name"]),
+        ("changes --after yesterday", 2, &["yesterday"]),
+        ("changes --after 00c0ffee00c0ffee-1", 3, &["00c0ffee00c0ffee-1", "not an entry of this journal"]),
+        ("token set hr account x --type integer", 2, &["\"x\"", "whole number"]),
+        ("token set hr account = --type binary", 2, &["base64"]),
+        ("changes --follow", 5, &["no server runs"]),
+        ("run", 2, &["--once"]),
+        ("dance", 2, &["dance"]),
+        ("token get hr account --log =", 2, &["--log"]),
+        ("token get hr account --config none.toml", 2, &["none.toml"]),
+    ];
+    for (words, code, parts) in cases {
+        let ended = place.run(words);
+        assert_eq!(ended.code, *code, "{words}: {ended:?}");
+        assert!(parts.iter().all(|part| ended.stderr.contains(part)), "{words}: {}", ended.stderr);
+        assert!(ended.stdout.is_empty() && !ended.stderr.contains("panicked"), "{words}: {ended:?}");
+    }
+    let state = place.run("token get hr account --json").json();
+    assert_eq!((&state["revision"], &state["state"]), (&0.into(), &"new".into()));
+    assert_eq!(place.changes(), [0; 0]);
+}
+
+#[test]
+fn a_bad_configuration_starts_nothing() {
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("tidewaiter.toml", "dta = \"x\"", &["tidewaiter.toml", "line 1", "dta"]),
+        ("tidewaiter.toml", "[http]\nlisten = \"0.0.0.0:1\"", &["tidewaiter.toml", "0.0.0.0:1", "loopback"]),
+        ("connections/hr.toml", &HR.replace("uid =", "uuid ="), &[]),
+        ("connections/hr.toml", &HR.replace("\"csv\"", "\"sap\""), &["connection hr", "sap.wasm"]),
+        ("connections/hr.toml", &HR.replace("folder =", "map ="), &["connection hr", "folder"]),
+        ("connections/hr.toml", "connector = \"csv\"\n[types]\n", &["hr.toml", "no object type"]),
+        ("connections/h r.toml", HR, &["h r.toml", "not a usable name"]),
+        ("grants/crm.toml", "read = []", &["crm.toml"]),
+        ("grants/hr.toml", "raed = []", &["grants/hr.toml", "line 1", "raed"]),
+    ];
+    for (file, text, parts) in cases {
+        let place = Place::new();
+        place.people("1,a@x,2026-03-01T08:00:00Z,\n");
+        place.write(file, text);
+        let ended = place.run("check");
+        // A setting that only the connector knows is found by its own look at the source.
+        let code = if parts.is_empty() { 4 } else { 2 };
+        assert_eq!(ended.code, code, "{file}: {text}: {ended:?}");
+        assert!(parts.iter().all(|part| ended.stderr.contains(part)), "{file}: {text}: {}", ended.stderr);
+        if code == 2 {
+            let served = place.run("serve");
+            assert_eq!(served.code, 2, "{served:?}");
+        }
+    }
+}
+
+#[test]
+fn check_says_the_exact_lines_to_add() {
+    let place = Place::new();
+    place.people("1,a@x,2026-03-01T08:00:00Z,\n");
+    std::fs::remove_file(place.path("grants/hr.toml")).unwrap();
+    let missing = place.run("check --json");
+    assert_eq!(missing.code, 4, "{missing:?}");
+    let found: serde_json::Value = serde_json::from_str(&missing.stdout).unwrap();
+    let add = &found[0]["add"];
+    std::fs::write(add["file"].as_str().unwrap(), add["lines"].as_str().unwrap()).unwrap();
+    let fine = place.run("check");
+    assert!(fine.code == 0 && fine.stdout.contains("connection hr (csv 0.1.0): can run"), "{fine:?}");
+    assert!(!place.path("data").exists(), "check touches no db");
+
+    place.write("connections/hr.toml", &HR.replace("\"account\"", "\"robot\""));
+    let class = place.run("check");
+    assert!(
+        class.code == 4 && class.stdout.contains("types.account.class") && class.stdout.contains("robot"),
+        "{class:?}"
+    );
+}
+
+#[test]
+fn a_failed_run_says_why_and_keeps_the_token() {
+    let place = Place::new();
+    place.people("1,a@x,2026-03-01T08:00:00Z,\n");
+    assert_eq!(place.run("run --once").code, 0);
+    let before = place.run("token get hr account --json").json();
+    place.people("1,a@x,2026-03-01T08:00:00Z,\n2,b@x,last Tuesday,\n");
+    let failed = place.run("run --once");
+    assert_eq!(failed.code, 4, "{failed:?}");
+    for part in ["hr/account: run", "people.csv", "line 3", "last Tuesday"] {
+        assert!(failed.stderr.contains(part), "no {part} in {}", failed.stderr);
+    }
+    let after = place.run("token get hr account --json").json();
+    assert_eq!((&after["token"], &after["failures"]), (&before["token"], &1.into()));
+    assert_eq!(place.changes(), [0; 0]);
+}
+
+#[test]
+fn a_reader_who_has_seen_enough_is_no_failure() {
+    let place = Place::new();
+    place.people("0,z@x,2026-03-01T00:00:00Z,\n");
+    assert_eq!(place.run("run --once").code, 0);
+    place.people(&(1..3000).map(|n| format!("{n},m{n}@x,2026-03-02T08:00:00Z,\n")).collect::<String>());
+    assert_eq!(place.run("run --once").code, 0);
+    let mut changes = place.command(&["changes"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(changes.stdout.take());
+    let mut stderr = String::new();
+    changes.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!((changes.wait().unwrap().code(), stderr.as_str()), (Some(0), ""));
+}
