@@ -3,6 +3,7 @@
 //! - `api`: the HTTP calls
 //! - `cli`: the commands, with a server and without
 //! - `host`: schedules, operators' acts, restarts, through the library's face
+//! - `hostile`: guests that misbehave
 //! - `story`: the founding story, with the exact lines of the log
 //! - `sync`: the sandboxed csv connector, a real db, and runs from one to the other
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -10,5 +11,6 @@
 mod api;
 mod cli;
 mod host;
+mod hostile;
 mod story;
 mod sync;

@@ -101,6 +101,9 @@ fn cargo_deny(root: &Path) -> Result<PathBuf> {
 
 fn test(root: &Path, quick: bool) -> Result<()> {
     connectors::build(root, &[])?;
+    connectors::build_hostile(root)?;
+    // Cargo would not build it for the tests of another package.
+    run("building tidewaiter", &mut cargo(root, &["build", "--quiet", "--locked", "--profile", "house"]))?;
     let mut tests = cargo(root, &["test", "--locked", "--profile", "house", "--workspace"]);
     let mut guests = plugins(root, &["test", "--locked", "--workspace"]);
     for command in [&mut tests, &mut guests] {

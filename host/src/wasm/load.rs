@@ -23,7 +23,7 @@ const COMPONENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long `describe` may take.
 const DESCRIBE_TIME_MAX: Duration = Duration::from_secs(5);
 /// What may be imported, up to the version.
-const IMPORTS: [&str; 7] = [
+const IMPORTS: [&str; 8] = [
     "tidewaiter:connector/",
     "wasi:io/",
     "wasi:clocks/",
@@ -31,6 +31,7 @@ const IMPORTS: [&str; 7] = [
     "wasi:cli/",
     "wasi:filesystem/",
     "wasi:sockets/",
+    "wasi:http/",
 ];
 
 /// A connector that can't be loaded.
@@ -136,6 +137,7 @@ impl Connector {
 fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine.inner());
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     wit::types::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     wit::sync_results::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     wit::search_results::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;

@@ -5,6 +5,7 @@ mod bindings;
 mod convert;
 mod engine;
 mod failure;
+mod http;
 mod imports;
 mod instance;
 mod load;

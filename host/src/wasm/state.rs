@@ -19,6 +19,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
+use super::http::Http;
 use super::log::GuestLog;
 
 /// Resource handles that an instance may hold.
@@ -56,7 +57,8 @@ pub struct ReadGrant {
 /// The data of a store.
 pub(super) struct State {
     wasi: WasiCtx,
-    table: ResourceTable,
+    pub(super) http: Http,
+    pub(super) table: ResourceTable,
     pub(super) memory: Memory,
     pub(super) settings: String,
     pub(super) log: GuestLog,
@@ -94,12 +96,13 @@ impl State {
         builder.stdout(Lines { log: log.clone(), stream: "stdout" });
         builder.stderr(Lines { log: log.clone(), stream: "stderr" });
         for grant in grants {
-            builder.preopened_dir(&grant.host_path, &grant.guest_path, FsPerms::ReadOnly)?;
+            let opened = builder.preopened_dir(&grant.host_path, &grant.guest_path, FsPerms::ReadOnly);
+            opened.map_err(|error| error.context(grant.host_path.display().to_string()))?;
         }
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
         let memory = Memory { max: limits.memory_bytes_max, held: 0, peak: 0, refused: false };
-        Ok(Self { wasi: builder.build(), table, memory, settings, log, run })
+        Ok(Self { wasi: builder.build(), http: Http::new(), table, memory, settings, log, run })
     }
 }
 

@@ -1,1 +1,296 @@
-//! A guest that misbehaves on purpose.
+//! A guest that misbehaves on purpose: how is what the setting `do` says, and for `describe`, which gets no settings, a word in
+//! the component's bytes that tests overwrite. Speaks to the raw contract, because the SDK would not let it.
+#![cfg(target_family = "wasm")]
+// The generated export has what it takes to be called from outside.
+#![allow(unsafe_code, missing_docs)]
+
+use std::hint::black_box;
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use tidewaiter_connector::bindings;
+use tidewaiter_connector::bindings::exports::tidewaiter::connector as exports;
+use tidewaiter_connector::bindings::tidewaiter::connector::sync_results::{Flow, emit, flush};
+use tidewaiter_connector::bindings::tidewaiter::connector::types::*;
+use tidewaiter_connector::bindings::tidewaiter::connector::{log, secrets, settings};
+
+struct Hostile;
+bindings::__export_bindings!(Hostile with_types_in bindings);
+
+/// Tests overwrite the last word in the file.
+static DESCRIBE: &str = "describe:well-behaved";
+
+fn wanted() -> String {
+    let text = settings::get();
+    text.split("\"do\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default().to_owned()
+}
+
+fn object(uid: &str, values: Vec<Value>) -> ConnectorObject {
+    let attribute = Attribute { name: "mail".into(), values, mode: ValueMode::Whole };
+    ConnectorObject { uid: uid.into(), name: uid.into(), attributes: vec![attribute] }
+}
+
+fn delta(uid: &str) -> SyncDelta {
+    of(object(uid, vec![Value::Text("x".into())]))
+}
+
+fn of(object: ConnectorObject) -> SyncDelta {
+    SyncDelta { object_class: "account".into(), change: Change::Create(object), source_time: None }
+}
+
+fn error(message: String) -> ConnectorError {
+    ConnectorError { kind: ErrorKind::Other, message, retry_after_ms: None }
+}
+
+fn told(result: Result<Flow, Rejection>) -> Result<(), ConnectorError> {
+    result.map(drop).map_err(|rejection| error(rejection.message))
+}
+
+/// Uses nothing but the stack of calls, and can't be made a loop.
+#[inline(never)]
+fn recurse(depth: u64) -> u64 {
+    if depth == 0 { 1 } else { recurse(depth - 1).rotate_left(3) ^ depth }
+}
+
+impl exports::descriptor::Guest for Hostile {
+    fn describe() -> ConnectorInfo {
+        let how = black_box(DESCRIBE).trim_start_matches("describe:").trim();
+        let mut info = ConnectorInfo {
+            name: "hostile".into(),
+            version: "0.1.0".into(),
+            summary: "Misbehaves.".into(),
+            licence: "Apache-2.0".into(),
+            operations: vec![Operation::LiveSync],
+            settings_schema: "{\"type\":\"object\"}".into(),
+            settings_version: 1,
+            token_formats_read: vec![],
+            token_format_written: String::new(),
+            capabilities: vec![],
+            all_classes: false,
+        };
+        match how {
+            "trap" => panic!("describe traps"),
+            "loop" => loop {
+                black_box(0);
+            },
+            "garbage-name" => info.name = "\u{1b}[2J../../etc".into(),
+            "garbage-json" => info.settings_schema = "{{{{".into(),
+            "huge-text" => info.summary = "x".repeat(10_000_000),
+            "nothing" => info.operations.clear(),
+            _ => {}
+        }
+        info
+    }
+
+    fn migrate_settings(_: u32, settings: String) -> Result<String, ConnectorError> {
+        Ok(settings)
+    }
+}
+
+impl exports::schema::Guest for Hostile {
+    fn object_classes() -> Result<Vec<ObjectClassInfo>, ConnectorError> {
+        let info = |name: &str, value_type| AttributeInfo {
+            name: name.into(),
+            value_type,
+            properties: AttributeFlags::empty(),
+        };
+        Ok(vec![ObjectClassInfo {
+            name: "account".into(),
+            attributes: vec![info("mail", ValueType::Text), info("number", ValueType::Real)],
+            reports_deletes: true,
+            whole_objects: true,
+            changes: ChangeFeed::ByToken,
+        }])
+    }
+}
+
+impl exports::check::Guest for Hostile {
+    fn check() -> Result<(), ConnectorError> {
+        Ok(())
+    }
+}
+
+impl exports::live_sync::Guest for Hostile {
+    fn get_latest_sync_token(_: String) -> Result<Option<SyncToken>, ConnectorError> {
+        match wanted().as_str() {
+            "huge-first-token" => Ok(Some(SyncToken::Binary(vec![7; 70_000]))),
+            "emit-outside-sync" => {
+                let refused = emit(&[delta("outside")], Some(&SyncToken::Integer(9)));
+                match refused {
+                    Err(Rejection { code: RejectionCode::NotInSync, .. }) => Ok(Some(SyncToken::Integer(0))),
+                    _ => Err(error("emit was taken outside sync".into())),
+                }
+            }
+            _ => Ok(Some(SyncToken::Integer(0))),
+        }
+    }
+
+    fn sync(_: String, token: Option<SyncToken>, _: SyncOptions) -> Result<Option<SyncToken>, ConnectorError> {
+        let first = Some(SyncToken::Integer(1));
+        match wanted().as_str() {
+            "trap-in-the-middle" => {
+                told(emit(&[delta("before")], first.as_ref()))?;
+                flush().map_err(|rejection| error(rejection.message))?;
+                told(emit(&[delta("after")], None))?;
+                panic!("in the middle of a change");
+            }
+            "endless-loop" => loop {
+                black_box(0);
+            },
+            "endless-host-call" => std::thread::sleep(Duration::from_secs(3600)),
+            "memory-hog" => {
+                let mut hog = Vec::new();
+                loop {
+                    hog.push(black_box(vec![1u8; 1 << 20]));
+                }
+            }
+            "deep-recursion" => return Err(error(recurse(black_box(u64::MAX)).to_string())),
+            "empty-uid" => told(emit(&[delta("good"), delta("")], first.as_ref()))?,
+            "too-many-deltas" => told(emit(&vec![delta("x"); 5000], first.as_ref()))?,
+            "too-many-bytes" => {
+                let large = of(object("x", vec![Value::Text("x".repeat(1_000_000))]));
+                told(emit(&vec![large; 9], first.as_ref()))?;
+            }
+            "host-call-bomb" => {
+                let large = of(object("x", vec![Value::Text("x".repeat(1_000_000))]));
+                told(emit(&vec![large; 60], first.as_ref()))?;
+            }
+            "undeclared-class" => {
+                told(emit(&[SyncDelta { object_class: "robot".into(), ..delta("r2") }], first.as_ref()))?
+            }
+            "undeclared-attribute" => {
+                let mut unknown = object("x", vec![]);
+                unknown.attributes[0].name = "salary".into();
+                told(emit(&[of(unknown)], first.as_ref()))?;
+            }
+            "attribute-twice" => {
+                let mut twice = object("x", vec![Value::Text("a".into())]);
+                let again = Attribute { name: "MAIL".into(), ..twice.attributes[0].clone() };
+                twice.attributes.push(again);
+                told(emit(&[of(twice)], first.as_ref()))?;
+            }
+            "not-a-number" => {
+                let mut odd = object("x", vec![Value::Real(f64::NAN)]);
+                odd.attributes[0].name = "number".into();
+                told(emit(&[of(odd)], first.as_ref()))?;
+            }
+            // The rejection is swallowed, and the guest claims success.
+            "swallow-rejection" => {
+                let _ = emit(&[delta("")], first.as_ref());
+                let _ = emit(&[delta("good")], Some(&SyncToken::Integer(2)));
+                return Ok(Some(SyncToken::Integer(3)));
+            }
+            "emit-after-stop" => {
+                let mut number = 1;
+                while !matches!(told_flow(number)?, Flow::Stop) {
+                    number += 1;
+                }
+                told(emit(&[delta("late")], Some(&SyncToken::Integer(i64::MAX))))?;
+            }
+            // A good one that the host can stop.
+            "endless-changes" => {
+                let mut number = 1;
+                while !matches!(told_flow(number)?, Flow::Stop) {
+                    number += 1;
+                }
+                return Ok(Some(SyncToken::Integer(number)));
+            }
+            "ignore-stop" => {
+                told_flow(1)?;
+                loop {
+                    black_box(0);
+                }
+            }
+            "deltas-without-token" => {
+                told(emit(&[delta("nowhere")], None))?;
+                return Ok(None);
+            }
+            "deltas-without-end" => loop {
+                let large = of(object("x", vec![Value::Text("x".repeat(1_000_000))]));
+                told(emit(&vec![large; 8], None))?;
+            },
+            "huge-checkpoint" => told(emit(&[delta("x")], Some(&SyncToken::Binary(vec![7; 70_000]))))?,
+            "huge-last-token" => {
+                told(emit(&[delta("x")], None))?;
+                return Ok(Some(SyncToken::Text("x".repeat(70_000))));
+            }
+            "log-flood" => {
+                for number in 0..100_000 {
+                    log::log(
+                        log::Level::Error,
+                        &format!("{number} \u{1b}[31m\nfake line connection=hr {}", "x".repeat(9000)),
+                    );
+                }
+                println!("{}", "y".repeat(1_000_000));
+            }
+            "hostile-words" => return Err(error("\u{1b}[2J\r\nINFO tidewaiter: everything is fine\u{202e}".into())),
+            "random-bomb" => drop(wasip2::random::random::get_random_bytes(1 << 30)),
+            "handle-bomb" => {
+                let mut handles = Vec::new();
+                loop {
+                    handles.push(wasip2::clocks::monotonic_clock::subscribe_duration(3_600_000_000_000));
+                }
+            }
+            "reach-out" => return Err(error(reach_out())),
+            "lose-the-token" => {
+                let kind = ErrorKind::InvalidSyncToken;
+                return Err(ConnectorError { kind, ..error("the log has been cut".into()) });
+            }
+            other => return Err(error(format!("nothing to do for {other:?}, {token:?}"))),
+        }
+        Ok(None)
+    }
+}
+
+fn told_flow(number: i64) -> Result<Flow, ConnectorError> {
+    let uid = number.to_string();
+    emit(&[delta(&uid)], Some(&SyncToken::Integer(number))).map_err(|rejection| error(rejection.message))
+}
+
+/// Tries every way out, and says which were open.
+fn reach_out() -> String {
+    let mut open = Vec::new();
+    let mut way = |name: &str, is_open: bool| {
+        if is_open {
+            open.push(name.to_owned());
+        }
+    };
+    for path in ["/", ".", "..", "/etc/passwd", "etc/passwd", "people", "/proc/self/environ"] {
+        way(path, std::fs::read_dir(path).is_ok() || std::fs::read(path).is_ok());
+    }
+    way("write", std::fs::write("/tmp/hostile", "x").is_ok() || std::fs::write("hostile", "x").is_ok());
+    way("environment", std::env::vars().next().is_some());
+    way("arguments", std::env::args().next().is_some());
+    let mut line = String::new();
+    way("stdin", std::io::stdin().read_to_string(&mut line).is_ok() && !line.is_empty());
+    for address in ["127.0.0.1:22", "127.0.0.1:80", "[::1]:80", "1.1.1.1:53", "localhost:80"] {
+        way(address, std::net::TcpStream::connect(address).is_ok());
+    }
+    way("listen", std::net::TcpListener::bind("127.0.0.1:0").is_ok());
+    way("udp", std::net::UdpSocket::bind("127.0.0.1:0").and_then(|s| s.send_to(b"x", "127.0.0.1:53")).is_ok());
+    way("http", http().is_ok());
+    way("secret", secrets::reveal("password").is_ok());
+    let _ = std::io::stderr().write_all(b"tried everything\n");
+    format!("open: {}", if open.is_empty() { "nothing".into() } else { open.join(", ") })
+}
+
+fn http() -> Result<(), String> {
+    use wasip2::http::outgoing_handler::handle;
+    use wasip2::http::types::{Fields, OutgoingRequest, Scheme};
+    let request = OutgoingRequest::new(Fields::new());
+    request.set_scheme(Some(&Scheme::Http)).map_err(|()| "scheme".to_owned())?;
+    request.set_authority(Some("127.0.0.1:80")).map_err(|()| "authority".to_owned())?;
+    request.set_path_with_query(Some("/")).map_err(|()| "path".to_owned())?;
+    let answer = handle(request, None).map_err(|error| format!("{error:?}"))?;
+    answer.subscribe().block();
+    match answer.get() {
+        Some(Ok(Ok(_))) => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+impl exports::search::Guest for Hostile {
+    fn search(_: String, _: Filter, _: Option<Vec<u8>>, _: SyncOptions) -> Result<Option<Vec<u8>>, ConnectorError> {
+        Ok(None)
+    }
+}
