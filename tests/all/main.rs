@@ -1,16 +1,20 @@
 //! Everything that is tested from outside.
 //!
 //! - `api`: the HTTP calls
+//! - `bars`: figures that have to be reached
 //! - `cli`: the commands, with a server and without
 //! - `host`: schedules, operators' acts, restarts, through the library's face
 //! - `hostile`: guests that misbehave
+//! - `kill`: SIGKILL at seeded instants
 //! - `story`: the founding story, with the exact lines of the log
 //! - `sync`: the sandboxed csv connector, a real db, and runs from one to the other
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod api;
+mod bars;
 mod cli;
 mod host;
 mod hostile;
+mod kill;
 mod story;
 mod sync;

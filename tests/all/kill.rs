@@ -1,0 +1,73 @@
+//! SIGKILL at seeded instants, again and again on the same data: at the end each change is in the journal once, in order, and the
+//! sink has each at least once, in order.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tidewaiter_tests::{HR, Place, is_quick, lines};
+
+/// Rows that each round adds, in a file of its own.
+const ROWS: u64 = 3000;
+
+/// A seeded stream of numbers (splitmix64, public domain).
+struct Seeded(u64);
+
+impl Seeded {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (bits ^ (bits >> 31)) % end
+    }
+}
+
+fn rows(round: u64) -> String {
+    let row = |n: u64| {
+        let (day, second) = (n / 86_400, n % 86_400);
+        let (hour, minute) = (second / 3600, second / 60 % 60);
+        format!("{n},m{n}@x,2026-03-{:02}T{hour:02}:{minute:02}:{:02}Z,\n", 1 + day, second % 60)
+    };
+    let rows: String = (round * ROWS + 1..=(round + 1) * ROWS).map(row).collect();
+    format!("id,mail,updated_at,deleted_at\n{rows}")
+}
+
+fn uids(entries: &[Value]) -> Vec<u64> {
+    entries.iter().map(|entry| entry["uid"].as_str().unwrap().parse().unwrap()).collect()
+}
+
+#[test]
+fn a_kill_at_any_instant_loses_nothing_and_repeats_nothing_in_the_journal() {
+    let rounds = if is_quick() { 6 } else { 50 };
+    let place = Place::new();
+    place.write("tidewaiter.toml", "[sinks]\nout = { type = \"ndjson\", path = \"out.ndjson\" }\n");
+    place.write("connections/hr.toml", &format!("{HR}every = \"100ms\"\nfrom = \"beginning\"\n"));
+    let mut seeded = Seeded(20_261_124);
+    let mut in_the_middle = 0;
+    for round in 0..rounds {
+        place.write(&format!("people/{round:03}.csv"), &rows(round));
+        let server = place.start();
+        // Also before it serves: while it opens the db, or mends the sink's file.
+        if round % 4 > 0 {
+            server.wait_for("sync called", 0);
+        }
+        std::thread::sleep(Duration::from_millis(seeded.below(if round % 4 > 0 { 80 } else { 400 })));
+        server.kill();
+        let delivered = std::fs::read(place.path("out.ndjson")).unwrap_or_default();
+        in_the_middle += u32::from(delivered.iter().filter(|byte| **byte == b'\n').count() as u64 % ROWS != 0);
+    }
+    let server = place.start();
+    server.wait_for("outcome=\"ok\"", 0);
+    assert_eq!(server.end().0, 0);
+
+    let all: Vec<u64> = (1..=rounds * ROWS).collect();
+    let journal = place.changes();
+    assert!(uids(&journal) == all, "the journal lost, repeated or moved something");
+    let sequences = journal.iter().map(|entry| entry["sequence"].as_u64().unwrap());
+    assert!(sequences.eq(1..=rounds * ROWS), "the sequence has a gap");
+    let sink = lines(&std::fs::read_to_string(place.path("out.ndjson")).unwrap());
+    let mut delivered = uids(&sink);
+    delivered.dedup();
+    assert!(delivered == all, "the sink lost or moved something");
+    assert!(is_quick() || in_the_middle >= 5, "only {in_the_middle} kills came in the middle of a change");
+}
