@@ -2,6 +2,7 @@
 
 mod connectors;
 mod debian;
+mod demo;
 mod shell;
 mod toolchain;
 
@@ -15,6 +16,7 @@ use shell::{run, run_logged, say};
 const CARGO_DENY: &str = "0.20.2";
 
 const HELP: &str = "\
+cargo xtask demo [--keep]    tell the founding story with the real program; --keep: leave the server running
 cargo xtask setup            make wasm32-wasip2 components buildable on this machine
 cargo xtask build [NAME...]  build connectors into target/connectors
 cargo xtask lint             formatting, clippy, licences, bans and sources
@@ -37,6 +39,8 @@ fn perform() -> Result<()> {
     match words.as_slice() {
         ["setup"] => toolchain::find(&root).map(drop),
         ["build", names @ ..] => connectors::build(&root, names),
+        ["demo"] => demo::tell(&root, false),
+        ["demo", "--keep"] => demo::tell(&root, true),
         ["lint"] => lint(&root),
         ["test"] => test(&root, false),
         ["test", "--quick"] => test(&root, true),
@@ -80,6 +84,23 @@ fn lint(root: &Path) -> Result<()> {
         check.args(["--log-level", "error", "--manifest-path", manifest, "--locked", "--config"]);
         check.arg(root.join("deny.toml")).args(["check", "licenses", "bans", "sources"]).current_dir(root);
         run(&format!("licences, bans and sources of {manifest}"), &mut check)?;
+    }
+    advisories(root, &deny)
+}
+
+/// Known vulnerabilities, where their database can be had.
+fn advisories(root: &Path, deny: &Path) -> Result<()> {
+    let mut fetch = Command::new(deny);
+    fetch.args(["--log-level", "error", "fetch", "db"]).current_dir(root);
+    if run_logged(root, "advisories", "fetching the database of advisories", &mut fetch).is_err() {
+        say("the database of advisories can't be had here: not checked");
+        return Ok(());
+    }
+    for manifest in ["Cargo.toml", "plugins/Cargo.toml"] {
+        let mut check = Command::new(deny);
+        check.args(["--log-level", "error", "--manifest-path", manifest, "--locked", "--config"]);
+        check.arg(root.join("deny.toml")).args(["check", "advisories"]).current_dir(root);
+        run(&format!("advisories of {manifest}"), &mut check)?;
     }
     Ok(())
 }
