@@ -91,3 +91,18 @@ async fn an_unknown_type_is_named() {
     assert!(error.to_string().contains("hr/robot"), "{error}");
     assert!(host.token_reset(&key("robot"), None, Actor::Api).await.is_err());
 }
+
+#[tokio::test]
+async fn a_column_that_comes_while_the_host_runs_is_no_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("people")).unwrap();
+    write(folder.path(), "1,a@x,2026-03-01T08:00:00Z\n");
+    let host = host(folder.path(), Runs::WhenAsked).await;
+    assert_eq!(host.sync(key("account"), Trigger::Command).await.unwrap().outcome, Outcome::Ok);
+    let rows = "id,mail,phone,updated_at\n1,a@x,555,2026-03-02T08:00:00Z\n";
+    std::fs::write(folder.path().join("people/people.csv"), rows).unwrap();
+    let report = host.sync(key("account"), Trigger::Command).await.unwrap();
+    assert_eq!((report.outcome, report.deltas), (Outcome::Ok, 1));
+    let Body::Delta(delta) = host.db().entries(0, 1).unwrap().remove(0).body else { panic!("a change") };
+    assert!(delta.change.object().unwrap().attributes.iter().any(|attribute| attribute.name == "phone"));
+}

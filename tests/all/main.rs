@@ -6,6 +6,7 @@
 //! - `host`: schedules, operators' acts, restarts, through the library's face
 //! - `hostile`: guests that misbehave
 //! - `kill`: SIGKILL at seeded instants
+//! - `languages`: connectors in Python and JavaScript
 //! - `story`: the founding story, with the exact lines of the log
 //! - `sync`: the sandboxed csv connector, a real db, and runs from one to the other
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -16,5 +17,6 @@ mod cli;
 mod host;
 mod hostile;
 mod kill;
+mod languages;
 mod story;
 mod sync;

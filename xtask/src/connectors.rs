@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use crate::scripts::{self, SCRIPTS};
 use crate::shell::run_logged;
 use crate::{cargo, toolchain};
 
@@ -12,23 +13,27 @@ const RUST: &[&str] = &["csv"];
 
 /// Builds these connectors, or all.
 pub(crate) fn build(root: &Path, names: &[&str]) -> Result<()> {
-    if let Some(unknown) = names.iter().find(|name| !RUST.contains(name)) {
-        bail!("there is no connector {unknown:?}; there are: {}", RUST.join(", "));
+    let all: Vec<&str> = RUST.iter().chain(SCRIPTS).copied().collect();
+    if let Some(unknown) = names.iter().find(|name| !all.contains(name)) {
+        bail!("there is no connector {unknown:?}; there are: {}", all.join(", "));
     }
-    let names = if names.is_empty() { RUST } else { names };
-    let compiler = toolchain::find(root)?;
-    for name in names {
-        build_rust(root, compiler.as_deref(), name, "target/connectors")?;
+    std::fs::create_dir_all(root.join("target/connectors"))?;
+    for name in if names.is_empty() { &all } else { names } {
+        match RUST.contains(name) {
+            true => build_rust(root, name, "target/connectors")?,
+            false => scripts::build(root, name)?,
+        }
     }
     Ok(())
 }
 
 /// Builds the guest that misbehaves, for tests: `target/hostile/hostile.wasm`.
 pub(crate) fn build_hostile(root: &Path) -> Result<()> {
-    build_rust(root, toolchain::find(root)?.as_deref(), "hostile", "target/hostile")
+    build_rust(root, "hostile", "target/hostile")
 }
 
-fn build_rust(root: &Path, compiler: Option<&Path>, name: &str, folder: &str) -> Result<()> {
+fn build_rust(root: &Path, name: &str, folder: &str) -> Result<()> {
+    let compiler = toolchain::find(root)?;
     let folder = root.join(folder);
     std::fs::create_dir_all(&folder)?;
     let arguments = ["build", "--locked", "--profile", "guest", "--target", toolchain::TARGET, "--package", name];

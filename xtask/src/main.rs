@@ -3,6 +3,7 @@
 mod connectors;
 mod debian;
 mod demo;
+mod scripts;
 mod shell;
 mod toolchain;
 

@@ -74,6 +74,13 @@ impl Rejection {
     }
 }
 
+impl Rejection {
+    /// Whether classes that are out of date may be the cause: a source can get a class or an attribute at any time.
+    pub fn is_about_classes(&self) -> bool {
+        matches!(self.code, RejectionCode::UndeclaredClass | RejectionCode::DataFault)
+    }
+}
+
 /// Inspects the deltas of one run.
 #[derive(Debug)]
 pub struct Inspector {
@@ -92,6 +99,12 @@ impl Inspector {
     /// An inspector for a run against these classes.
     pub fn new(classes: Arc<Classes>, limits: Limits) -> Self {
         Self { classes, limits, asked: None, rejected: None, stopped: false, uncovered: false }
+    }
+
+    /// Takes the source's classes anew, and forgets a rejection that the old ones may have caused.
+    pub fn renew(&mut self, classes: Arc<Classes>) {
+        self.classes = classes;
+        self.rejected.take_if(|rejection| rejection.is_about_classes());
     }
 
     /// `sync` is about to be called for this class.

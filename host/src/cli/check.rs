@@ -1,5 +1,7 @@
 //! `tidewaiter check`: everything that can be known before a run, and the exact lines to add. Touches no db.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use tidewaiter_core::grant::{Decided, Decision};
 use tidewaiter_core::schema::Capability;
@@ -46,7 +48,7 @@ pub(super) async fn check(config: &Config, json: bool) -> Result<(), Fail> {
     }
 }
 
-async fn find(connection: &Connection) -> Finding {
+async fn find(connection: &Arc<Connection>) -> Finding {
     let mut problems: Vec<String> =
         connection.decided.iter().filter_map(|decided| problem(connection, decided)).collect();
     // A source that can't be reached for want of a grant would only be told a second time.

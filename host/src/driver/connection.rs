@@ -13,7 +13,7 @@ use tidewaiter_core::schema::{ALL_CLASSES, Capability, CapabilityRequest, Classe
 use tokio::sync::mpsc;
 
 use crate::config::{ConnectionConfig, TypeConfig};
-use crate::wasm::{Connector, FromGuest, LogSource, ReadGrant, Session, Setup, SyncOptions};
+use crate::wasm::{ClassReader, Connector, FromGuest, LogSource, ReadGrant, Session, Setup, SyncOptions};
 
 /// How many objects a connector is told to ask its source for at a time.
 const PAGE_SIZE: u32 = 1000;
@@ -87,49 +87,79 @@ impl Connection {
 
     /// Starts an instance for a run, and makes sure that the classes of the source are known.
     pub(crate) async fn start(
-        &self,
+        self: &Arc<Self>,
         key: &TypeKey,
         run: u64,
         limits: Limits,
         stop: Arc<AtomicBool>,
         to_run: mpsc::Sender<FromGuest>,
     ) -> Result<Session, Failure> {
-        let setup = Setup {
-            settings_json: self.config.settings.to_string(),
-            grants: self.grants.clone(),
-            classes: self.classes(),
-            limits,
-            stop,
-            to_run,
-            log: LogSource { key: key.clone(), run },
-        };
+        let log = LogSource { key: key.clone(), run };
+        let known = self.classes();
+        let class_reader = known.as_ref().map(|_| self.class_reader(log.clone()));
+        let must_ask = known.is_none();
+        let setup = Setup { classes: known, class_reader, limits, stop, to_run, ..self.setup(log.clone()) };
         let mut session = Session::start(&self.connector, setup).await?;
-        if self.classes().is_none() {
-            tracing::info!(
-                target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run,
-                why = "the classes are not known", "objectClasses called"
-            );
-            let answer = session.object_classes().await;
-            match &answer {
-                Ok(classes) => tracing::info!(
-                    target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run,
-                    classes = classes.len(), "objectClasses returned"
-                ),
-                Err(failure) => tracing::warn!(
-                    target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run,
-                    code = failure.code(), "objectClasses failed: {failure}"
-                ),
-            }
-            let classes = Arc::new(Classes::new(answer?));
-            session.set_classes(Arc::clone(&classes));
-            *self.classes.lock().unwrap_or_else(PoisonError::into_inner) = Some(classes);
+        if must_ask {
+            let classes = self.ask_classes(&mut session, &log, "the classes are not known").await?;
+            session.set_classes(classes);
         }
         Ok(session)
     }
 
+    fn setup(&self, log: LogSource) -> Setup {
+        Setup {
+            settings_json: self.config.settings.to_string(),
+            grants: self.grants.clone(),
+            classes: None,
+            class_reader: None,
+            limits: self.config.limits,
+            stop: Arc::default(),
+            to_run: mpsc::channel(1).0,
+            log,
+        }
+    }
+
+    /// For when a run meets something that the known classes don't have: sources change while a host runs.
+    fn class_reader(self: &Arc<Self>, log: LogSource) -> ClassReader {
+        let connection = Arc::clone(self);
+        ClassReader(Box::new(move || {
+            Box::pin(async move {
+                let mut session = Session::start(&connection.connector, connection.setup(log.clone())).await?;
+                connection.ask_classes(&mut session, &log, "something came that is not declared").await
+            })
+        }))
+    }
+
+    async fn ask_classes(&self, session: &mut Session, log: &LogSource, why: &str) -> Result<Arc<Classes>, Failure> {
+        let LogSource { key, run } = log;
+        tracing::info!(
+            target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run, why,
+            "objectClasses called"
+        );
+        match session.object_classes().await {
+            Ok(classes) => {
+                tracing::info!(
+                    target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run,
+                    classes = classes.len(), "objectClasses returned"
+                );
+                let classes = Arc::new(Classes::new(classes));
+                *self.classes.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&classes));
+                Ok(classes)
+            }
+            Err(failure) => {
+                tracing::warn!(
+                    target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run,
+                    code = failure.code(), "objectClasses failed: {failure}"
+                );
+                Err(failure)
+            }
+        }
+    }
+
     /// Lets the connector look at its source: its own check, if it has one, and whether the classes of all types are there. Answers
     /// what is wrong, one sentence each.
-    pub async fn check(&self) -> Vec<String> {
+    pub async fn check(self: &Arc<Self>) -> Vec<String> {
         let Some(object_type) = self.config.types.keys().next() else { return Vec::new() };
         let key = TypeKey { connection: self.name.clone(), object_type: object_type.clone() };
         let (to_run, _nothing_comes) = mpsc::channel(1);

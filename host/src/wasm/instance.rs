@@ -16,7 +16,7 @@ use super::bindings::Connector as World;
 use super::bindings::tidewaiter::connector::types as wit;
 use super::load::{self, Connector};
 use super::log::{GuestLog, LogSource};
-use super::state::{FromGuest, ReadGrant, RunLink, State};
+use super::state::{ClassReader, FromGuest, ReadGrant, RunLink, State};
 use super::{convert, failure};
 
 /// What an instance is given.
@@ -28,6 +28,8 @@ pub struct Setup {
     pub grants: Vec<ReadGrant>,
     /// The classes of the source, if they are known already.
     pub classes: Option<Arc<Classes>>,
+    /// Reads them again where they turn out to be out of date.
+    pub class_reader: Option<ClassReader>,
     /// Its limits.
     pub limits: Limits,
     /// Set: its next `emit` is answered `stop`.
@@ -111,9 +113,9 @@ impl Session {
     /// # Errors
     /// A granted folder can't be opened, or the start trapped.
     pub async fn start(connector: &Connector, setup: Setup) -> Result<Self, Failure> {
-        let Setup { settings_json, grants, classes, limits, stop, to_run, log } = setup;
+        let Setup { settings_json, grants, classes, class_reader, limits, stop, to_run, log } = setup;
         let inspector = Inspector::new(classes.unwrap_or_default(), limits);
-        let link = RunLink { inspector, stop, to_run };
+        let link = RunLink { inspector, class_reader, stop, to_run };
         let state = State::new(settings_json, &grants, GuestLog::new(Some(log), &limits), &limits, Some(link))
             .map_err(|error| Failure::Host { message: format!("a granted folder: {error:#}") })?;
         let mut store = load::store(&connector.engine, state, &limits);

@@ -16,4 +16,4 @@ pub use engine::Engine;
 pub use instance::{Session, Setup, SyncOptions};
 pub use load::{Connector, LoadError};
 pub use log::LogSource;
-pub use state::{FromGuest, ReadGrant};
+pub use state::{ClassReader, FromGuest, ReadGrant, ReadingClasses};

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use tidewaiter_core::inspect::Inspector;
+use tidewaiter_core::inspect::{Inspector, Rejection};
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::object::SyncDelta;
+use tidewaiter_core::run::Failure;
+use tidewaiter_core::schema::Classes;
 use tidewaiter_core::token::SyncToken;
 use tokio::io::AsyncWrite;
 use tokio::sync::{mpsc, oneshot};
@@ -54,6 +56,18 @@ pub struct ReadGrant {
     pub host_path: PathBuf,
 }
 
+/// Reads the classes of the source with another instance, once: those that were known may be out of date.
+pub struct ClassReader(pub Box<dyn FnOnce() -> ReadingClasses + Send>);
+
+/// The classes, on their way.
+pub type ReadingClasses = Pin<Box<dyn Future<Output = Result<Arc<Classes>, Failure>> + Send>>;
+
+impl std::fmt::Debug for ClassReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClassReader")
+    }
+}
+
 /// The data of a store.
 pub(super) struct State {
     wasi: WasiCtx,
@@ -69,11 +83,29 @@ pub(super) struct State {
 /// An instance's way to its run.
 pub(super) struct RunLink {
     pub(super) inspector: Inspector,
+    /// None: the classes were read in this run.
+    pub(super) class_reader: Option<ClassReader>,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) to_run: mpsc::Sender<FromGuest>,
 }
 
 impl RunLink {
+    /// Inspects a batch; against classes read anew where those that were known don't allow it.
+    pub(super) async fn inspect(
+        &mut self,
+        deltas: &[SyncDelta],
+        checkpoint: Option<&SyncToken>,
+    ) -> Result<u64, Rejection> {
+        let rejection = match self.inspector.emit(deltas, checkpoint) {
+            Err(rejection) if rejection.is_about_classes() => rejection,
+            inspected => return inspected,
+        };
+        let Some(ClassReader(read)) = self.class_reader.take() else { return Err(rejection) };
+        let Ok(classes) = read().await else { return Err(rejection) };
+        self.inspector.renew(classes);
+        self.inspector.emit(deltas, checkpoint)
+    }
+
     /// Whether the connector is to be answered `stop`; from then on it is.
     pub(super) fn stops(&mut self) -> bool {
         if self.stop.load(Ordering::Relaxed) {
