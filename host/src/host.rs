@@ -38,7 +38,7 @@ const REQUESTS: usize = 64;
 /// What a host runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Runs {
-    /// What is due, and what is asked for.
+    /// What is asked for; from `begin` on also what is due.
     Scheduled,
     /// What is asked for.
     WhenAsked,
@@ -184,6 +184,11 @@ impl Host {
         let asked = self.requests.send(Request::Sync { key, trigger, answer }).await;
         asked.map_err(|_| Refusal::ShuttingDown)?;
         Ok(result.await.map_err(|_| Refusal::ShuttingDown)??)
+    }
+
+    /// Begins the schedules: the first run of each type is due now. For when everything else that is to work with the host does.
+    pub async fn begin(&self) {
+        let _ = self.requests.send(Request::Begin).await;
     }
 
     /// The token of a type, and the state around it.

@@ -241,3 +241,34 @@ fn a_reader_who_has_seen_enough_is_no_failure() {
     changes.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     assert_eq!((changes.wait().unwrap().code(), stderr.as_str()), (Some(0), ""));
 }
+
+#[test]
+fn a_server_that_can_not_listen_runs_nothing() {
+    let place = Place::new();
+    place.people("1,a@x,2026-03-01T08:00:00Z,\n");
+    place.write("connections/hr.toml", &format!("{HR}every = \"100ms\"\n"));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    place.write("tidewaiter.toml", &format!("http.listen = \"{address}\"\n"));
+    let ended = place.run("serve");
+    assert!(ended.code == 1 && ended.stderr.contains(&address), "{ended:?}");
+    assert_eq!(place.run("token get hr account --json").json()["revision"], 0);
+}
+
+#[test]
+fn a_run_without_a_server_delivers_to_sinks_before_it_ends() {
+    let place = Place::new();
+    place.write("tidewaiter.toml", "[sinks]\nout = { type = \"ndjson\", path = \"out/changes.ndjson\" }\n");
+    place.people("1,a@x,2026-03-01T08:00:00Z,\n");
+    assert_eq!(place.run("run --once").code, 0);
+    place.people("1,a@y,2026-03-02T08:00:00Z,\n");
+    assert_eq!(place.run("run --once").code, 0);
+    let delivered = std::fs::read_to_string(place.path("out/changes.ndjson")).unwrap();
+    assert_eq!(tidewaiter_tests::lines(&delivered), place.changes());
+    // The file is moved away, as logs are: what comes then is in a new one, and nothing is in both.
+    std::fs::rename(place.path("out/changes.ndjson"), place.path("out/changes.1")).unwrap();
+    place.people("1,a@z,2026-03-03T08:00:00Z,\n");
+    assert_eq!(place.run("run --once").code, 0);
+    let rest = std::fs::read_to_string(place.path("out/changes.ndjson")).unwrap();
+    assert_eq!(tidewaiter_tests::lines(&rest), place.changes()[1..]);
+}

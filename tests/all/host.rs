@@ -51,6 +51,7 @@ async fn a_schedule_delivers_what_changed_and_a_reset_asks_for_the_latest_token_
     std::fs::create_dir(folder.path().join("people")).unwrap();
     write(folder.path(), "1,a@x,2026-03-01T08:00:00Z\n");
     let host = host(folder.path(), Runs::Scheduled).await;
+    host.begin().await;
     let first = host.sync(key("account"), Trigger::Command).await.unwrap();
     assert_eq!((first.outcome, first.deltas), (Outcome::Ok, 0));
 

@@ -7,6 +7,7 @@
 //! - `hostile`: guests that misbehave
 //! - `kill`: SIGKILL at seeded instants
 //! - `languages`: connectors in Python and JavaScript
+//! - `promises`: those that need a look while things happen
 //! - `story`: the founding story, with the exact lines of the log
 //! - `sync`: the sandboxed csv connector, a real db, and runs from one to the other
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -18,5 +19,6 @@ mod host;
 mod hostile;
 mod kill;
 mod languages;
+mod promises;
 mod story;
 mod sync;

@@ -12,6 +12,7 @@ mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tidewaiter_core::name::{ConnectionName, TypeKey, TypeName};
@@ -23,6 +24,9 @@ use self::fail::{Exit, Fail};
 use crate::config::Config;
 use crate::host::Runs;
 use crate::host::ask::{Answer, Ask};
+
+/// How long calls that can't be interrupted may go on when the work is done.
+const ABANDONED_AFTER: Duration = Duration::from_secs(2);
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -109,7 +113,10 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = logging(&arguments).and_then(|()| {
         let runtime = tokio::runtime::Runtime::new().map_err(|error| Fail::new(Exit::Host, error))?;
-        runtime.block_on(perform(arguments))
+        let result = runtime.block_on(perform(arguments));
+        // A connector's call into a file system that doesn't answer is abandoned.
+        runtime.shutdown_timeout(ABANDONED_AFTER);
+        result
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -20,6 +20,7 @@ pub(super) async fn serve(config: Config) -> Result<(), Fail> {
         }
     };
     let _signals = signals(&host)?;
+    host.begin().await;
     host.closing().cancelled().await;
     // The signal's own call came first; this one waits for its end.
     host.shutdown().await;

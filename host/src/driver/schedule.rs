@@ -25,6 +25,8 @@ pub(crate) enum Request {
     Sync { key: TypeKey, trigger: Trigger, answer: oneshot::Sender<Result<RunReport, Refusal>> },
     /// An operator wrote this state.
     StateChanged { key: TypeKey, state: TypeState },
+    /// From now on what is due is run.
+    Begin,
     /// End every run at a checkpoint, then end.
     Shutdown,
 }
@@ -45,6 +47,7 @@ pub(crate) struct Task {
     running: HashMap<TypeKey, Running>,
     runs: JoinSet<(TypeKey, RunReport, TypeState)>,
     keys: HashMap<tokio::task::Id, TypeKey>,
+    begun: bool,
     shutting_down: bool,
 }
 
@@ -72,6 +75,7 @@ impl Task {
             running: HashMap::new(),
             runs: JoinSet::new(),
             keys: HashMap::new(),
+            begun: false,
             shutting_down: false,
         }
     }
@@ -85,7 +89,7 @@ impl Task {
             if self.shutting_down && self.runs.is_empty() {
                 return;
             }
-            let due = self.scheduler.next_due().map(|moment| self.clock.until(moment));
+            let due = self.scheduler.next_due().filter(|_| self.begun).map(|moment| self.clock.until(moment));
             tokio::select! {
                 request = requests.recv(), if !self.shutting_down => self.request(request.unwrap_or(Request::Shutdown)),
                 Some(ended) = self.runs.join_next_with_id() => self.ended(ended),
@@ -104,6 +108,7 @@ impl Task {
             Request::StateChanged { key, state } => {
                 self.scheduler.handle_state_changed(&key, state, self.clock.moment());
             }
+            Request::Begin => self.begun = true,
             Request::Shutdown => {
                 self.shutting_down = true;
                 self.scheduler.handle_shutdown();
