@@ -22,7 +22,7 @@ use super::error::ApiError;
 use crate::host::Host;
 use crate::host::view::TokenView;
 
-type Asked = State<Arc<Host>>;
+type Served = State<Arc<Host>>;
 type Parameters = Result<Query<HashMap<String, String>>, QueryRejection>;
 type Answer = Result<Json<Value>, ApiError>;
 
@@ -39,7 +39,7 @@ pub(super) fn routes() -> Router<Arc<Host>> {
         .route(&format!("{STAGE}/{{id}}"), document)
 }
 
-async fn system(host: Asked, parameters: Parameters) -> Answer {
+async fn system(host: Served, parameters: Parameters) -> Answer {
     let parameters = live_sync(parameters)?;
     let source =
         parameters.get("source").ok_or_else(|| ApiError::bad_request("liveSync needs the parameter source"))?;
@@ -52,12 +52,16 @@ async fn system(host: Asked, parameters: Parameters) -> Answer {
     }
 }
 
-async fn connection(host: Asked, Path(name): Path<String>, parameters: Parameters) -> Answer {
+async fn connection(host: Served, Path(name): Path<String>, parameters: Parameters) -> Answer {
     live_sync(parameters)?;
     sync_all(&host, &name).await
 }
 
-async fn object_type(host: Asked, Path((name, object_type)): Path<(String, String)>, parameters: Parameters) -> Answer {
+async fn object_type(
+    host: Served,
+    Path((name, object_type)): Path<(String, String)>,
+    parameters: Parameters,
+) -> Answer {
     live_sync(parameters)?;
     sync(&host, &key(&name, &object_type)?).await.map(Json)
 }
@@ -116,7 +120,7 @@ fn exists(view: &TokenView) -> bool {
     view.token.is_some() || view.state == "token-lost"
 }
 
-async fn token_list(host: Asked, parameters: Parameters) -> Answer {
+async fn token_list(host: Served, parameters: Parameters) -> Answer {
     let Query(parameters) = parameters.map_err(|error| ApiError::bad_request(error.body_text()))?;
     if parameters.get("_queryFilter").map(String::as_str) != Some("true") {
         return Err(ApiError::bad_request("the only query here is _queryFilter=true"));
@@ -149,7 +153,7 @@ fn by_id(host: &Host, id: &str) -> Result<TypeKey, ApiError> {
     found.ok_or_else(|| ApiError::not_found(format!("there is no object type with the id {id}")))
 }
 
-async fn token_get(host: Asked, Path(id): Path<String>) -> Answer {
+async fn token_get(host: Served, Path(id): Path<String>) -> Answer {
     let view = host.token(&by_id(&host, &id)?)?;
     match exists(&view) {
         true => Ok(Json(document(&view))),
@@ -175,7 +179,7 @@ struct ConnectorData {
 }
 
 async fn token_put(
-    host: Asked,
+    host: Served,
     Path(id): Path<String>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -213,7 +217,7 @@ fn token(data: ConnectorData) -> Result<SyncToken, String> {
     }
 }
 
-async fn token_delete(host: Asked, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+async fn token_delete(host: Served, Path(id): Path<String>, headers: HeaderMap) -> Answer {
     let key = by_id(&host, &id)?;
     let before = host.token(&key)?;
     if !exists(&before) {

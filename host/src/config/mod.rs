@@ -183,18 +183,18 @@ struct LimitsTable {
 }
 
 impl LimitsTable {
-    fn limits(self) -> Result<Limits, &'static str> {
+    fn limits(self) -> Result<Limits, String> {
         let mut limits = Limits::default();
         let time = self.call_time.map(jiff::SignedDuration::unsigned_abs).unwrap_or(limits.call_time_max);
         if time.is_zero() || self.call_time.is_some_and(|time| time.is_negative()) {
-            return Err("limits.call-time: a call needs some time");
+            return Err("limits.call-time: a call needs some time".into());
         }
         limits.call_time_max = time;
         limits.memory_bytes_max = self.memory_bytes.unwrap_or(limits.memory_bytes_max);
         limits.uncovered_bytes_max = self.uncovered_bytes.unwrap_or(limits.uncovered_bytes_max);
         limits.log_lines_max = self.log_lines.unwrap_or(limits.log_lines_max);
         match limits.uncovered_bytes_max < limits.batch_bytes_max {
-            true => Err("limits.uncovered-bytes: one batch of 8388608 bytes must fit"),
+            true => Err(format!("limits.uncovered-bytes: a batch of {} bytes must fit", limits.batch_bytes_max)),
             false => Ok(limits),
         }
     }
@@ -315,7 +315,7 @@ fn connection(
     }
     let read = granted.read.into_iter().map(|folder| base.join(folder)).collect();
     let settings = serde_json::Value::Object(file.settings);
-    let limits = file.limits.limits().map_err(|message| invalid(message.into()))?;
+    let limits = file.limits.limits().map_err(invalid)?;
     Ok(ConnectionConfig { connector: file.connector, settings, types, read, grants, limits, base: base.to_owned() })
 }
 

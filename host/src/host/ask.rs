@@ -14,7 +14,7 @@ use tidewaiter_core::schedule::Refusal;
 use tidewaiter_core::state::Actor;
 use tidewaiter_core::token::SyncToken;
 
-use super::view::{self, Asked, ConnectionView, TokenView, TypeView};
+use super::view::{ConnectionView, TokenView, TypeView};
 use super::{Host, HostError};
 use crate::db::TokenChange;
 use crate::sink::render;
@@ -25,8 +25,6 @@ const CHANGES_MAX: usize = 10_000;
 const ROWS_MAX: usize = 1000;
 /// The longest wait for an entry.
 const WAIT_MAX: Duration = Duration::from_secs(25);
-/// Runs that are shown with their connection.
-const RUNS_SHOWN: usize = 10;
 
 /// Something to be asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -190,52 +188,6 @@ impl Host {
             }
             Ask::Connections => Answer::Connections(self.types(None)?),
             Ask::Connection(name) => Answer::Connection(Box::new(self.connection(&name)?)),
-        })
-    }
-
-    /// The types of a connection, or all.
-    ///
-    /// # Errors
-    /// The db.
-    pub fn types(&self, of: Option<&ConnectionName>) -> Result<Vec<TypeView>, HostError> {
-        let wanted = self.config.keys().filter(|key| of.is_none_or(|name| key.connection == *name));
-        let view = |key: TypeKey| {
-            let connection = &self.config.connections[&key.connection];
-            let config = self.type_config(&key)?;
-            Ok(TypeView {
-                token: self.token(&key)?,
-                connector: connection.connector.clone(),
-                class: config.class.clone(),
-                every_ms: config.every.map(|every| u64::try_from(every.as_millis()).unwrap_or(u64::MAX)),
-                last_run: self.db.runs(Some(&key), 1)?.into_iter().next(),
-            })
-        };
-        wanted.map(view).collect()
-    }
-
-    /// Everything about a connection.
-    ///
-    /// # Errors
-    /// Unknown, or the db.
-    pub fn connection(&self, name: &ConnectionName) -> Result<ConnectionView, HostError> {
-        let connection = self.connections.get(name).ok_or_else(|| HostError::UnknownConnection(name.clone()))?;
-        let info = connection.connector.info();
-        let schema = serde_json::from_str(&info.settings_schema).unwrap_or_default();
-        let mut runs = Vec::new();
-        for key in self.config.keys().filter(|key| key.connection == *name) {
-            runs.extend(self.db.runs(Some(&key), RUNS_SHOWN)?);
-        }
-        runs.sort_by_key(|report| std::cmp::Reverse(report.run));
-        runs.truncate(RUNS_SHOWN);
-        Ok(ConnectionView {
-            name: name.clone(),
-            connector: connection.config.connector.clone(),
-            connector_version: info.version.clone(),
-            settings: view::masked(&connection.config.settings, &schema),
-            capabilities: connection.decided.iter().map(Asked::from).collect(),
-            limits: view::limits(&connection.config.limits),
-            types: self.types(Some(name))?,
-            runs,
         })
     }
 }

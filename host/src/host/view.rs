@@ -10,6 +10,11 @@ use tidewaiter_core::schema::Capability;
 use tidewaiter_core::state::TypeState;
 use tidewaiter_core::token::SyncToken;
 
+use super::{Host, HostError};
+
+/// Runs that are shown with their connection.
+const RUNS_SHOWN: usize = 10;
+
 /// Where live sync of a type stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -181,6 +186,54 @@ pub(crate) fn masked(settings: &Json, schema: &Json) -> Json {
         (name.clone(), shown)
     };
     Json::Object(members.iter().map(mask).collect())
+}
+
+impl Host {
+    /// The types of a connection, or all.
+    ///
+    /// # Errors
+    /// The db.
+    pub fn types(&self, of: Option<&ConnectionName>) -> Result<Vec<TypeView>, HostError> {
+        let wanted = self.config.keys().filter(|key| of.is_none_or(|name| key.connection == *name));
+        let view = |key: TypeKey| {
+            let connection = &self.config.connections[&key.connection];
+            let config = self.type_config(&key)?;
+            Ok(TypeView {
+                token: self.token(&key)?,
+                connector: connection.connector.clone(),
+                class: config.class.clone(),
+                every_ms: config.every.map(|every| u64::try_from(every.as_millis()).unwrap_or(u64::MAX)),
+                last_run: self.db.runs(Some(&key), 1)?.into_iter().next(),
+            })
+        };
+        wanted.map(view).collect()
+    }
+
+    /// Everything about a connection.
+    ///
+    /// # Errors
+    /// Unknown, or the db.
+    pub fn connection(&self, name: &ConnectionName) -> Result<ConnectionView, HostError> {
+        let connection = self.connections.get(name).ok_or_else(|| HostError::UnknownConnection(name.clone()))?;
+        let info = connection.connector.info();
+        let schema = serde_json::from_str(&info.settings_schema).unwrap_or_default();
+        let mut runs = Vec::new();
+        for key in self.config.keys().filter(|key| key.connection == *name) {
+            runs.extend(self.db.runs(Some(&key), RUNS_SHOWN)?);
+        }
+        runs.sort_by_key(|report| std::cmp::Reverse(report.run));
+        runs.truncate(RUNS_SHOWN);
+        Ok(ConnectionView {
+            name: name.clone(),
+            connector: connection.config.connector.clone(),
+            connector_version: info.version.clone(),
+            settings: masked(&connection.config.settings, &schema),
+            capabilities: connection.decided.iter().map(Asked::from).collect(),
+            limits: limits(&connection.config.limits),
+            types: self.types(Some(name))?,
+            runs,
+        })
+    }
 }
 
 #[cfg(test)]
