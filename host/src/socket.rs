@@ -27,6 +27,8 @@ const ASK_BYTES_MAX: usize = 256 * 1024;
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Clients at a time; more wait until one leaves.
 const CLIENTS_MAX: usize = 64;
+/// How long clients may take to fetch their answers when the host has ended.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// How long a client may say nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
@@ -103,8 +105,16 @@ impl Server {
             }
         }
         let _ = std::fs::remove_file(&self.path);
-        // As long as runs take to stop, their askers wait.
-        while clients.join_next().await.is_some() {}
+        // As long as runs take to stop, their askers wait; who doesn't fetch an answer is not waited for.
+        let answered = async { while clients.join_next().await.is_some() {} };
+        let ended = async {
+            host.ended().await;
+            tokio::time::sleep(LAST_ANSWERS).await;
+        };
+        tokio::select! {
+            () = answered => {}
+            () = ended => {}
+        }
     }
 
     async fn accept(&self, room: &Arc<Semaphore>) -> io::Result<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {

@@ -8,6 +8,7 @@
 //! - `kill`: SIGKILL at seeded instants
 //! - `languages`: connectors in Python and JavaScript
 //! - `promises`: those that need a look while things happen
+//! - `sink`: delivery that fails and comes back
 //! - `story`: the founding story, with the exact lines of the log
 //! - `sync`: the sandboxed csv connector, a real db, and runs from one to the other
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -20,5 +21,6 @@ mod hostile;
 mod kill;
 mod languages;
 mod promises;
+mod sink;
 mod story;
 mod sync;
