@@ -29,8 +29,10 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 const CLIENTS_MAX: usize = 64;
 /// How long clients may take to fetch their answers when the host has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
-/// How long a client may say nothing.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How long a client may ask nothing: somebody reads a page of changes before the next one is asked for.
+const SILENCE_MAX: Duration = Duration::from_secs(3600);
+/// How long a client may take to fetch an answer.
+const FETCH_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -138,7 +140,7 @@ async fn client(stream: UnixStream, owner: u32, host: &Host) {
             _ => return,
         };
         let Ok(text) = serde_json::to_string(&reply) else { return };
-        let sent = tokio::time::timeout(SILENCE_MAX, lines.send(text)).await;
+        let sent = tokio::time::timeout(FETCH_MAX, lines.send(text)).await;
         if !matches!(sent, Ok(Ok(()))) {
             return;
         }

@@ -99,7 +99,12 @@ impl Connection {
         let class_reader = known.as_ref().map(|_| self.class_reader(log.clone()));
         let must_ask = known.is_none();
         let setup = Setup { classes: known, class_reader, limits, stop, to_run, ..self.setup(log.clone()) };
-        let mut session = Session::start(&self.connector, setup).await?;
+        let mut session = Session::start(&self.connector, setup).await.inspect_err(|failure| {
+            tracing::warn!(
+                target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run,
+                code = failure.code(), "the connector can't be started: {failure}"
+            );
+        })?;
         if must_ask {
             let classes = self.ask_classes(&mut session, &log, "the classes are not known").await?;
             session.set_classes(classes);

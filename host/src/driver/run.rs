@@ -199,6 +199,10 @@ impl Performer {
     }
 
     fn log_failure(&self, call: &str, failure: &Failure) {
+        if self.session.is_none() {
+            // The call was never made: there is no instance, and that has been logged.
+            return;
+        }
         let key = &self.order.key;
         let uid = match failure {
             Failure::Contract { uid, .. } => uid.as_deref(),
