@@ -230,6 +230,22 @@ fn a_flood_of_hostile_words_is_bounded_and_on_lines_of_its_own() {
     }
 }
 
+#[test]
+fn the_log_has_a_guests_own_words_and_every_delta_that_is_not_journaled() {
+    let place = place("reach-out");
+    let ended = place.run("sync bad account --log connector=info");
+    let said = ended.stderr.lines().find(|line| line.contains("tried everything")).unwrap();
+    for part in ["connection=\"bad\"", "type=\"account\"", "run=1", "stream=\"stderr\""] {
+        assert!(said.contains(part), "no {part} in {said}");
+    }
+    place.write("connections/bad.toml", &hostile("trap-in-the-middle"));
+    let ended = place.run("sync bad account");
+    let dropped = ended.stderr.lines().find(|line| line.contains("code=\"uncovered-delta\"")).unwrap();
+    for part in ["connection=bad", "type=account", "class=\"account\"", "uid=\"after\"", "not journaled"] {
+        assert!(dropped.contains(part), "no {part} in {dropped}");
+    }
+}
+
 /// The component with other bytes in some places, of the same length.
 async fn patched(changes: &[(&str, &str)]) -> LoadError {
     let mut bytes = std::fs::read(connector("hostile")).unwrap();

@@ -1,5 +1,8 @@
 //! The founding story, as the log tells it: a first run, changes, a reset by the API, and a kill in the middle of a large change.
 
+use std::time::Duration;
+
+use serde_json::Value;
 use tidewaiter_tests::{HR, Place, Server, lines};
 
 const DOCUMENT: &str = "repo/synchronisation/pooledSyncStage/SYSTEMHRACCOUNT";
@@ -83,37 +86,56 @@ fn the_log_tells_the_founding_story_line_by_line() {
     assert_eq!(server.end().0, 0);
 }
 
-#[test]
-fn a_kill_in_the_middle_of_a_large_change_loses_and_repeats_nothing() {
+/// A server that is in the middle of a large change, of which something is delivered.
+fn in_the_middle(rows: u32) -> (Place, Server) {
     let place = Place::new();
     place.write("connections/hr.toml", &format!("{HR}every = \"100ms\"\n"));
     place.write("tidewaiter.toml", "[sinks]\nout = { type = \"ndjson\", path = \"out.ndjson\" }\n");
     place.people("0,z@x,2026-03-01T00:00:00Z,\n");
     let server = place.serve();
     server.wait_for("run ended", 0);
-    let rows = 60_000;
     let row = |n: u32| {
         format!("{n},m{n}@x,2026-03-{:02}T{:02}:{:02}:{:02}Z,\n", 2 + n / 86400, n / 3600 % 24, n / 60 % 60, n % 60)
     };
     place.people(&(1..=rows).map(row).collect::<String>());
-    // Something of it is durable, and the run goes on.
-    let begun = std::time::Duration::from_millis(5);
     while std::fs::metadata(place.path("out.ndjson")).unwrap().len() == 0 {
-        std::thread::sleep(begun);
+        std::thread::sleep(Duration::from_millis(5));
     }
-    server.kill();
-    let uids = |entries: Vec<serde_json::Value>| {
-        entries.iter().map(|entry| entry["uid"].as_str().unwrap().parse::<u32>().unwrap()).collect::<Vec<_>>()
-    };
-    let before = uids(place.changes());
-    assert!(!before.is_empty() && before.len() < rows as usize, "{} of {rows} were journaled", before.len());
+    (place, server)
+}
 
+fn uids(entries: &[Value]) -> Vec<u32> {
+    entries.iter().map(|entry| entry["uid"].as_str().unwrap().parse().unwrap()).collect()
+}
+
+/// Starts a server again, and looks at what is there when it has caught up.
+fn exactly_once_after_all(place: &Place, rows: u32) {
     let server = place.serve();
     server.wait_for("outcome=\"ok\"", 0);
     assert_eq!(server.end().0, 0);
     let all: Vec<u32> = (1..=rows).collect();
-    assert!(uids(place.changes()) == all, "the journal has something twice, or lost something");
-    let mut delivered = uids(lines(&std::fs::read_to_string(place.path("out.ndjson")).unwrap()));
+    assert!(uids(&place.changes()) == all, "the journal has something twice, or lost something");
+    let mut delivered = uids(&lines(&std::fs::read_to_string(place.path("out.ndjson")).unwrap()));
     delivered.dedup();
     assert!(delivered == all, "the sink has something out of order, or lost something");
+}
+
+#[test]
+fn a_kill_in_the_middle_of_a_large_change_loses_and_repeats_nothing() {
+    let (place, server) = in_the_middle(60_000);
+    server.kill();
+    let before = uids(&place.changes()).len();
+    assert!(before > 0 && before < 60_000, "{before} were journaled");
+    exactly_once_after_all(&place, 60_000);
+}
+
+#[test]
+fn sigint_in_the_middle_of_a_large_change_ends_at_a_checkpoint() {
+    let (place, server) = in_the_middle(60_000);
+    let (code, log) = server.end_by("INT");
+    assert!(log.iter().any(|line| line.contains("SIGINT")) && log.last().unwrap().contains("the log ends"));
+    assert!(log.iter().any(|line| line.contains("outcome=\"stopped\"")), "{}", log.join("\n"));
+    let delivered = uids(&lines(&std::fs::read_to_string(place.path("out.ndjson")).unwrap()));
+    assert_eq!((code, delivered), (0, uids(&place.changes())), "what is journaled is delivered before the end");
+    exactly_once_after_all(&place, 60_000);
 }

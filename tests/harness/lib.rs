@@ -240,16 +240,16 @@ impl Server {
         self.child.id()
     }
 
-    /// Tells it to end.
-    pub fn terminate(&self) {
-        let id = self.child.id().to_string();
-        let status = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &id]).status().unwrap();
-        assert!(status.success());
+    /// Tells it to end, waits, and answers its exit code and its log.
+    pub fn end(self) -> (i32, Vec<String>) {
+        self.end_by("TERM")
     }
 
-    /// Tells it to end, waits, and answers its exit code and its log.
-    pub fn end(mut self) -> (i32, Vec<String>) {
-        self.terminate();
+    /// Tells it to end by a signal, as in `INT`, waits, and answers its exit code and its log.
+    pub fn end_by(mut self, signal: &str) -> (i32, Vec<String>) {
+        let id = self.child.id().to_string();
+        let told = Command::new("sh").args(["-c", "kill -\"$1\" \"$0\"", &id, signal]).status().unwrap();
+        assert!(told.success());
         let status = self.child.wait().unwrap();
         self.wait_for(Log::END, 0);
         (status.code().unwrap_or(-1), self.log())
