@@ -1,6 +1,6 @@
 //! What has to be reached on the machine that this is made for: 2 cores.
 
-use tidewaiter_tests::{Place, is_quick};
+use tidewaiter_tests::{Place, is_quick, rows};
 
 const ROWS: u32 = 200_000;
 /// Deltas a second, from the source through the sandbox into the durable journal.
@@ -14,20 +14,12 @@ fn a_large_change_is_fast_and_flat() {
         return;
     }
     let place = Place::new();
-    let rows = |year: u32| {
-        let row = |n: u32| {
-            let (day, second) = (n / 86_400, n % 86_400);
-            let (hour, minute) = (second / 3600, second / 60 % 60);
-            format!("{n},person{n}@example.org,{year}-03-{:02}T{hour:02}:{minute:02}:{:02}Z,\n", 1 + day, second % 60)
-        };
-        (1..=ROWS).map(row).collect::<String>()
-    };
-    place.people(&rows(2025));
+    place.people(&rows(1..=ROWS, 2025));
     let server = place.serve();
     assert_eq!(place.run("run --once").code, 0);
     let mut best = 0;
     for year in 2026..2029 {
-        place.people(&rows(year));
+        place.people(&rows(1..=ROWS, year));
         let report = place.run("sync hr account --json").json();
         assert_eq!(report["deltas"], ROWS);
         let time = |name: &str| report[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_millisecond();

@@ -233,7 +233,7 @@ fn a_reader_who_has_seen_enough_is_no_failure() {
     let place = Place::new();
     place.people("0,z@x,2026-03-01T00:00:00Z,\n");
     assert_eq!(place.run("run --once").code, 0);
-    place.people(&(1..3000).map(|n| format!("{n},m{n}@x,2026-03-02T08:00:00Z,\n")).collect::<String>());
+    place.people(&tidewaiter_tests::rows(1..=3000, 2026));
     assert_eq!(place.run("run --once").code, 0);
     let mut changes = place.command(&["changes"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(changes.stdout.take());

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tidewaiter_tests::{HR, Place, is_quick, lines};
+use tidewaiter_tests::{HR, Place, is_quick, lines, rows};
 
 /// Rows that each round adds, in a file of its own.
-const ROWS: u64 = 3000;
+const ROWS: u32 = 3000;
 
 /// A seeded stream of numbers (splitmix64, public domain).
 struct Seeded(u64);
@@ -22,17 +22,7 @@ impl Seeded {
     }
 }
 
-fn rows(round: u64) -> String {
-    let row = |n: u64| {
-        let (day, second) = (n / 86_400, n % 86_400);
-        let (hour, minute) = (second / 3600, second / 60 % 60);
-        format!("{n},m{n}@x,2026-03-{:02}T{hour:02}:{minute:02}:{:02}Z,\n", 1 + day, second % 60)
-    };
-    let rows: String = (round * ROWS + 1..=(round + 1) * ROWS).map(row).collect();
-    format!("id,mail,updated_at,deleted_at\n{rows}")
-}
-
-fn uids(entries: &[Value]) -> Vec<u64> {
+fn uids(entries: &[Value]) -> Vec<u32> {
     entries.iter().map(|entry| entry["uid"].as_str().unwrap().parse().unwrap()).collect()
 }
 
@@ -45,7 +35,8 @@ fn a_kill_at_any_instant_loses_nothing_and_repeats_nothing_in_the_journal() {
     let mut seeded = Seeded(20_261_124);
     let mut in_the_middle = 0;
     for round in 0..rounds {
-        place.write(&format!("people/{round:03}.csv"), &rows(round));
+        let added = rows(round * ROWS + 1..=(round + 1) * ROWS, 2026);
+        place.write(&format!("people/{round:03}.csv"), &format!("id,mail,updated_at,deleted_at\n{added}"));
         let server = place.start();
         // Also before it serves: while it opens the db, or mends the sink's file.
         if round % 4 > 0 {
@@ -54,18 +45,18 @@ fn a_kill_at_any_instant_loses_nothing_and_repeats_nothing_in_the_journal() {
         std::thread::sleep(Duration::from_millis(seeded.below(if round % 4 > 0 { 80 } else { 400 })));
         server.kill();
         let delivered = std::fs::read(place.path("out.ndjson")).unwrap_or_default();
-        let lines = delivered.iter().filter(|byte| **byte == b'\n').count() as u64;
-        in_the_middle += u32::from(!lines.is_multiple_of(ROWS));
+        let lines = delivered.iter().filter(|byte| **byte == b'\n').count();
+        in_the_middle += u32::from(!lines.is_multiple_of(ROWS as usize));
     }
     let server = place.start();
     server.wait_for("outcome=\"ok\"", 0);
     assert_eq!(server.end().0, 0);
 
-    let all: Vec<u64> = (1..=rounds * ROWS).collect();
+    let all: Vec<u32> = (1..=rounds * ROWS).collect();
     let journal = place.changes();
     assert!(uids(&journal) == all, "the journal lost, repeated or moved something");
     let sequences = journal.iter().map(|entry| entry["sequence"].as_u64().unwrap());
-    assert!(sequences.eq(1..=rounds * ROWS), "the sequence has a gap");
+    assert!(sequences.eq(1..=u64::from(rounds * ROWS)), "the sequence has a gap");
     let sink = lines(&std::fs::read_to_string(place.path("out.ndjson")).unwrap());
     let mut delivered = uids(&sink);
     delivered.dedup();

@@ -94,10 +94,7 @@ fn in_the_middle(rows: u32) -> (Place, Server) {
     place.people("0,z@x,2026-03-01T00:00:00Z,\n");
     let server = place.serve();
     server.wait_for("run ended", 0);
-    let row = |n: u32| {
-        format!("{n},m{n}@x,2026-03-{:02}T{:02}:{:02}:{:02}Z,\n", 2 + n / 86400, n / 3600 % 24, n / 60 % 60, n % 60)
-    };
-    place.people(&(1..=rows).map(row).collect::<String>());
+    place.people(&tidewaiter_tests::rows(1..=rows, 2026));
     while std::fs::metadata(place.path("out.ndjson")).unwrap().len() == 0 {
         std::thread::sleep(Duration::from_millis(5));
     }

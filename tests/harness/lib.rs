@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 use std::io::{BufRead, BufReader};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -54,6 +55,16 @@ pub fn built(name: &str) -> bool {
         println!("skipped: {name} is not built");
     }
     there
+}
+
+/// Rows of `people.csv` with these ids, each changed a second after the one before it, from the second of March on.
+pub fn rows(ids: RangeInclusive<u32>, year: u32) -> String {
+    let row = |n: u32| {
+        let (day, second) = (2 + n / 86_400, n % 86_400);
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        format!("{n},person{n}@example.org,{year}-03-{day:02}T{hour:02}:{minute:02}:{second:02}Z,\n")
+    };
+    ids.map(row).collect()
 }
 
 /// How a command ended.
