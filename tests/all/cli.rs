@@ -1,6 +1,6 @@
 //! The commands, with a server and without: what they answer, what they end with, and that bad input leaves nothing half done.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
@@ -271,4 +271,23 @@ fn a_run_without_a_server_delivers_to_sinks_before_it_ends() {
     assert_eq!(place.run("run --once").code, 0);
     let rest = std::fs::read_to_string(place.path("out/changes.ndjson")).unwrap();
     assert_eq!(tidewaiter_tests::lines(&rest), place.changes()[1..]);
+}
+
+#[test]
+fn a_log_that_nobody_reads_any_more_stops_nothing() {
+    let place = Place::new();
+    place.people("1,a@x,2026-03-01T08:00:00Z,\n");
+    let mut server = place.command(&["serve"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(server.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("serving") {
+        line.clear();
+        log.read_line(&mut line).unwrap();
+    }
+    drop(log);
+    let first = place.run("sync hr account");
+    let second = place.run("sync hr account");
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(first.code == 0 && second.code == 0, "{first:?} {second:?}");
 }

@@ -11,7 +11,7 @@ use tidewaiter::wasm::{Connector, Engine, LoadError};
 use tidewaiter_core::journal::Body;
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::run::{Failure, Outcome, RunReport, Trigger};
-use tidewaiter_core::state::SyncState;
+use tidewaiter_core::state::{Actor, SyncState};
 use tidewaiter_core::token::SyncToken;
 use tidewaiter_tests::{Place, connector};
 use tokio::task::JoinSet;
@@ -192,6 +192,22 @@ async fn the_hosts_end_stops_a_connector_at_a_checkpoint() {
     let (report, journaled, token) = stopped("endless-changes").await;
     assert_eq!(report.outcome, Outcome::Stopped);
     assert_eq!(token, counted(&journaled));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_wins_over_a_run_under_way() {
+    let place = place("endless-changes");
+    let host = start(&place).await;
+    let mut run = JoinSet::new();
+    let asked = Arc::clone(&host);
+    run.spawn(async move { asked.sync(key("bad"), Trigger::Command).await.unwrap() });
+    host.db().watch().wait_for(|last| *last > 0).await.unwrap();
+    let set = host.token_set(&key("bad"), SyncToken::Integer(-7), None, Actor::Uid(1000)).await.unwrap();
+    assert_eq!(run.join_next().await.unwrap().unwrap().outcome, Outcome::Superseded);
+    assert_eq!(host.token(&key("bad")).unwrap(), set, "the run wrote nothing after the operator");
+    let mut journaled = journaled(&host);
+    assert_eq!(journaled.pop().as_deref(), Some("token-set"));
+    counted(&journaled);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

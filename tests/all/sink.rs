@@ -47,6 +47,21 @@ fn a_sink_that_fails_holds_up_nothing_and_gets_everything_later() {
 }
 
 #[test]
+fn a_file_that_was_emptied_or_moved_away_goes_on_with_what_comes_then() {
+    let (place, server) = place();
+    change(&place, 2);
+    delivered(&place, 1);
+    // As `logrotate` with `copytruncate` does.
+    std::fs::File::options().write(true).open(place.path("out.ndjson")).unwrap().set_len(0).unwrap();
+    change(&place, 3);
+    assert_eq!(delivered(&place, 1), place.changes()[1..]);
+    std::fs::rename(place.path("out.ndjson"), place.path("out.1")).unwrap();
+    change(&place, 4);
+    assert_eq!(delivered(&place, 1), place.changes()[2..]);
+    assert_eq!(server.end().0, 0);
+}
+
+#[test]
 fn what_a_crash_left_of_a_line_is_mended() {
     let (place, server) = place();
     change(&place, 2);

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::Display;
+use std::io::Write;
 use std::process::ExitCode;
 
 use crate::config::ConfigError;
@@ -66,10 +67,10 @@ impl Fail {
         Self::new(Exit::Host, "the running host answered something else: is it another version of tidewaiter?")
     }
 
-    #[expect(clippy::print_stderr, reason = "this is where the program says what went wrong")]
+    /// Says it on standard error, if anybody listens there.
     pub(super) fn tell(&self) {
         if let Some(message) = &self.message {
-            eprintln!("tidewaiter: {message}");
+            let _ = writeln!(std::io::stderr(), "tidewaiter: {message}");
         }
     }
 }

@@ -133,7 +133,9 @@ fn logging(arguments: &Arguments) -> Result<(), Fail> {
     let filter =
         EnvFilter::try_new(written).map_err(|error| Fail::new(Exit::Usage, format!("--log {written}: {error}")))?;
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+    // A log that nobody reads any more stops nothing.
+    let log = tracing_subscriber::fmt().log_internal_errors(false);
+    log.with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     Ok(())
 }
 

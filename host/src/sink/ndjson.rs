@@ -28,11 +28,11 @@ impl NdjsonSink {
             std::fs::create_dir_all(folder).map_err(named)?;
         }
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let mut file = options.open(path).map_err(named)?;
+        // Appending finds the end even if somebody empties the file meanwhile, as log rotation can.
+        options.read(true).append(true).create(true).mode(0o600);
+        let file = options.open(path).map_err(named)?;
         let (end, last) = last_whole_line(&file).map_err(named)?;
         file.set_len(end).map_err(named)?;
-        file.seek(SeekFrom::Start(end)).map_err(named)?;
         let id = last
             .and_then(|line| serde_json::from_str::<serde_json::Value>(&line).ok()?.get("id")?.as_str()?.parse().ok());
         Ok((Self { path: path.to_owned(), file }, id))
