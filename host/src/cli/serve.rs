@@ -21,6 +21,8 @@ pub(super) async fn serve(config: Config) -> Result<(), Fail> {
     };
     let _signals = signals(&host)?;
     host.begin().await;
+    let config = host.config();
+    tracing::info!(target: "tidewaiter", data = %config.data.display(), types = config.keys().count(), "serving");
     host.closing().cancelled().await;
     // The signal's own call came first; this one waits for its end.
     host.shutdown().await;
@@ -39,6 +41,5 @@ async fn open(host: &Arc<Host>) -> std::io::Result<JoinSet<()>> {
         servers.spawn(server.serve(Arc::clone(host)));
     }
     servers.spawn(door.serve(Arc::clone(host)));
-    tracing::info!(target: "tidewaiter", data = %config.data.display(), types = config.keys().count(), "serving");
     Ok(servers)
 }
