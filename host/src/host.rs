@@ -26,12 +26,14 @@ use crate::clock::Clock;
 use crate::config::{Config, TypeConfig};
 use crate::db::{Commit, CommitError, Db, OpenError, ReadError, TokenChange};
 use crate::driver::{Connection, Delivery, Request, Task};
-use crate::wasm::{Connector, Engine, LoadError};
+use crate::wasm::{Connector, Engine, EngineOptions, LoadError};
 
 /// How long another process may take to leave the db.
 const OWNER_WAIT: Duration = Duration::from_secs(5);
 /// How long sinks may take to deliver what is left when the host ends; the rest is delivered by the next one.
 const LAST_DELIVERY: Duration = Duration::from_secs(10);
+/// Instances that may live at the same time: each run has one, and for a moment a second one that reads classes.
+const INSTANCES: u32 = 160;
 /// Requests on their way to the scheduler.
 const REQUESTS: usize = 64;
 
@@ -350,7 +352,13 @@ fn deliveries(db: &Db, config: &Config) -> Result<Vec<Delivery>, StartError> {
 /// # Errors
 /// The first thing that is wrong.
 pub async fn load(config: &Config) -> Result<HashMap<ConnectionName, Arc<Connection>>, StartError> {
-    let engine = Engine::new().map_err(StartError::Engine)?;
+    let options = EngineOptions {
+        instances: INSTANCES,
+        compiler: config.compiler.clone(),
+        cache: Some(config.compiled()),
+        ..EngineOptions::default()
+    };
+    let engine = Engine::new(&options).map_err(StartError::Engine)?;
     let mut connectors: BTreeMap<ConnectorName, Connector> = BTreeMap::new();
     let mut connections = HashMap::new();
     for (name, written) in &config.connections {

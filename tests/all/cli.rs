@@ -201,7 +201,7 @@ fn check_says_the_exact_lines_to_add() {
     std::fs::write(add["file"].as_str().unwrap(), add["lines"].as_str().unwrap()).unwrap();
     let fine = place.run("check");
     assert!(fine.code == 0 && fine.stdout.contains("connection hr (csv 0.1.0): can run"), "{fine:?}");
-    assert!(!place.path("data").exists(), "check touches no db");
+    assert!(!place.path("data/tidewaiter.redb").exists(), "check touches no db");
 
     place.write("connections/hr.toml", &HR.replace("\"account\"", "\"robot\""));
     let class = place.run("check");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tidewaiter::config::Config;
 use tidewaiter::host::{Host, Runs};
-use tidewaiter::wasm::{Connector, Engine, LoadError};
+use tidewaiter::wasm::{Connector, Engine, EngineOptions, LoadError};
 use tidewaiter_core::journal::Body;
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::run::{Failure, Outcome, RunReport, Trigger};
@@ -278,7 +278,7 @@ async fn patched(changes: &[(&str, &str)]) -> LoadError {
             bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
         }
     }
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new(&EngineOptions::default()).unwrap();
     Connector::load(&engine, &"hostile".parse().unwrap(), &bytes).await.unwrap_err()
 }
 
@@ -307,7 +307,7 @@ async fn an_unknown_import_is_refused_by_name() {
 #[tokio::test]
 async fn damaged_components_are_refused_without_harm() {
     let bytes = std::fs::read(connector("hostile")).unwrap();
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new(&EngineOptions::default()).unwrap();
     for cut in (0..bytes.len()).step_by(bytes.len() / 40) {
         assert!(Connector::load(&engine, &"hostile".parse().unwrap(), &bytes[..cut]).await.is_err(), "cut at {cut}");
     }

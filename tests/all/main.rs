@@ -3,6 +3,7 @@
 //! - `api`: the HTTP calls
 //! - `bars`: figures that have to be reached
 //! - `cli`: the commands, with a server and without
+//! - `engine`: compiling, the cache of what was compiled, memory for instances
 //! - `host`: schedules, operators' acts, restarts, through the library's face
 //! - `hostile`: guests that misbehave
 //! - `kill`: SIGKILL at seeded instants
@@ -11,11 +12,13 @@
 //! - `sink`: delivery that fails and comes back
 //! - `story`: the founding story, with the exact lines of the log
 //! - `sync`: the sandboxed csv connector, a real db, and runs from one to the other
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod api;
 mod bars;
 mod cli;
+mod engine;
 mod host;
 mod hostile;
 mod kill;

@@ -34,6 +34,8 @@ async fn one_transaction_has_the_token_and_the_deltas_that_it_covers() {
     while looks < 200 {
         journal.changed().await.unwrap();
         let before = token();
+        // The state is there a moment before the end of the journal is told.
+        journal.wait_for(|last| *last >= before).await.unwrap();
         let last =
             host.db().entries(before.saturating_sub(1), 1_000_000).unwrap().last().map_or(0, |entry| entry.id.sequence);
         let after = token();

@@ -9,7 +9,7 @@ use tidewaiter::clock::Clock;
 use tidewaiter::config::{ConnectionConfig, TypeConfig};
 use tidewaiter::db::Db;
 use tidewaiter::driver::{Connection, Order, perform};
-use tidewaiter::wasm::{Connector, Engine, LoadError};
+use tidewaiter::wasm::{Connector, Engine, EngineOptions, LoadError};
 use tidewaiter_core::journal::Body;
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::{ConnectorName, TypeKey};
@@ -24,7 +24,7 @@ fn name(text: &str) -> ConnectorName {
 async fn csv() -> Connector {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/connectors/csv.wasm");
     let bytes = std::fs::read(&path).expect("cargo xtask build makes it");
-    Connector::load(&Engine::new().unwrap(), &name("csv"), &bytes).await.unwrap()
+    Connector::load(&Engine::new(&EngineOptions::default()).unwrap(), &name("csv"), &bytes).await.unwrap()
 }
 
 /// A company's people in a file, and a host's db.
@@ -164,10 +164,10 @@ async fn a_large_change_goes_through_whole_and_in_order() {
 
 #[tokio::test]
 async fn what_is_no_connector_is_refused_by_name() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new(&EngineOptions::default()).unwrap();
     for bytes in [b"".as_slice(), b"not wasm at all", b"\0asm\x01\0\0\0"] {
         let error = Connector::load(&engine, &name("odd"), bytes).await.unwrap_err();
-        assert!(matches!(error, LoadError::NotAComponent { .. }), "{error}");
+        assert!(matches!(error, LoadError::Compile { .. }), "{error}");
         assert!(error.to_string().contains("connector odd"), "{error}");
     }
     let empty = b"\0asm\x0d\0\x01\0";
@@ -179,6 +179,7 @@ async fn what_is_no_connector_is_refused_by_name() {
 async fn the_name_of_the_file_is_the_name_of_the_connector() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/connectors/csv.wasm");
     let bytes = std::fs::read(path).expect("cargo xtask build makes it");
-    let error = Connector::load(&Engine::new().unwrap(), &name("other"), &bytes).await.unwrap_err();
+    let error =
+        Connector::load(&Engine::new(&EngineOptions::default()).unwrap(), &name("other"), &bytes).await.unwrap_err();
     assert!(error.to_string().contains("csv.wasm"), "{error}");
 }

@@ -1,5 +1,6 @@
 //! A place to run the real program in: a folder with a configuration, connectors and people, the commands in it, and a server with
 //! its log and its API. Judges nothing.
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 use std::io::{BufRead, BufReader};
@@ -44,6 +45,13 @@ pub fn connector(name: &str) -> PathBuf {
         if name == "hostile" { target("hostile/hostile.wasm") } else { target(&format!("connectors/{name}.wasm")) };
     assert!(path.exists(), "{}: `cargo xtask build` makes it", path.display());
     path
+}
+
+/// The program.
+pub fn program() -> PathBuf {
+    let program = target("house/tidewaiter");
+    assert!(program.exists(), "{}: `cargo xtask test` builds it", program.display());
+    program
 }
 
 /// Whether a connector that not every machine can build is there. CI can.
@@ -134,9 +142,7 @@ impl Place {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let program = target("house/tidewaiter");
-        assert!(program.exists(), "{}: `cargo xtask test` builds it", program.display());
-        let mut command = Command::new(program);
+        let mut command = Command::new(program());
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
         command
     }

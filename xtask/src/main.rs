@@ -1,5 +1,7 @@
 //! Set-up, builds and checks of this project, as a program: `cargo xtask COMMAND`. Does nothing outside `target/`.
 
+#![forbid(unsafe_code)]
+
 mod connectors;
 mod debian;
 mod demo;

@@ -4,6 +4,8 @@
 //! redb; time and outcomes are handed in (`handle_*`), wishes are taken out (`poll_effect`). So everything that decides
 //! whether a change may be lost or repeated can be run a thousand times a second in a test.
 
+#![forbid(unsafe_code)]
+
 pub mod grant;
 pub mod inspect;
 pub mod journal;

@@ -6,10 +6,11 @@ use clap::Subcommand;
 use serde_json::{Value as Json, json};
 use tidewaiter_core::name::ConnectorName;
 
+use super::OURSELVES;
 use super::fail::{Exit, Fail};
 use super::print;
 use crate::config::Config;
-use crate::wasm::{Connector, Engine};
+use crate::wasm::{Connector, Engine, EngineOptions};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -23,14 +24,14 @@ pub(super) enum Command {
 }
 
 pub(super) async fn inspect(file: &Path, json: bool) -> Result<(), Fail> {
-    let engine = engine()?;
+    let engine = engine(None)?;
     let connector = load(&engine, file).await?;
     print::out(json, connector.info(), print::info)
 }
 
 /// All of them; one that can't be loaded is listed with the reason.
 pub(super) async fn list(config: &Config, json: bool) -> Result<(), Fail> {
-    let engine = engine()?;
+    let engine = engine(Some(config.compiled()))?;
     let folder = &config.connectors;
     let unreadable = |error| Fail::new(Exit::Usage, format!("{}: {error}", folder.display()));
     let mut files = Vec::new();
@@ -56,8 +57,10 @@ pub(super) async fn list(config: &Config, json: bool) -> Result<(), Fail> {
     if bad { Err(Fail::told(Exit::RunFailed)) } else { Ok(()) }
 }
 
-fn engine() -> Result<Engine, Fail> {
-    Engine::new().map_err(|error| Fail::new(Exit::Host, format!("this machine can't run connectors: {error:#}")))
+fn engine(cache: Option<PathBuf>) -> Result<Engine, Fail> {
+    let options = EngineOptions { compiler: Some(OURSELVES.into()), cache, ..EngineOptions::default() };
+    Engine::new(&options)
+        .map_err(|error| Fail::new(Exit::Host, format!("this machine can't run connectors: {error:#}")))
 }
 
 async fn load(engine: &Engine, file: &Path) -> Result<Connector, Fail> {

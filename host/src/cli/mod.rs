@@ -28,6 +28,9 @@ use crate::host::ask::{Answer, Ask};
 /// How long calls that can't be interrupted may go on when the work is done.
 const ABANDONED_AFTER: Duration = Duration::from_secs(2);
 
+/// This program, also after its file was replaced.
+const OURSELVES: &str = "/proc/self/exe";
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
@@ -79,6 +82,9 @@ enum Command {
     Connections(Connections),
     /// Check configuration, connectors, grants and sources, and print what to add
     Check,
+    /// Compile a connector from standard input to standard output, confined; the host calls it
+    #[command(hide = true)]
+    Compile,
 }
 
 #[derive(Debug, Subcommand)]
@@ -111,6 +117,9 @@ impl From<Type> for TypeKey {
 /// The whole program.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if matches!(arguments.command, Command::Compile) {
+        return u8::try_from(crate::wasm::compiler()).unwrap_or(1).into();
+    }
     let result = logging(&arguments).and_then(|()| {
         let runtime = tokio::runtime::Runtime::new().map_err(|error| Fail::new(Exit::Host, error))?;
         let result = runtime.block_on(perform(arguments));
@@ -144,7 +153,7 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
     if let Command::Connectors(connectors::Command::Inspect { file }) = &command {
         return connectors::inspect(file, json).await;
     }
-    let config = Config::load(&file)?;
+    let config = Config { compiler: Some(OURSELVES.into()), ..Config::load(&file)? };
     match command {
         Command::Serve => serve::serve(config).await,
         Command::Run { .. } => run_once(config, json).await,
@@ -163,6 +172,7 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
             print::out(json, &connection, |connection| print::connection(connection))
         }
         Command::Check => check::check(&config, json).await,
+        Command::Compile => Ok(()),
     }
 }
 

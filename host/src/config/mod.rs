@@ -74,6 +74,8 @@ pub enum ConfigError {
 pub struct Config {
     /// The host's file.
     pub file: PathBuf,
+    /// The program that compiles connectors, which is `tidewaiter` itself. None: they are compiled in this process. Not in the file.
+    pub compiler: Option<PathBuf>,
     /// Where the db is.
     pub data: PathBuf,
     /// Where connectors are.
@@ -220,6 +222,11 @@ struct GrantsFile {
 }
 
 impl Config {
+    /// Where compiled connectors are kept.
+    pub fn compiled(&self) -> PathBuf {
+        self.data.join("compiled")
+    }
+
     /// Reads the host's file and everything that belongs to it.
     ///
     /// # Errors
@@ -248,6 +255,7 @@ impl Config {
             return Err(ConfigError::Invalid { path, message });
         }
         let config = Self {
+            compiler: None,
             data: base.join(file.data),
             connectors: base.join(file.connectors),
             listen,

@@ -8,10 +8,11 @@ use tidewaiter_core::name::ConnectorName;
 use tidewaiter_core::run::Failure;
 use tidewaiter_core::schema::{BadDescription, ConnectorInfo};
 use wasmtime::Store;
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::{HasSelf, Linker};
 
 use super::bindings::ConnectorPre;
 use super::bindings::tidewaiter::connector as wit;
+use super::compile::CompileError;
 use super::convert;
 use super::engine::Engine;
 use super::instance::guarded;
@@ -45,13 +46,13 @@ pub enum LoadError {
         /// Its size.
         bytes: usize,
     },
-    /// Not a component.
-    #[error("connector {name}: not a WebAssembly component: {problem}")]
-    NotAComponent {
+    /// It was not compiled: it is not a component, or the compiler failed.
+    #[error("connector {name}: {source}")]
+    Compile {
         /// Which.
         name: ConnectorName,
-        /// In wasmtime's words.
-        problem: String,
+        /// Why.
+        source: CompileError,
     },
     /// It wants something that no connector has.
     #[error("connector {name}: it imports {import}, which connectors don't have")]
@@ -102,7 +103,7 @@ impl std::fmt::Debug for Connector {
 }
 
 impl Connector {
-    /// Loads the bytes of a file whose stem is `name`. Takes the time of compiling them.
+    /// Loads the bytes of a file whose stem is `name`. Takes the time of compiling them, unless they are in the cache.
     ///
     /// # Errors
     /// The first thing that is wrong with them.
@@ -111,8 +112,8 @@ impl Connector {
         if bytes.len() > COMPONENT_BYTES_MAX {
             return Err(LoadError::TooLarge { name, bytes: bytes.len() });
         }
-        let component = Component::from_binary(engine.inner(), bytes)
-            .map_err(|error| LoadError::NotAComponent { name: name.clone(), problem: format!("{error:#}") })?;
+        let compiled = engine.compiler().component(engine, bytes).await;
+        let component = compiled.map_err(|source| LoadError::Compile { name: name.clone(), source })?;
         let kind = component.component_type();
         let unknown =
             kind.imports(engine.inner()).find(|(import, _)| !IMPORTS.iter().any(|known| import.starts_with(known)));
@@ -149,7 +150,8 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
 }
 
 /// A store in which a guest lets others work at every tick.
-pub(super) fn store(engine: &Engine, state: State, limits: &Limits) -> Store<State> {
+pub(super) fn store(engine: &Engine, mut state: State, limits: &Limits) -> Store<State> {
+    state.live = Some(engine.live());
     let mut store = Store::new(engine.inner(), state);
     store.limiter(|state| &mut state.memory);
     store.epoch_deadline_async_yield_and_update(1);

@@ -2,6 +2,8 @@
 //! db, no schedule and no sink; what a connector hands over goes through the core's inspector and then into a channel.
 
 mod bindings;
+mod cache;
+mod compile;
 mod convert;
 mod engine;
 mod failure;
@@ -12,7 +14,8 @@ mod load;
 mod log;
 mod state;
 
-pub use engine::Engine;
+pub use compile::{CompileError, child as compiler};
+pub use engine::{Allocation, Engine, EngineOptions};
 pub use instance::{Session, Setup, SyncOptions};
 pub use load::{Connector, LoadError};
 pub use log::LogSource;

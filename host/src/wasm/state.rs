@@ -21,6 +21,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
+use super::engine::{self, Live};
 use super::http::Http;
 use super::log::GuestLog;
 
@@ -78,6 +79,7 @@ pub(super) struct State {
     pub(super) log: GuestLog,
     /// None: not in a run.
     pub(super) run: Option<RunLink>,
+    pub(super) live: Option<Live>,
 }
 
 /// An instance's way to its run.
@@ -134,7 +136,7 @@ impl State {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
         let memory = Memory { max: limits.memory_bytes_max, held: 0, peak: 0, refused: false };
-        Ok(Self { wasi: builder.build(), http: Http::new(), table, memory, settings, log, run })
+        Ok(Self { wasi: builder.build(), http: Http::new(), table, memory, settings, log, run, live: None })
     }
 }
 
@@ -176,15 +178,15 @@ impl ResourceLimiter for Memory {
     }
 
     fn instances(&self) -> usize {
-        200
+        engine::CORE_INSTANCES_MAX as usize
     }
 
     fn tables(&self) -> usize {
-        64
+        engine::TABLES_MAX as usize
     }
 
     fn memories(&self) -> usize {
-        32
+        engine::MEMORIES_MAX as usize
     }
 }
 
