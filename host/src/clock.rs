@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tidewaiter_core::time::{Moment, UnixMillis};
+use tidewaiter_core::time::{Moment, Now, UnixMillis};
 
 /// The steady clock and the wall clock of a process.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,11 @@ impl Clock {
     pub fn now(&self) -> UnixMillis {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// Both clocks.
+    pub fn both(&self) -> Now {
+        Now { steady: self.moment(), wall: self.now() }
     }
 
     /// How long it is until a moment; zero if it has passed.

@@ -14,7 +14,7 @@ use tidewaiter_core::grant::BadTemplate;
 use tidewaiter_core::journal::{Entry, EntryId, Incarnation, Marker};
 use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::run::{RunReport, Trigger};
-use tidewaiter_core::schedule::Refusal;
+use tidewaiter_core::schedule::{Refusal, Scheduled};
 use tidewaiter_core::state::{Actor, SyncState, TypeState};
 use tidewaiter_core::token::{SyncToken, TOKEN_BYTES_MAX};
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -32,8 +32,8 @@ use crate::wasm::{Connector, Engine, EngineOptions, LoadError};
 const OWNER_WAIT: Duration = Duration::from_secs(5);
 /// How long sinks may take to deliver what is left when the host ends; the rest is delivered by the next one.
 const LAST_DELIVERY: Duration = Duration::from_secs(10);
-/// Instances that may live at the same time: each run has one, and for a moment a second one that reads classes.
-const INSTANCES: u32 = 160;
+/// Instances that may live at the same time beside those of runs.
+const INSTANCES_BESIDE: usize = 32;
 /// Requests on their way to the scheduler.
 const REQUESTS: usize = 64;
 
@@ -145,6 +145,7 @@ impl Host {
         let clock = Clock::start();
         let (data, name) = (config.data.clone(), holder.to_owned());
         let db = spawn_blocking(move || Db::open(&data, &name, OWNER_WAIT)).await??;
+        db.set_quota(config.quota);
         let (connections, deliveries) = match runs {
             Runs::Never => Default::default(),
             Runs::Scheduled | Runs::WhenAsked => (load(&config).await?, deliveries(&db, &config)?),
@@ -154,12 +155,22 @@ impl Host {
         for key in config.keys().filter(|_| runs != Runs::Never) {
             let written = &config.connections[&key.connection].types[&key.object_type];
             let state = stored.remove(&key).unwrap_or_else(|| TypeState::first(written.from, clock.now()));
-            types.push((key, written.every.filter(|_| runs == Runs::Scheduled), state));
+            let connection = &config.connections[&key.connection];
+            types.push(Scheduled {
+                connector: connection.connector.clone(),
+                timing: written.timing.clone().filter(|_| runs == Runs::Scheduled),
+                rank: written.rank,
+                parallel: connection.parallel_types,
+                state,
+                key,
+            });
         }
         let (requests, received) = mpsc::channel(REQUESTS);
         let journal_ends = CancellationToken::new();
         let mut tasks = Tasks { scheduler: JoinSet::new(), deliveries: JoinSet::new(), journal_ends };
-        tasks.scheduler.spawn(Task::new(db.clone(), clock, connections.clone(), types).work(received));
+        tasks
+            .scheduler
+            .spawn(Task::new(db.clone(), clock, connections.clone(), config.concurrency, types).work(received));
         for delivery in deliveries {
             tasks.deliveries.spawn(delivery.work(tasks.journal_ends.clone()));
         }
@@ -268,6 +279,7 @@ impl Host {
                 key: key.clone(),
                 expected_revision: stored.revision,
                 state: state.clone(),
+                staged: Vec::new(),
                 batches: Vec::new(),
                 marker: Some((marker.clone(), by.clone())),
                 run: None,
@@ -353,7 +365,8 @@ fn deliveries(db: &Db, config: &Config) -> Result<Vec<Delivery>, StartError> {
 /// The first thing that is wrong.
 pub async fn load(config: &Config) -> Result<HashMap<ConnectionName, Arc<Connection>>, StartError> {
     let options = EngineOptions {
-        instances: INSTANCES,
+        // Each run has one, and for a moment a second one that reads classes.
+        instances: u32::try_from(config.concurrency.total * 2 + INSTANCES_BESIDE).unwrap_or(u32::MAX),
         compiler: config.compiler.clone(),
         cache: Some(config.compiled()),
         ..EngineOptions::default()

@@ -44,6 +44,7 @@ fn journaled(host: &Host) -> Vec<String> {
     let uid = |body| match body {
         Body::Delta(delta) => tidewaiter_core::object::Change::uid(&delta.change).to_owned(),
         Body::Marker { marker, .. } => marker.kind().to_owned(),
+        Body::Erased { .. } => "erased".to_owned(),
     };
     host.db().entries(0, 100_000).unwrap().into_iter().map(|entry| uid(entry.body)).collect()
 }

@@ -59,6 +59,8 @@ pub enum Marker {
     TokenSet,
     /// The token was thrown away; the next run asks for the latest.
     TokenReset,
+    /// The db was restored from a copy: what was journaled after the copy was made is not here, and comes again.
+    Restored,
 }
 
 impl Marker {
@@ -67,6 +69,7 @@ impl Marker {
         match self {
             Self::TokenSet => "token-set",
             Self::TokenReset => "token-reset",
+            Self::Restored => "restored",
         }
     }
 }
@@ -82,6 +85,13 @@ pub enum Body {
         marker: Marker,
         /// Who.
         by: Actor,
+    },
+    /// What it said was erased; the place stays.
+    Erased {
+        /// By whom.
+        by: Actor,
+        /// When.
+        at: UnixMillis,
     },
 }
 

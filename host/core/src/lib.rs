@@ -18,4 +18,5 @@ pub mod schema;
 pub mod state;
 pub mod text;
 pub mod time;
+pub mod timing;
 pub mod token;

@@ -17,8 +17,16 @@ pub struct Limits {
     pub batch_bytes_max: u64,
     /// `object-bytes`: size of one object.
     pub object_bytes_max: u64,
-    /// `uncovered-bytes`: deltas handed over since the last checkpoint; they are held in memory until one covers them.
+    /// `uncovered-bytes`: deltas handed over since the last checkpoint; they are staged until one covers them.
     pub uncovered_bytes_max: u64,
+    /// `stage-bytes`: beyond that, deltas that no checkpoint covers are staged and not held in memory.
+    pub stage_bytes: u64,
+    /// `run-deltas`: a run that has taken that many ends at a checkpoint, and goes on as another one.
+    pub run_deltas_max: u64,
+    /// `run-bytes`: the same, by the size of the deltas.
+    pub run_bytes_max: u64,
+    /// `run-time`: the same, by its time.
+    pub run_time_max: Duration,
     /// `pending-bytes`: deltas waiting for the commit before theirs; beyond it, `emit` blocks.
     pub pending_bytes_max: u64,
     /// `log-line-bytes`: one line of a guest's log; what is longer is cut.
@@ -35,7 +43,11 @@ impl Default for Limits {
             batch_count_max: 4096,
             batch_bytes_max: 8 * MIB,
             object_bytes_max: MIB,
-            uncovered_bytes_max: 64 * MIB,
+            uncovered_bytes_max: 1024 * MIB,
+            stage_bytes: 4 * MIB,
+            run_deltas_max: 1_000_000,
+            run_bytes_max: 1024 * MIB,
+            run_time_max: Duration::from_secs(5 * 60),
             pending_bytes_max: 16 * MIB,
             log_line_bytes_max: 4096,
             log_lines_max: 1000,

@@ -29,6 +29,8 @@ pub enum Trigger {
     Api,
     /// A failed run is tried again.
     Retry,
+    /// The run before ended because its budget was spent.
+    Continue,
 }
 
 impl fmt::Display for Trigger {
@@ -38,6 +40,7 @@ impl fmt::Display for Trigger {
             Self::Command => "command",
             Self::Api => "api",
             Self::Retry => "retry",
+            Self::Continue => "continue",
         })
     }
 }
@@ -145,8 +148,12 @@ impl From<Rejection> for Failure {
 pub enum Outcome {
     /// Everything that the source had is journaled.
     Ok,
+    /// Ended at a checkpoint because its budget was spent: there may be more, and the next run is due at once.
+    More,
     /// Ended at a checkpoint because the host shuts down.
     Stopped,
+    /// The db has no room; in its words. Goes on when there is some.
+    Held(String),
     /// An operator set or reset the token meanwhile; that wins.
     Superseded,
     /// It failed; what was checkpointed is kept.
@@ -158,7 +165,9 @@ impl Outcome {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Ok => "ok",
+            Self::More => "more",
             Self::Stopped => "stopped",
+            Self::Held(_) => "held",
             Self::Superseded => "superseded",
             Self::Failed(_) => "failed",
         }
@@ -186,8 +195,29 @@ pub struct RunReport {
     pub deltas: u64,
     /// Deltas handed over and not journaled: no checkpoint covered them, so the next run gets them again.
     pub dropped: u64,
+    /// Size of the deltas journaled, in bytes as they were handed over.
+    #[serde(default)]
+    pub bytes: u64,
+    /// Runs that had failed in a row before this one.
+    #[serde(default)]
+    pub retries: u32,
+    /// What the instance used.
+    #[serde(default)]
+    pub spent: Spent,
     /// How it ended.
     pub outcome: Outcome,
+}
+
+/// What an instance used.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Spent {
+    /// The most memory that it held, in bytes: all memories and tables together.
+    pub memory_peak_bytes: u64,
+    /// Processor time of its calls, in microseconds.
+    pub cpu_us: u64,
+    /// The last lines that it logged.
+    pub log: Vec<String>,
 }
 
 impl RunReport {
@@ -226,8 +256,16 @@ pub enum Effect {
         /// For the log.
         why: String,
     },
-    /// Journal the first `batches` that are held, and store the state, in one transaction, if the stored revision is the expected one.
+    /// Write the first `batches` that are held where nobody sees them: no token covers them yet, and they are too many to hold.
+    Stage {
+        /// How many of the batches held, from the oldest.
+        batches: usize,
+    },
+    /// Journal what is staged and then the first `batches` that are held, and store the state, in one transaction, if the stored
+    /// revision is the expected one.
     Commit {
+        /// What is staged is journaled too.
+        published: bool,
         /// How many of the batches held, from the oldest.
         batches: usize,
         /// The revision that must be stored for this to happen.
@@ -258,6 +296,8 @@ pub enum Effect {
 pub enum CommitFailure {
     /// Somebody else wrote the state: an operator's act.
     Conflict,
+    /// There is no room, in the db's words.
+    Full(String),
     /// The db could not write.
     Storage(String),
 }
@@ -274,10 +314,30 @@ enum Phase {
 }
 
 #[derive(Debug)]
-struct InFlight {
+enum InFlight {
+    Stage(Sum),
+    Commit { sum: Sum, state: TypeState, report: Option<RunReport> },
+}
+
+/// Some deltas.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
     deltas: u64,
-    state: TypeState,
-    report: Option<RunReport>,
+    bytes: u64,
+}
+
+impl Sum {
+    fn of<'a>(batches: impl IntoIterator<Item = &'a BatchInfo>) -> Self {
+        let add = |sum: Self, batch: &BatchInfo| sum + Self { deltas: batch.deltas, bytes: batch.bytes };
+        batches.into_iter().fold(Self::default(), add)
+    }
+}
+
+impl std::ops::Add for Sum {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self { deltas: self.deltas + other.deltas, bytes: self.bytes + other.bytes }
+    }
 }
 
 /// The machine.
@@ -295,12 +355,21 @@ pub struct Run {
     /// Batches that the driver holds and that no commit has taken.
     held: VecDeque<BatchInfo>,
     held_bytes: u64,
+    /// What is staged; it comes before everything held.
+    staged: Sum,
     /// The token that `sync` returned; it covers everything held.
     returned: Option<SyncToken>,
     in_flight: Option<InFlight>,
     flush_waits: bool,
     shutting_down: bool,
-    journaled: u64,
+    /// The time of this run is up.
+    time_is_up: bool,
+    /// The connector is being stopped because the budget is spent.
+    budget_spent: bool,
+    /// Everything that was handed over.
+    taken: Sum,
+    journaled: Sum,
+    retries: u32,
     /// A commit of this run is durable.
     wrote: bool,
     effects: VecDeque<Effect>,
@@ -309,8 +378,29 @@ pub struct Run {
 impl Run {
     /// Begins a run from the stored state.
     pub fn new(key: TypeKey, run: u64, trigger: Trigger, stored: TypeState, limits: Limits, now: UnixMillis) -> Self {
+        let mut machine = Self::idle(key, run, trigger, stored, limits, now);
+        machine.begin(now);
+        machine
+    }
+
+    /// A run that ends before it calls anything, because the db has no room.
+    pub fn held(
+        key: TypeKey,
+        run: u64,
+        trigger: Trigger,
+        stored: TypeState,
+        limits: Limits,
+        why: String,
+        now: UnixMillis,
+    ) -> Self {
+        let mut machine = Self::idle(key, run, trigger, stored, limits, now);
+        machine.abandon(Outcome::Held(why), now);
+        machine
+    }
+
+    fn idle(key: TypeKey, run: u64, trigger: Trigger, stored: TypeState, limits: Limits, now: UnixMillis) -> Self {
         let token_in = stored.sync.token().cloned();
-        let mut machine = Self {
+        Self {
             key,
             run,
             trigger,
@@ -320,17 +410,20 @@ impl Run {
             phase: Phase::Syncing,
             held: VecDeque::new(),
             held_bytes: 0,
+            staged: Sum::default(),
             returned: None,
             in_flight: None,
             flush_waits: false,
             shutting_down: false,
-            journaled: 0,
+            time_is_up: false,
+            budget_spent: false,
+            taken: Sum::default(),
+            journaled: Sum::default(),
+            retries: stored.failures,
             wrote: false,
             effects: VecDeque::new(),
             stored,
-        };
-        machine.begin(now);
-        machine
+        }
     }
 
     fn begin(&mut self, now: UnixMillis) {
@@ -387,12 +480,16 @@ impl Run {
             return;
         }
         self.held_bytes += batch.bytes;
+        self.taken = self.taken + Sum::of([&batch]);
+        let resumable = batch.checkpoint.is_some();
         self.held.push_back(batch);
-        let uncovered: u64 =
-            self.held.iter().rev().take_while(|batch| batch.checkpoint.is_none()).map(|batch| batch.bytes).sum();
+        if resumable {
+            self.spend();
+        }
+        let uncovered = self.uncovered_bytes();
         if uncovered > self.limits.uncovered_bytes_max {
             let max = self.limits.uncovered_bytes_max;
-            let message = format!("{uncovered} bytes of deltas without a checkpoint; at most {max} are held");
+            let message = format!("{uncovered} bytes of deltas without a checkpoint; at most {max} are staged");
             let failure = Failure::Trapped { code: "limit.uncovered-bytes".into(), message };
             return self.end(Outcome::Failed(failure), now);
         }
@@ -412,12 +509,13 @@ impl Run {
         }
         match answer {
             Err(failure) => self.end(Outcome::Failed(failure), now),
+            Ok(_) if stopped && self.budget_spent && !self.shutting_down => self.end(Outcome::More, now),
             Ok(_) if stopped => self.end(Outcome::Stopped, now),
             Ok(Some(token)) => {
                 self.returned = Some(token);
                 self.end(Outcome::Ok, now);
             }
-            Ok(None) if self.held.back().is_some_and(|batch| batch.checkpoint.is_none()) => {
+            Ok(None) if self.uncovered_bytes() > 0 => {
                 let message = "sync returned no token for deltas that no checkpoint covers".to_owned();
                 let failure = Failure::Contract { code: "uncovered-deltas".into(), message, uid: None };
                 self.end(Outcome::Failed(failure), now);
@@ -426,18 +524,22 @@ impl Run {
         }
     }
 
-    /// The commit under way came to its end.
+    /// The commit or the staging under way came to its end.
     pub fn handle_committed(&mut self, result: Result<(), CommitFailure>, now: UnixMillis) {
-        let Some(commit) = self.in_flight.take() else { return };
+        let Some(in_flight) = self.in_flight.take() else { return };
         match result {
-            Ok(()) => {
-                self.journaled += commit.deltas;
-                self.wrote = true;
-                self.stored = commit.state;
-                if let Some(report) = commit.report {
-                    return self.finish(report);
+            Ok(()) => match in_flight {
+                InFlight::Stage(sum) => self.staged = self.staged + sum,
+                InFlight::Commit { sum, state, report } => {
+                    self.journaled = self.journaled + sum;
+                    self.wrote = true;
+                    self.stored = state;
+                    if let Some(report) = report {
+                        return self.finish(report);
+                    }
                 }
-            }
+            },
+            Err(CommitFailure::Full(why)) => return self.abandon(Outcome::Held(why), now),
             Err(CommitFailure::Conflict) => return self.abandon(Outcome::Superseded, now),
             Err(CommitFailure::Storage(message)) => {
                 return self.abandon(Outcome::Failed(Failure::Host { message }), now);
@@ -463,6 +565,37 @@ impl Run {
             self.shutting_down = true;
             self.effects.push_back(Effect::Stop);
         }
+    }
+
+    /// The time of the run is up: end at the next checkpoint.
+    pub fn handle_time_up(&mut self) {
+        self.time_is_up = true;
+        if self.taken.deltas > 0 && self.uncovered_bytes() == 0 {
+            self.spend();
+        }
+    }
+
+    /// Stops the connector when the budget is spent. Only asked at a checkpoint, so that every run gets further.
+    fn spend(&mut self) {
+        let Limits { run_deltas_max, run_bytes_max, .. } = self.limits;
+        let spent = self.time_is_up || self.taken.deltas >= run_deltas_max || self.taken.bytes >= run_bytes_max;
+        if spent && !self.budget_spent && !self.shutting_down && matches!(self.phase, Phase::Syncing) {
+            self.budget_spent = true;
+            self.effects.push_back(Effect::Stop);
+        }
+    }
+
+    /// What was handed over since the last checkpoint: held, staged, or on its way there.
+    fn uncovered_bytes(&self) -> u64 {
+        let held = Sum::of(self.held.iter().rev().take_while(|batch| batch.checkpoint.is_none())).bytes;
+        if self.held.iter().any(|batch| batch.checkpoint.is_some()) {
+            return held;
+        }
+        let under_way = match &self.in_flight {
+            Some(InFlight::Stage(sum)) => sum.bytes,
+            _ => 0,
+        };
+        held + self.staged.bytes + under_way
     }
 
     /// The grace of a shutdown is over, or the connector can't be waited for: what is checkpointed is kept, the rest dropped.
@@ -500,6 +633,7 @@ impl Run {
                     let state = self.live(token, now);
                     self.commit(batches, state, None);
                 }
+                None if self.held_bytes >= self.limits.stage_bytes => self.stage(),
                 None => self.answer_flush(true),
             },
             Phase::Ending(outcome) => {
@@ -519,19 +653,22 @@ impl Run {
     }
 
     fn conclude(&mut self, outcome: Outcome, now: UnixMillis) {
-        let (batches, sync) = match self.covered() {
-            Some((batches, token)) => (batches, SyncState::Live(token)),
-            None => (0, self.stored.sync.clone()),
+        let (covered, batches, sync) = match self.covered() {
+            Some((batches, token)) => (true, batches, SyncState::Live(token)),
+            None => (false, 0, self.stored.sync.clone()),
         };
-        let deltas: u64 = self.held.iter().take(batches).map(|batch| batch.deltas).sum();
+        let sum = match covered {
+            true => self.staged + Sum::of(self.held.iter().take(batches)),
+            false => Sum::default(),
+        };
         let (sync, failures) = match &outcome {
-            Outcome::Ok => (sync, 0),
+            Outcome::Ok | Outcome::More => (sync, 0),
             Outcome::Failed(failure) => (lost(sync, failure), self.stored.failures.saturating_add(1)),
-            Outcome::Stopped | Outcome::Superseded => (sync, self.stored.failures),
+            Outcome::Stopped | Outcome::Held(_) | Outcome::Superseded => (sync, self.stored.failures),
         };
         // The token came back untouched, with nothing: there is nothing to write. A run that wrote something is recorded.
-        if !self.wrote && deltas == 0 && sync == self.stored.sync && failures == self.stored.failures {
-            let report = self.report(outcome, 0, &sync, now);
+        if !self.wrote && sum.deltas == 0 && sync == self.stored.sync && failures == self.stored.failures {
+            let report = self.report(outcome, Sum::default(), &sync, now);
             return self.finish(report);
         }
         let why = match &sync {
@@ -540,8 +677,8 @@ impl Run {
             _ => format!("reached by run {}", self.run),
         };
         let state = self.next_state(sync, why, failures, now);
-        let report = self.report(outcome, deltas, &state.sync, now);
-        self.commit(batches, state, Some(report));
+        let report = self.report(outcome, sum, &state.sync, now);
+        self.commit_with(covered, batches, state, Some(report));
     }
 
     /// Ends without writing anything.
@@ -550,7 +687,7 @@ impl Run {
             self.stored.failures = self.stored.failures.saturating_add(1);
         }
         let sync = self.stored.sync.clone();
-        let report = self.report(outcome, 0, &sync, now);
+        let report = self.report(outcome, Sum::default(), &sync, now);
         self.finish(report);
     }
 
@@ -567,13 +704,32 @@ impl Run {
         }
     }
 
-    fn commit(&mut self, batches: usize, state: TypeState, report: Option<RunReport>) {
+    fn take(&mut self, batches: usize) -> Sum {
         let taken: Vec<BatchInfo> = self.held.drain(..batches).collect();
-        self.held_bytes -= taken.iter().map(|batch| batch.bytes).sum::<u64>();
-        let deltas = taken.iter().map(|batch| batch.deltas).sum();
+        let sum = Sum::of(&taken);
+        self.held_bytes -= sum.bytes;
+        sum
+    }
+
+    fn stage(&mut self) {
+        let batches = self.held.len();
+        self.in_flight = Some(InFlight::Stage(self.take(batches)));
+        self.effects.push_back(Effect::Stage { batches });
+    }
+
+    fn commit(&mut self, batches: usize, state: TypeState, report: Option<RunReport>) {
+        self.commit_with(batches > 0, batches, state, report);
+    }
+
+    /// `published`: what is staged is covered too, and journaled first.
+    fn commit_with(&mut self, published: bool, batches: usize, state: TypeState, report: Option<RunReport>) {
+        let mut sum = self.take(batches);
+        if published {
+            sum = std::mem::take(&mut self.staged) + sum;
+        }
         let expected_revision = self.stored.revision;
-        self.in_flight = Some(InFlight { deltas, state: state.clone(), report: report.clone() });
-        self.effects.push_back(Effect::Commit { batches, expected_revision, state, report });
+        self.in_flight = Some(InFlight::Commit { sum, state: state.clone(), report: report.clone() });
+        self.effects.push_back(Effect::Commit { published, batches, expected_revision, state, report });
     }
 
     fn live(&self, token: SyncToken, now: UnixMillis) -> TypeState {
@@ -592,8 +748,8 @@ impl Run {
         }
     }
 
-    fn report(&self, outcome: Outcome, deltas: u64, sync: &SyncState, now: UnixMillis) -> RunReport {
-        let unjournaled: u64 = self.held.iter().map(|batch| batch.deltas).sum();
+    fn report(&self, outcome: Outcome, now_journaled: Sum, sync: &SyncState, now: UnixMillis) -> RunReport {
+        let journaled = self.journaled + now_journaled;
         RunReport {
             run: self.run,
             key: self.key.clone(),
@@ -602,8 +758,11 @@ impl Run {
             ended: now,
             token_in: self.token_in.clone(),
             token_out: sync.token().cloned(),
-            deltas: self.journaled + deltas,
-            dropped: unjournaled - deltas,
+            deltas: journaled.deltas,
+            dropped: self.taken.deltas - journaled.deltas,
+            bytes: journaled.bytes,
+            retries: self.retries,
+            spent: Spent::default(),
             outcome,
         }
     }

@@ -1,19 +1,55 @@
-//! Which run begins when, as a machine over all object types: due times, one run at a time per type and per connection,
-//! and the single follow-up that any number of triggers during a run share.
+//! Which run begins when, as a machine over all object types: due times, one run at a time per type and per connection, so many
+//! at once in all, connections in turn, and the single follow-up that any number of triggers during a run share.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use crate::name::{ConnectionName, TypeKey};
+use crate::name::{ConnectionName, ConnectorName, TypeKey};
 use crate::run::{Outcome, RunReport, Trigger};
 use crate::state::{SyncState, TypeState};
-use crate::time::Moment;
+use crate::time::{Moment, Now, UnixMillis};
+use crate::timing::{Misfire, Timing, When, part};
 
 /// The first delay before a failed run is tried again.
 pub const RETRY_DELAY_MIN: Duration = Duration::from_secs(1);
 /// The longest delay before a failed run is tried again, unless the connector asks for more.
 pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(300);
+
+/// First runs by interval are spread over this much time for each type, and over no more than the interval.
+const STAGGER: Duration = Duration::from_millis(5);
+
+/// How many runs there may be at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Concurrency {
+    /// Of all connectors.
+    pub total: usize,
+    /// Of one connector.
+    pub per_connector: usize,
+}
+
+impl Default for Concurrency {
+    fn default() -> Self {
+        Self { total: 64, per_connector: 32 }
+    }
+}
+
+/// A type, as the scheduler gets to know it.
+#[derive(Clone, Debug)]
+pub struct Scheduled {
+    /// Which.
+    pub key: TypeKey,
+    /// What its runs run.
+    pub connector: ConnectorName,
+    /// Its schedule; none: only when asked.
+    pub timing: Option<Timing>,
+    /// Its place among the types of its connection that are due together.
+    pub rank: usize,
+    /// The types of its connection may run at the same time.
+    pub parallel: bool,
+    /// Its state.
+    pub state: TypeState,
+}
 
 /// Somebody who waits for the end of a run.
 pub type WaiterId = u64;
@@ -69,10 +105,21 @@ struct Wanted {
     waiters: Vec<WaiterId>,
 }
 
+/// An occurrence of a schedule, by both clocks.
+#[derive(Clone, Copy, Debug)]
+struct Occurrence {
+    steady: Moment,
+    wall: UnixMillis,
+}
+
 #[derive(Debug)]
 struct Slot {
-    every: Option<Duration>,
+    timing: Option<Timing>,
+    rank: usize,
     state: TypeState,
+    /// The next occurrence of the schedule.
+    next: Option<Occurrence>,
+    /// When the next run begins: the occurrence and its jitter, or an earlier or later try after a failure.
     due: Option<Moment>,
     running: Option<Vec<WaiterId>>,
     /// Queued in its connection, or for after the run under way.
@@ -82,28 +129,75 @@ struct Slot {
 /// The machine.
 #[derive(Debug, Default)]
 pub struct Scheduler {
+    concurrency: Concurrency,
     slots: BTreeMap<TypeKey, Slot>,
     /// Due times; an entry that is not its slot's current one is skipped.
     due: BinaryHeap<Reverse<(Moment, TypeKey)>>,
-    /// Per connection: the type that runs, and those that wait, in order.
     lanes: BTreeMap<ConnectionName, Lane>,
+    pools: BTreeMap<ConnectorName, Pool>,
+    running: usize,
+    last_ticket: u64,
     shutting_down: bool,
     effects: VecDeque<Effect>,
 }
 
-#[derive(Debug, Default)]
+/// A connection: what runs, and what waits for its turn in it.
+#[derive(Debug)]
 struct Lane {
-    running: bool,
-    waiting: VecDeque<TypeKey>,
+    connector: ConnectorName,
+    parallel: bool,
+    running: usize,
+    /// By the time they were wanted, and those of the same time by rank.
+    waiting: VecDeque<(Moment, TypeKey)>,
+    /// It stands in its pool's queue.
+    queued: bool,
+}
+
+/// The connections of a connector that wait for a free place, first come, first served: one that wants much stands in line once,
+/// like one that wants little.
+#[derive(Debug, Default)]
+struct Pool {
+    running: usize,
+    queue: VecDeque<(u64, ConnectionName)>,
 }
 
 impl Scheduler {
-    /// Adds a type. With a schedule, its first run is due at once.
-    pub fn add(&mut self, key: TypeKey, every: Option<Duration>, state: TypeState, now: Moment) {
-        self.lanes.entry(key.connection.clone()).or_default();
-        self.slots.insert(key.clone(), Slot { every, state, due: None, running: None, wanted: None });
-        if every.is_some() {
-            self.set_due(&key, Some(now));
+    /// Runs at most that many at once.
+    pub fn new(concurrency: Concurrency) -> Self {
+        Self { concurrency, ..Self::default() }
+    }
+
+    /// Adds a type. Nothing is due before `handle_begin`.
+    pub fn add(&mut self, scheduled: Scheduled) {
+        let Scheduled { key, connector, timing, rank, parallel, state } = scheduled;
+        self.pools.entry(connector.clone()).or_default();
+        let lane = || Lane { connector, parallel, running: 0, waiting: VecDeque::new(), queued: false };
+        self.lanes.entry(key.connection.clone()).or_insert_with(lane);
+        let slot = Slot { timing, rank, state, next: None, due: None, running: None, wanted: None };
+        self.slots.insert(key, slot);
+    }
+
+    /// The schedules begin. By interval, the first run is due at once, or a little later where there are many types; by cron, at
+    /// the next occurrence, or at once where one came since the state was written and nothing says that it is to be skipped.
+    pub fn handle_begin(&mut self, now: Now) {
+        let spread = STAGGER.saturating_mul(u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX));
+        let keys: Vec<TypeKey> = self.slots.keys().cloned().collect();
+        for key in keys {
+            let Some(slot) = self.slots.get_mut(&key) else { continue };
+            slot.next = match slot.timing.as_ref().map(|timing| (&timing.when, timing.misfire)) {
+                None => None,
+                Some((When::Every(interval), _)) => {
+                    let spread = u64::try_from(spread.min(*interval).as_millis()).unwrap_or(u64::MAX);
+                    // By connection, so that its types keep their order.
+                    let first = Duration::from_millis(part(&key.connection, spread));
+                    Some(Occurrence { steady: now.steady + first, wall: now.wall })
+                }
+                Some((When::Cron(cron), misfire)) => {
+                    let since = if misfire == Misfire::Skip { now.wall } else { slot.state.changed_at.min(now.wall) };
+                    cron.next(since).map(|wall| Occurrence { steady: now.until(wall), wall })
+                }
+            };
+            self.plan(&key);
         }
     }
 
@@ -135,61 +229,87 @@ impl Scheduler {
 
     /// Whether any run is under way.
     pub fn is_busy(&self) -> bool {
-        self.slots.values().any(|slot| slot.running.is_some())
+        self.running > 0
     }
 
     /// Time has passed.
-    pub fn handle_time(&mut self, now: Moment) {
-        while let Some(moment) = self.next_due().filter(|moment| *moment <= now) {
+    pub fn handle_time(&mut self, now: Now) {
+        while let Some(moment) = self.next_due().filter(|moment| *moment <= now.steady) {
             let Some(Reverse((_, key))) = self.due.pop() else { return };
             let Some(slot) = self.slots.get_mut(&key) else { continue };
             slot.due = None;
-            // What was missed while the host slept is one run, not many.
-            let next = slot.every.map(|every| if moment + every > now { moment + every } else { now + every });
-            let trigger = if slot.state.failures > 0 { Trigger::Retry } else { Trigger::Schedule };
-            self.set_due(&key, next);
-            self.want(&key, trigger, None);
+            let retry = slot.state.failures > 0;
+            let runs = slot.occur(now) || retry;
+            self.plan(&key);
+            if runs {
+                self.want(&key, if retry { Trigger::Retry } else { Trigger::Schedule }, None, moment);
+            }
+        }
+        self.start_ready();
+    }
+
+    /// The wall clock was set: what goes by it is due at other moments.
+    pub fn handle_clock_set(&mut self, now: Now) {
+        let keys: Vec<TypeKey> = self.slots.keys().cloned().collect();
+        for key in keys {
+            let Some(slot) = self.slots.get_mut(&key) else { continue };
+            let Some(When::Cron(cron)) = slot.timing.as_ref().map(|timing| &timing.when) else { continue };
+            let Some(next) = slot.next else { continue };
+            let wall = if next.wall <= now.wall { Some(next.wall) } else { cron.next(now.wall) };
+            slot.next = wall.map(|wall| Occurrence { steady: now.until(wall), wall });
+            self.plan(&key);
         }
     }
 
     /// Somebody wants a run, and may wait for its end.
-    pub fn handle_trigger(&mut self, key: &TypeKey, trigger: Trigger, waiter: Option<WaiterId>) {
+    pub fn handle_trigger(&mut self, key: &TypeKey, trigger: Trigger, waiter: Option<WaiterId>, now: Now) {
         match self.refusal(key) {
-            None => self.want(key, trigger, waiter),
+            None => self.want(key, trigger, waiter, now.steady),
             Some(refusal) => self.answer(waiter.into_iter().collect(), &Err(refusal)),
         }
+        self.start_ready();
     }
 
     /// A run is over, and left this state.
-    pub fn handle_finished(&mut self, report: &RunReport, state: TypeState, now: Moment) {
+    pub fn handle_finished(&mut self, report: &RunReport, state: TypeState, now: Now) {
         let Some(slot) = self.slots.get_mut(&report.key) else { return };
         let waiters = slot.running.take().unwrap_or_default();
         // An operator's act during the run is newer than what the run knows.
         if state.revision >= slot.state.revision {
             slot.state = state;
         }
-        if let (Outcome::Failed(_), Some(_)) = (&report.outcome, slot.every) {
-            let due = now + retry_delay(slot.state.failures, report.retry_after_ms());
+        if let (Outcome::Failed(_), Some(_)) = (&report.outcome, &slot.timing) {
+            let due = now.steady + retry_delay(slot.state.failures, report.retry_after_ms());
             self.set_due(&report.key, Some(due));
         }
         self.answer(waiters, &Ok(report.clone()));
-        self.lane(&report.key.connection).running = false;
-        self.start_next(&report.key.connection);
+        self.running -= 1;
+        if let Some(lane) = self.lanes.get_mut(&report.key.connection) {
+            lane.running -= 1;
+            if let Some(pool) = self.pools.get_mut(&lane.connector) {
+                pool.running -= 1;
+            }
+        }
+        if report.outcome == Outcome::More {
+            self.want(&report.key, Trigger::Continue, None, now.steady);
+        }
+        self.queue(&report.key.connection);
+        self.start_ready();
     }
 
     /// An operator set or reset the token.
-    pub fn handle_state_changed(&mut self, key: &TypeKey, state: TypeState, now: Moment) {
+    pub fn handle_state_changed(&mut self, key: &TypeKey, state: TypeState, now: Now) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         if state.revision <= slot.state.revision {
             return;
         }
         slot.state = state;
-        let scheduled = slot.every;
         if slot.running.is_some() {
             self.effects.push_back(Effect::Supersede(key.clone()));
         }
-        if let Some(every) = scheduled {
-            self.set_due(key, Some(now + every));
+        // The next regular occurrence is soon enough; a retry that was far away has no reason any more.
+        if slot.next.is_some_and(|next| next.steady > now.steady) {
+            self.plan(key);
         }
     }
 
@@ -221,47 +341,91 @@ impl Scheduler {
         }
     }
 
-    fn want(&mut self, key: &TypeKey, trigger: Trigger, waiter: Option<WaiterId>) {
+    /// Puts a type in its connection's line.
+    fn want(&mut self, key: &TypeKey, trigger: Trigger, waiter: Option<WaiterId>, since: Moment) {
         if self.refusal(key).is_some() {
             return;
         }
         let Some(slot) = self.slots.get_mut(key) else { return };
-        match &mut slot.wanted {
-            Some(wanted) => wanted.waiters.extend(waiter),
-            None => {
-                slot.wanted = Some(Wanted { trigger, waiters: waiter.into_iter().collect() });
-                self.lane(&key.connection).waiting.push_back(key.clone());
-            }
+        if let Some(wanted) = &mut slot.wanted {
+            wanted.waiters.extend(waiter);
+            return;
         }
-        self.start_next(&key.connection);
+        slot.wanted = Some(Wanted { trigger, waiters: waiter.into_iter().collect() });
+        let rank = slot.rank;
+        let slots = &self.slots;
+        let rank_of = |key: &TypeKey| slots.get(key).map_or(0, |slot| slot.rank);
+        if let Some(lane) = self.lanes.get_mut(&key.connection) {
+            let before = |(at, other): &(Moment, TypeKey)| (*at, rank_of(other)) <= (since, rank);
+            let place = lane.waiting.iter().rposition(before).map_or(0, |place| place + 1);
+            lane.waiting.insert(place, (since, key.clone()));
+        }
+        self.queue(&key.connection);
+    }
+
+    /// Lets a connection stand in line, if it has something that can begin.
+    fn queue(&mut self, connection: &ConnectionName) {
+        let Some(lane) = self.lanes.get_mut(connection) else { return };
+        let free = lane.parallel || lane.running == 0;
+        if self.shutting_down || lane.queued || !free || startable(&self.slots, lane).is_none() {
+            return;
+        }
+        lane.queued = true;
+        self.last_ticket += 1;
+        let pool = self.pools.entry(lane.connector.clone()).or_default();
+        pool.queue.push_back((self.last_ticket, connection.clone()));
+    }
+
+    /// Begins runs while there are free places; whoever stands in line longest is next.
+    fn start_ready(&mut self) {
+        while !self.shutting_down && self.running < self.concurrency.total {
+            let max = self.concurrency.per_connector;
+            let free = self.pools.values_mut().filter(|pool| pool.running < max && !pool.queue.is_empty());
+            let Some(pool) = free.min_by_key(|pool| pool.queue[0].0) else { return };
+            let Some((_, connection)) = pool.queue.pop_front() else { return };
+            self.start_next(&connection);
+            self.queue(&connection);
+        }
     }
 
     fn start_next(&mut self, connection: &ConnectionName) {
-        while !self.shutting_down && !self.lane(connection).running {
-            let Some(key) = self.lane(connection).waiting.pop_front() else { return };
-            let refusal = self.refusal(&key);
-            let Some(slot) = self.slots.get_mut(&key) else { continue };
-            let Some(wanted) = slot.wanted.take() else { continue };
-            if let Some(refusal) = refusal {
-                self.answer(wanted.waiters, &Err(refusal));
-                continue;
-            }
-            slot.running = Some(wanted.waiters);
-            let state = slot.state.clone();
-            self.effects.push_back(Effect::Start { key, trigger: wanted.trigger, state });
-            self.lane(connection).running = true;
+        let Some(lane) = self.lanes.get_mut(connection) else { return };
+        lane.queued = false;
+        let Some(place) = startable(&self.slots, lane) else { return };
+        let Some((_, key)) = lane.waiting.remove(place) else { return };
+        let refusal = self.refusal(&key);
+        let Some(slot) = self.slots.get_mut(&key) else { return };
+        let Some(wanted) = slot.wanted.take() else { return };
+        if let Some(refusal) = refusal {
+            return self.answer(wanted.waiters, &Err(refusal));
         }
+        slot.running = Some(wanted.waiters);
+        let state = slot.state.clone();
+        self.running += 1;
+        if let Some(lane) = self.lanes.get_mut(connection) {
+            lane.running += 1;
+            if let Some(pool) = self.pools.get_mut(&lane.connector) {
+                pool.running += 1;
+            }
+        }
+        self.effects.push_back(Effect::Start { key, trigger: wanted.trigger, state });
     }
 
-    fn lane(&mut self, connection: &ConnectionName) -> &mut Lane {
-        self.lanes.entry(connection.clone()).or_default()
+    /// The next run begins with the next occurrence, and its jitter.
+    fn plan(&mut self, key: &TypeKey) {
+        let Some(slot) = self.slots.get(key) else { return };
+        let jitter = |next: &Occurrence| {
+            slot.timing.as_ref().map_or(Duration::ZERO, |timing| timing.delay(&key.connection, next.steady.0))
+        };
+        let due = slot.next.map(|next| next.steady + jitter(&next));
+        self.set_due(key, due);
     }
 
     fn set_due(&mut self, key: &TypeKey, due: Option<Moment>) {
         if self.shutting_down {
             return;
         }
-        if let Some(slot) = self.slots.get_mut(key) {
+        if let Some(slot) = self.slots.get_mut(key).filter(|slot| slot.due != due) {
             slot.due = due;
             self.due.extend(due.map(|moment| Reverse((moment, key.clone()))));
         }
@@ -271,6 +435,43 @@ impl Scheduler {
         let answers = waiters.into_iter().map(|waiter| Effect::Answer { waiter, result: Box::new(result.clone()) });
         self.effects.extend(answers);
     }
+}
+
+impl Slot {
+    /// Goes past every occurrence that has come. Answers whether they make a run.
+    fn occur(&mut self, now: Now) -> bool {
+        let (Some(timing), Some(mut next)) = (&self.timing, self.next) else { return false };
+        let mut passed = 0_u64;
+        let mut more = true;
+        match &timing.when {
+            When::Every(interval) => {
+                let behind = now.steady.0.checked_sub(next.steady.0);
+                let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
+                passed = behind.map_or(0, |behind| behind / millis + 1);
+                next.steady = Moment(next.steady.0.saturating_add(passed.saturating_mul(millis)));
+            }
+            When::Cron(cron) if next.steady <= now.steady => {
+                passed = 1;
+                let following = cron.next(next.wall);
+                passed += u64::from(following.is_some_and(|wall| wall <= now.wall));
+                match if passed == 1 { following } else { cron.next(now.wall) } {
+                    Some(wall) => next = Occurrence { steady: now.until(wall), wall },
+                    None => more = false,
+                }
+            }
+            When::Cron(_) => {}
+        }
+        self.next = Some(next).filter(|_| more);
+        match timing.misfire {
+            Misfire::FireOnce => passed > 0,
+            Misfire::Skip => passed == 1 && self.running.is_none(),
+        }
+    }
+}
+
+/// The first type in line that isn't running already.
+fn startable(slots: &BTreeMap<TypeKey, Slot>, lane: &Lane) -> Option<usize> {
+    lane.waiting.iter().position(|(_, key)| slots.get(key).is_some_and(|slot| slot.running.is_none()))
 }
 
 /// Doubles with every failure in a row; never less than the connector asks for.

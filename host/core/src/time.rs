@@ -18,6 +18,28 @@ impl Add<Duration> for Moment {
     }
 }
 
+/// The same instant by both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// By the steady one.
+    pub steady: Moment,
+    /// By the wall clock.
+    pub wall: UnixMillis,
+}
+
+impl Now {
+    /// How many milliseconds the wall clock is ahead of the steady one; it changes when somebody sets the clock.
+    pub fn offset(&self) -> i64 {
+        self.wall.0.saturating_sub(i64::try_from(self.steady.0).unwrap_or(i64::MAX))
+    }
+
+    /// When it will be that time by the wall clock, if nobody sets it; now, if it has been.
+    pub fn until(&self, wall: UnixMillis) -> Moment {
+        let millis = u64::try_from(wall.0.saturating_sub(self.wall.0)).unwrap_or(0);
+        self.steady + Duration::from_millis(millis)
+    }
+}
+
 /// Wall clock time in milliseconds since 1970. RFC 3339 where people read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixMillis(pub i64);

@@ -10,11 +10,12 @@ use std::time::Duration;
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::run::{
-    BatchInfo, CommitFailure, ConnectorError, Effect, ErrorKind, Failure, Outcome, Run, RunReport, Trigger,
+    BatchInfo, CommitFailure, ConnectorError, Effect, ErrorKind, Failure, Outcome, Run, Trigger,
 };
-use tidewaiter_core::schedule::{self, Scheduler};
+use tidewaiter_core::schedule::{self, Scheduled, Scheduler};
 use tidewaiter_core::state::{Actor, From, SyncState, TypeState};
-use tidewaiter_core::time::{Moment, UnixMillis};
+use tidewaiter_core::time::{Moment, Now, UnixMillis};
+use tidewaiter_core::timing::Timing;
 use tidewaiter_core::token::SyncToken;
 
 /// SplitMix64: a seed is a whole history.
@@ -56,6 +57,12 @@ enum Call {
     Sync { from: i64 },
 }
 
+/// What the db was told to write.
+enum Writing {
+    Stage(usize),
+    Commit { published: bool, batches: usize, expected: u64, state: TypeState },
+}
+
 /// What a kill ends.
 struct Process {
     scheduler: Scheduler,
@@ -63,7 +70,9 @@ struct Process {
     call: Option<Call>,
     /// Payloads of the batches that the machine was told of.
     held: VecDeque<Vec<i64>>,
-    commit: Option<(usize, u64, TypeState, Option<RunReport>)>,
+    writing: Option<Writing>,
+    /// Written, and seen by nobody.
+    staged: Vec<i64>,
     stop: bool,
     runs: u64,
 }
@@ -83,6 +92,22 @@ fn key() -> TypeKey {
     TypeKey { connection: "hr".parse().unwrap(), object_type: "account".parse().unwrap() }
 }
 
+/// Both clocks run alike.
+fn at(now: u64) -> Now {
+    Now { steady: Moment(now), wall: UnixMillis(i64::try_from(now).unwrap()) }
+}
+
+/// Small ones, so that runs stage and spend their budgets.
+fn limits() -> Limits {
+    Limits {
+        stage_bytes: 250,
+        run_deltas_max: 20,
+        uncovered_bytes_max: 2000,
+        pending_bytes_max: 400,
+        ..Limits::default()
+    }
+}
+
 fn number(token: Option<&SyncToken>) -> i64 {
     match token {
         Some(SyncToken::Integer(number)) => *number,
@@ -94,8 +119,17 @@ fn number(token: Option<&SyncToken>) -> i64 {
 fn start(disk: &Disk, now: u64) -> Process {
     let state = disk.state.clone().unwrap_or_else(|| TypeState::first(From::Latest, UnixMillis(0)));
     let mut scheduler = Scheduler::default();
-    scheduler.add(key(), Some(Duration::from_secs(5)), state, Moment(now));
-    Process { scheduler, run: None, call: None, held: VecDeque::new(), commit: None, stop: false, runs: 0 }
+    scheduler.add(Scheduled {
+        key: key(),
+        connector: "csv".parse().unwrap(),
+        timing: Some(Timing::every(Duration::from_secs(5))),
+        rank: 0,
+        parallel: false,
+        state,
+    });
+    scheduler.handle_begin(at(now));
+    let (held, staged) = Default::default();
+    Process { scheduler, run: None, call: None, held, writing: None, staged, stop: false, runs: 0 }
 }
 
 impl World {
@@ -116,7 +150,9 @@ impl World {
             0 => self.last += i64::try_from(self.chance.below(40)).unwrap(),
             1 if self.rough && self.chance.one_in(8) => self.process = start(&self.disk, self.now),
             2 if self.rough && self.chance.one_in(10) => self.operate(),
-            3 if self.chance.one_in(4) => self.process.scheduler.handle_trigger(&key(), Trigger::Api, Some(1)),
+            3 if self.chance.one_in(4) => {
+                self.process.scheduler.handle_trigger(&key(), Trigger::Api, Some(1), at(self.now))
+            }
             4..=6 => self.finish_commit(),
             7..=12 => self.work(),
             _ => self.pass_time(),
@@ -126,7 +162,7 @@ impl World {
 
     fn pass_time(&mut self) {
         self.now += self.chance.below(4000);
-        self.process.scheduler.handle_time(Moment(self.now));
+        self.process.scheduler.handle_time(at(self.now));
     }
 
     /// Performs the effects of both machines until there are none.
@@ -155,7 +191,7 @@ impl World {
                 );
                 self.process.runs += 1;
                 self.process.stop = false;
-                self.process.run = Some(Run::new(key, self.process.runs, trigger, state, Limits::default(), now));
+                self.process.run = Some(Run::new(key, self.process.runs, trigger, state, limits(), now));
             }
             schedule::Effect::Supersede(_) => {
                 if let Some(run) = &mut self.process.run {
@@ -170,24 +206,33 @@ impl World {
         match effect {
             Effect::AskLatest { .. } => self.process.call = Some(Call::Latest),
             Effect::Sync { token, .. } => self.process.call = Some(Call::Sync { from: number(token.as_ref()) }),
-            Effect::Commit { batches, expected_revision, state, report } => {
-                assert!(self.process.commit.is_none(), "two commits at once");
-                self.process.commit = Some((batches, expected_revision, state, report));
+            Effect::Stage { batches } => {
+                assert!(self.process.writing.is_none(), "two writes at once");
+                self.process.writing = Some(Writing::Stage(batches));
+            }
+            Effect::Commit { published, batches, expected_revision: expected, state, .. } => {
+                assert!(self.process.writing.is_none(), "two writes at once");
+                self.process.writing = Some(Writing::Commit { published, batches, expected, state });
             }
             Effect::Stop => self.process.stop = true,
             Effect::Flushed { .. } => {}
             Effect::Finish { report, state } => {
                 self.process.run = None;
                 self.process.call = None;
-                self.process.commit = None;
+                self.process.writing = None;
                 self.process.held.clear();
-                self.process.scheduler.handle_finished(&report, state, Moment(self.now));
+                self.process.staged.clear();
+                self.process.scheduler.handle_finished(&report, state, at(self.now));
             }
         }
     }
 
     fn finish_commit(&mut self) {
-        let Some((batches, expected, state, _)) = self.process.commit.take() else { return };
+        let (published, batches, expected, state) = match self.process.writing.take() {
+            None => return,
+            Some(Writing::Stage(batches)) => return self.finish_staging(batches),
+            Some(Writing::Commit { published, batches, expected, state }) => (published, batches, expected, state),
+        };
         let stored = self.disk.state.as_ref().map_or(0, |state| state.revision);
         let result = if stored != expected {
             Err(CommitFailure::Conflict)
@@ -204,7 +249,8 @@ impl World {
             if self.disk.state.as_ref().is_some_and(|before| before.sync == SyncState::New) {
                 self.disk.began.push((state.generation, number(state.sync.token())));
             }
-            let deltas = self.process.held.drain(..batches).flatten();
+            let staged = if published { std::mem::take(&mut self.process.staged) } else { Vec::new() };
+            let deltas = staged.into_iter().chain(self.process.held.drain(..batches).flatten());
             self.disk.journal.extend(deltas.map(|change| (state.generation, change)));
             self.disk.state = Some(state);
             self.disk.writes += 1;
@@ -212,6 +258,18 @@ impl World {
         };
         let now = self.wall();
         self.process.run.as_mut().expect("a commit has its run").handle_committed(result, now);
+    }
+
+    fn finish_staging(&mut self, batches: usize) {
+        let result = match self.rough && self.chance.one_in(20) {
+            true => Err(CommitFailure::Full("no room".into())),
+            false => {
+                self.process.staged.extend(self.process.held.drain(..batches).flatten());
+                Ok(())
+            }
+        };
+        let now = self.wall();
+        self.process.run.as_mut().expect("a write has its run").handle_committed(result, now);
     }
 
     /// The connector does something: answers, hands a batch over, fails.
@@ -238,6 +296,8 @@ impl World {
                 let token = token.or_else(|| (from > 0).then_some(SyncToken::Integer(from)));
                 run.handle_returned(Ok(token), false, now);
             }
+            // A connector that keeps the contract hands over nothing more.
+            Call::Sync { .. } if self.process.stop => run.handle_returned(Ok(None), true, now),
             Call::Sync { from } if !run.wants_batches() => self.process.call = Some(Call::Sync { from }),
             Call::Sync { from } => {
                 let to = (from + 1 + i64::try_from(self.chance.below(9)).unwrap()).min(self.last);
@@ -266,7 +326,7 @@ impl World {
         let state =
             TypeState { sync, generation, revision, changed_by: Actor::Uid(1000), why: "operator".into(), ..stored };
         self.disk.state = Some(state.clone());
-        self.process.scheduler.handle_state_changed(&key(), state, Moment(self.now));
+        self.process.scheduler.handle_state_changed(&key(), state, at(self.now));
     }
 
     /// Nothing fails any more, and nothing new happens in the source.
@@ -336,11 +396,11 @@ fn a_run_without_changes_writes_nothing() {
 fn triggers_during_a_run_share_one_follow_up() {
     let mut world = World::new(1);
     world.last = 5;
-    world.process.scheduler.handle_time(Moment(0));
+    world.process.scheduler.handle_time(at(0));
     world.settle();
     assert!(world.process.run.is_some());
     for waiter in 0..5 {
-        world.process.scheduler.handle_trigger(&key(), Trigger::Api, Some(waiter));
+        world.process.scheduler.handle_trigger(&key(), Trigger::Api, Some(waiter), at(0));
     }
     world.rough = false;
     let mut answers = Vec::new();
@@ -385,7 +445,7 @@ fn a_refused_token_stays_and_nothing_runs_until_an_operator_acts() {
     assert_eq!(world.process.runs, runs, "ran with a lost token");
     let reset = TypeState { sync: SyncState::New, revision: state.revision + 1, generation: 1, ..state };
     world.disk.state = Some(reset.clone());
-    world.process.scheduler.handle_state_changed(&key(), reset, Moment(world.now));
+    world.process.scheduler.handle_state_changed(&key(), reset, at(world.now));
     world.calm();
     assert_eq!(number(world.disk.state.as_ref().unwrap().sync.token()), 5);
 }

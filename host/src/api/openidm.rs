@@ -94,11 +94,15 @@ async fn sync_all(host: &Host, connection: &str) -> Answer {
 }
 
 async fn sync(host: &Host, key: &TypeKey) -> Result<Value, ApiError> {
-    let report = host.sync(key.clone(), Trigger::Api).await?;
+    let mut report = host.sync(key.clone(), Trigger::Api).await?;
+    while report.outcome == Outcome::More {
+        report = host.sync(key.clone(), Trigger::Api).await?;
+    }
     match &report.outcome {
-        Outcome::Ok => Ok(document(&host.token(key)?)),
+        Outcome::Ok | Outcome::More => Ok(document(&host.token(key)?)),
         Outcome::Failed(failure) => Err(failure.into()),
         Outcome::Stopped => Err(ApiError::unavailable("the host is shutting down; the run ended at a checkpoint")),
+        Outcome::Held(why) => Err(ApiError::unavailable(format!("{key}: {why}"))),
         Outcome::Superseded => Err(ApiError::conflict(format!("{key}: the token was set or reset during the run"))),
     }
 }

@@ -197,10 +197,15 @@ async fn sync(config: Config, keys: Vec<TypeKey>, json: bool) -> Result<(), Fail
     let mut door = Door::open(config, Runs::WhenAsked).await?;
     let mut worst = Ok(());
     for key in keys {
-        let result = match door.ask(&Ask::Sync(key)).await {
-            Ok(Answer::Sync(report)) => print::out(json, &report, print::report).and_then(|()| judged(&report)),
-            Ok(_) => Err(Fail::other_answer()),
-            Err(problem) => Err(problem.into()),
+        let result = loop {
+            match door.ask(&Ask::Sync(key.clone())).await {
+                Ok(Answer::Sync(report)) => match print::out(json, &report, print::report) {
+                    Ok(()) if report.outcome == Outcome::More => {}
+                    printed => break printed.and_then(|()| judged(&report)),
+                },
+                Ok(_) => break Err(Fail::other_answer()),
+                Err(problem) => break Err(problem.into()),
+            }
         };
         if let Err(fail) = result {
             fail.tell();
@@ -214,11 +219,12 @@ async fn sync(config: Config, keys: Vec<TypeKey>, json: bool) -> Result<(), Fail
 fn judged(report: &RunReport) -> Result<(), Fail> {
     let key = &report.key;
     match &report.outcome {
-        Outcome::Ok => Ok(()),
+        Outcome::Ok | Outcome::More => Ok(()),
         Outcome::Failed(failure) => {
             Err(Fail::new(Exit::RunFailed, format!("{key}: run {} failed ({}): {failure}", report.run, failure.code())))
         }
         Outcome::Stopped => Err(Fail::new(Exit::Refused, format!("{key}: stopped at a checkpoint"))),
+        Outcome::Held(why) => Err(Fail::new(Exit::Refused, format!("{key}: {why}"))),
         Outcome::Superseded => {
             Err(Fail::new(Exit::Refused, format!("{key}: the token was set or reset during the run")))
         }

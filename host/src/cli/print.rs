@@ -62,7 +62,7 @@ fn head<const N: usize>(names: [&str; N]) -> Vec<String> {
 
 pub(super) fn report(report: &RunReport) -> String {
     let RunReport { key, run, deltas, .. } = report;
-    let outcome = report.outcome.name();
+    let outcome = if report.outcome == Outcome::More { "ok, more" } else { report.outcome.name() };
     let changes = if *deltas == 1 { "change" } else { "changes" };
     let ms = report.ended.0.saturating_sub(report.started.0);
     let (before, after) = (Shown(report.token_in.as_ref()), Shown(report.token_out.as_ref()));
@@ -128,14 +128,6 @@ pub(super) fn change(entry: &Json) -> String {
     line
 }
 
-fn every(ms: Option<u64>) -> String {
-    match ms {
-        None => "when asked".to_owned(),
-        Some(ms) if ms % 1000 == 0 => format!("every {} s", ms / 1000),
-        Some(ms) => format!("every {ms} ms"),
-    }
-}
-
 fn last_run(report: Option<&RunReport>) -> String {
     match report {
         None => "none that wrote".to_owned(),
@@ -158,7 +150,7 @@ pub(super) fn types(types: &[TypeView]) -> String {
         vec![
             view.token.key.to_string(),
             view.connector.to_string(),
-            every(view.every_ms),
+            view.schedule.clone().unwrap_or_else(|| "when asked".to_owned()),
             view.token.state.clone(),
             shown(&token, 40),
             last_run(view.last_run.as_ref()),
@@ -184,7 +176,7 @@ pub(super) fn connection(view: &ConnectionView) -> String {
     text.push_str(&table(&asked.collect::<Vec<_>>()));
     text.push_str("\nLimits of a run\n");
     let limits = view.limits.iter().map(|limit| {
-        let unit = if limit.name == "call-time" { " ms" } else { "" };
+        let unit = if limit.name.ends_with("-time") { " ms" } else { "" };
         vec![limit.name.clone(), format!("{}{unit}", limit.value)]
     });
     text.push_str(&table(&limits.collect::<Vec<_>>()));

@@ -1,6 +1,8 @@
 //! What operators write: the host's file, one file per connection, one file of grants per connection. Everything is read and
 //! checked as a whole before anything is started; an unknown key is an error that shows its line.
 
+mod timing;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,10 +11,17 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::{BadName, ConnectionName, ConnectorName, TypeKey, TypeName, object_class};
+use tidewaiter_core::schedule::Concurrency;
 use tidewaiter_core::state::From;
+use tidewaiter_core::timing::{Misfire, Timing};
 
-/// The shortest interval of a schedule.
-const EVERY_MIN: Duration = Duration::from_millis(100);
+use self::timing::TimingTable;
+use crate::db::Quota;
+
+/// The most runs at once that can be configured: each has an instance, with its own addresses.
+const RUNS_MAX: usize = 1000;
+/// What the journal may hold unless something else is configured.
+const JOURNAL_BYTES: u64 = 16 * 1024 * 1024 * 1024;
 
 /// A configuration that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +91,12 @@ pub struct Config {
     pub connectors: PathBuf,
     /// Where the HTTP API listens, if at all.
     pub listen: Option<std::net::SocketAddr>,
+    /// How many runs there may be at once.
+    pub concurrency: Concurrency,
+    /// How much the journal may hold.
+    pub quota: Quota,
+    /// How long entries stay that everyone has; none: until their room is needed.
+    pub keep: Option<Duration>,
     /// Files that entries are written to, by the name of their sink.
     pub sinks: BTreeMap<String, PathBuf>,
     /// The connections.
@@ -97,6 +112,8 @@ pub struct ConnectionConfig {
     pub settings: serde_json::Value,
     /// Its object types.
     pub types: BTreeMap<TypeName, TypeConfig>,
+    /// They may run at the same time.
+    pub parallel_types: bool,
     /// Folders that may be read.
     pub read: Vec<PathBuf>,
     /// The file that grants them, which need not be there.
@@ -112,8 +129,10 @@ pub struct ConnectionConfig {
 pub struct TypeConfig {
     /// The connector's class.
     pub class: String,
-    /// Between two scheduled runs; none: only when asked.
-    pub every: Option<Duration>,
+    /// When it runs; none: only when asked.
+    pub timing: Option<Timing>,
+    /// Its place among the types that are due together.
+    pub rank: usize,
     /// Where a new connection begins.
     pub from: From,
     /// The only attributes wanted.
@@ -134,6 +153,10 @@ struct HostFile {
     #[serde(default = "grants")]
     grants: PathBuf,
     http: Option<HttpTable>,
+    #[serde(default)]
+    runs: RunsTable,
+    #[serde(default)]
+    journal: JournalTable,
     #[serde(default)]
     sinks: BTreeMap<String, SinkTable>,
 }
@@ -157,6 +180,51 @@ struct HttpTable {
     listen: std::net::SocketAddr,
 }
 
+/// How many runs there may be at once.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RunsTable {
+    at_once: Option<usize>,
+    at_once_per_connector: Option<usize>,
+}
+
+impl RunsTable {
+    fn concurrency(&self) -> Result<Concurrency, String> {
+        let usual = Concurrency::default();
+        let total = self.at_once.unwrap_or(usual.total);
+        let per_connector = self.at_once_per_connector.unwrap_or(usual.per_connector.min(total));
+        for (name, value) in [("at-once", total), ("at-once-per-connector", per_connector)] {
+            if !(1..=RUNS_MAX).contains(&value) {
+                return Err(format!("runs.{name}: {value} is not in 1..={RUNS_MAX}"));
+            }
+        }
+        Ok(Concurrency { total, per_connector })
+    }
+}
+
+/// How much the journal may hold, and for how long.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct JournalTable {
+    max_bytes: Option<u64>,
+    max_connection_bytes: Option<u64>,
+    keep: Option<jiff::SignedDuration>,
+}
+
+impl JournalTable {
+    fn quota(&self) -> Quota {
+        let total_bytes = self.max_bytes.unwrap_or(JOURNAL_BYTES);
+        Quota { total_bytes, connection_bytes: self.max_connection_bytes.unwrap_or(total_bytes / 2) }
+    }
+
+    fn keep(&self) -> Result<Option<Duration>, String> {
+        match self.keep {
+            Some(keep) if keep.is_negative() => Err("journal.keep: it is negative".into()),
+            keep => Ok(keep.map(jiff::SignedDuration::unsigned_abs)),
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, tag = "type", rename_all = "kebab-case")]
 enum SinkTable {
@@ -164,12 +232,16 @@ enum SinkTable {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct ConnectionFile {
     connector: ConnectorName,
     #[serde(default)]
     settings: serde_json::Map<String, serde_json::Value>,
     types: BTreeMap<TypeName, TypeTable>,
+    #[serde(default)]
+    order: Vec<TypeName>,
+    #[serde(default)]
+    parallel_types: bool,
     #[serde(default)]
     limits: LimitsTable,
 }
@@ -181,17 +253,24 @@ struct LimitsTable {
     memory_bytes: Option<u64>,
     call_time: Option<jiff::SignedDuration>,
     uncovered_bytes: Option<u64>,
+    run_deltas: Option<u64>,
+    run_bytes: Option<u64>,
+    run_time: Option<jiff::SignedDuration>,
     log_lines: Option<u32>,
 }
 
 impl LimitsTable {
     fn limits(self) -> Result<Limits, String> {
         let mut limits = Limits::default();
-        let time = self.call_time.map(jiff::SignedDuration::unsigned_abs).unwrap_or(limits.call_time_max);
-        if time.is_zero() || self.call_time.is_some_and(|time| time.is_negative()) {
-            return Err("limits.call-time: a call needs some time".into());
-        }
-        limits.call_time_max = time;
+        let time = |given: Option<jiff::SignedDuration>, usual: Duration, name: &str| match given {
+            None => Ok(usual),
+            Some(time) if time.is_positive() => Ok(time.unsigned_abs()),
+            Some(_) => Err(format!("limits.{name}: it needs some time")),
+        };
+        limits.call_time_max = time(self.call_time, limits.call_time_max, "call-time")?;
+        limits.run_time_max = time(self.run_time, limits.run_time_max, "run-time")?;
+        limits.run_deltas_max = self.run_deltas.unwrap_or(limits.run_deltas_max);
+        limits.run_bytes_max = self.run_bytes.unwrap_or(limits.run_bytes_max);
         limits.memory_bytes_max = self.memory_bytes.unwrap_or(limits.memory_bytes_max);
         limits.uncovered_bytes_max = self.uncovered_bytes.unwrap_or(limits.uncovered_bytes_max);
         limits.log_lines_max = self.log_lines.unwrap_or(limits.log_lines_max);
@@ -207,6 +286,11 @@ impl LimitsTable {
 struct TypeTable {
     class: String,
     every: Option<jiff::SignedDuration>,
+    cron: Option<String>,
+    quartz: Option<String>,
+    zone: Option<String>,
+    jitter: Option<jiff::SignedDuration>,
+    misfire: Option<Misfire>,
     #[serde(default)]
     from: From,
     attributes: Option<Vec<String>>,
@@ -254,8 +338,13 @@ impl Config {
             let message = format!("http.listen: {listen} can be reached from elsewhere; only loopback is served");
             return Err(ConfigError::Invalid { path, message });
         }
+        let invalid = |message: String| ConfigError::Invalid { path: path.clone(), message };
+        let (concurrency, keep) = (file.runs.concurrency().map_err(invalid)?, file.journal.keep().map_err(invalid)?);
         let config = Self {
             compiler: None,
+            concurrency,
+            quota: file.journal.quota(),
+            keep,
             data: base.join(file.data),
             connectors: base.join(file.connectors),
             listen,
@@ -312,19 +401,23 @@ fn connection(
     }
     let mut types = BTreeMap::new();
     for (name, table) in file.types {
-        let every = table.every.map(|every| every.unsigned_abs());
-        if every.is_some_and(|every| every < EVERY_MIN) || table.every.is_some_and(|every| every.is_negative()) {
-            return Err(invalid(format!("types.{name}.every is shorter than {} ms", EVERY_MIN.as_millis())));
-        }
+        let TypeTable { every, cron, quartz, zone, jitter, misfire, .. } = table;
+        let timing = TimingTable { every, cron, quartz, zone, jitter, misfire };
+        let timing = timing.timing().map_err(|problem| invalid(format!("types.{name}.{problem}")))?;
         let class = object_class(&table.class).to_owned();
-        let config =
-            TypeConfig { class, every, from: table.from, attributes: table.attributes, options: table.options };
-        types.insert(name, config);
+        // Those that `order` doesn't name come after those that it names.
+        let rank = file.order.iter().position(|named| *named == name).unwrap_or(file.order.len());
+        let TypeTable { from, attributes, options, .. } = table;
+        types.insert(name, TypeConfig { class, timing, rank, from, attributes, options });
+    }
+    if let Some(unknown) = file.order.iter().find(|name| !types.contains_key(name)) {
+        return Err(invalid(format!("order: there is no type {unknown}")));
     }
     let read = granted.read.into_iter().map(|folder| base.join(folder)).collect();
     let settings = serde_json::Value::Object(file.settings);
     let limits = file.limits.limits().map_err(invalid)?;
-    Ok(ConnectionConfig { connector: file.connector, settings, types, read, grants, limits, base: base.to_owned() })
+    let (connector, parallel_types, base) = (file.connector, file.parallel_types, base.to_owned());
+    Ok(ConnectionConfig { connector, settings, types, parallel_types, read, grants, limits, base })
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
@@ -379,7 +472,8 @@ mod tests {
             load(&[("t.toml", ""), ("connections/hr.toml", HR), ("grants/hr.toml", "read = [\"people\"]")]).unwrap();
         let hr = &config.connections[&"hr".parse().unwrap()];
         let account = &hr.types[&"account".parse().unwrap()];
-        assert_eq!((account.class.as_str(), account.every), ("account", Some(Duration::from_secs(15))));
+        let every = Some(Timing::every(Duration::from_secs(15)));
+        assert_eq!((account.class.as_str(), &account.timing), ("account", &every));
         assert_eq!(hr.settings, serde_json::json!({ "folder": "people" }));
         assert!(hr.read[0].is_absolute() && hr.read[0].ends_with("people"));
     }
@@ -413,5 +507,39 @@ mod tests {
         let files = [("t.toml", ""), ("connections/ab.toml", &*c("c")), ("connections/a.toml", &*c("bc"))];
         let error = load(&files).unwrap_err();
         assert!(error.contains("a/bc") && error.contains("ab/c") && error.contains("SYSTEMABC"), "{error}");
+    }
+
+    #[test]
+    fn schedules_are_read_with_all_that_belongs_to_them() {
+        let types = "[types.a]\nclass = \"a\"\nquartz = \"0 0/5 * * * ?\"\nzone = \"Europe/Berlin\"\njitter = \"10s\"\n\
+                     misfire = \"skip\"\n[types.b]\nclass = \"b\"\ncron = \"*/5 * * * * *\"\n";
+        let file = format!("connector = \"csv\"\norder = [\"b\", \"a\"]\nparallel-types = true\n{types}");
+        let host = "[runs]\nat-once = 8\n[journal]\nmax-bytes = 1000\nkeep = \"720h\"\n";
+        let config = load(&[("t.toml", host), ("connections/hr.toml", &file)]).unwrap();
+        assert_eq!(config.concurrency, Concurrency { total: 8, per_connector: 8 });
+        assert_eq!(config.quota, Quota { total_bytes: 1000, connection_bytes: 500 });
+        let hr = &config.connections[&"hr".parse().unwrap()];
+        let [a, b] = ["a", "b"].map(|name| &hr.types[&name.parse().unwrap()]);
+        assert!(hr.parallel_types && (a.rank, b.rank) == (1, 0));
+        assert_eq!(a.timing.as_ref().unwrap().to_string(), "cron 0 0/5 * * * ? Europe/Berlin");
+
+        for (key, part) in [
+            ("every = \"1s\"\ncron = \"* * * * *\"", "one of every, cron and quartz"),
+            ("cron = \"61 * * * *\"", "types.a.cron: \"61 * * * *\" is not a cron expression"),
+            ("cron = \"* * * * *\"\nzone = \"Europe/Berlinn\"", "types.a.zone"),
+            ("every = \"1s\"\nzone = \"Europe/Berlin\"", "types.a.zone: an interval has none"),
+            ("jitter = \"1s\"", "need a schedule"),
+            ("every = \"1s\"\njitter = \"-1s\"", "types.a.jitter"),
+            ("evry = \"1s\"", "evry"),
+            ("every = \"1s\"\nmisfire = \"often\"", "often"),
+        ] {
+            let file = format!("connector = \"csv\"\n[types.a]\nclass = \"a\"\n{key}\n");
+            let error = load(&[("t.toml", ""), ("connections/hr.toml", &file)]).unwrap_err();
+            assert!(error.contains("hr.toml") && error.contains(part), "{key}: {error}");
+        }
+        let order = load(&[("t.toml", ""), ("connections/hr.toml", &format!("order = [\"x\"]\n{HR}"))]).unwrap_err();
+        assert!(order.contains("order: there is no type x"), "{order}");
+        let runs = load(&[("t.toml", "runs.at-once = 0")]).unwrap_err();
+        assert!(runs.contains("runs.at-once: 0"), "{runs}");
     }
 }

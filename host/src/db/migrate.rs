@@ -4,22 +4,25 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use redb::{Database, ReadableDatabase, TableError, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
 use tidewaiter_core::journal::Incarnation;
 
 use super::open::OpenError;
 use super::redb::builder;
+use super::segment::Unpacked;
 use super::tables::{
-    FORMAT, INCARNATION, JOURNAL, LAST_RUN, LAST_SEQUENCE, META, RUNS, RUNS_OF, SINKS, STATES, TOKENS,
+    BYTES, CONSUMERS, FIRST_SEQUENCE, FORMAT, INCARNATION, INDEX, LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, RUNS,
+    RUNS_OF, SEGMENTS, SINKS, STAGED, STATES, TOKENS, USAGE,
 };
 
 /// Brings a db from one format to the next, in one transaction and so that doing it again does no harm.
 type Migration = fn(&WriteTransaction) -> Result<(), redb::Error>;
 
 /// The n-th leads from format n to n + 1.
-const MIGRATIONS: [Migration; 0] = [];
+const MIGRATIONS: [Migration; 1] = [to_2];
 
 /// The format that this host writes.
 const FORMAT_NOW: u64 = MIGRATIONS.len() as u64 + 1;
@@ -44,15 +47,20 @@ pub(super) fn create(dir: &Path, path: &Path) -> Result<(), OpenError> {
 }
 
 fn write_first(database: &Database) -> Result<(), redb::Error> {
-    let incarnation = getrandom::u64().map_err(|error| redb::Error::Io(io::Error::other(error)))?;
+    let incarnation = random()?;
     let txn = database.begin_write()?;
     {
         let mut meta = txn.open_table(META)?;
-        for (name, number) in [(FORMAT, FORMAT_NOW), (INCARNATION, incarnation), (LAST_SEQUENCE, 0), (LAST_RUN, 0)] {
+        let counted = [(FIRST_SEQUENCE, 1), (LAST_SEQUENCE, 0), (LAST_RUN, 0), (LAST_SEGMENT, 0), (BYTES, 0)];
+        for (name, number) in [(FORMAT, FORMAT_NOW), (INCARNATION, incarnation)].into_iter().chain(counted) {
             meta.insert(name, number)?;
         }
         txn.open_table(STATES)?;
-        txn.open_table(JOURNAL)?;
+        txn.open_table(SEGMENTS)?;
+        txn.open_table(INDEX)?;
+        txn.open_table(STAGED)?;
+        txn.open_table(USAGE)?;
+        txn.open_table(CONSUMERS)?;
         txn.open_table(RUNS)?;
         txn.open_table(RUNS_OF)?;
         txn.open_table(TOKENS)?;
@@ -62,8 +70,43 @@ fn write_first(database: &Database) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// Makes sure that the db has the format of this host.
+/// For an incarnation.
+pub(super) fn random() -> Result<u64, redb::Error> {
+    getrandom::u64().map_err(|error| redb::Error::Io(io::Error::other(error)))
+}
+
+/// Segments get numbers and an index; before, they were stored by the sequence of their first entry, which is their number now.
+fn to_2(txn: &WriteTransaction) -> Result<(), redb::Error> {
+    let journal: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal");
+    txn.rename_table(journal, SEGMENTS)?;
+    let (mut meta, mut index, mut usage) = (txn.open_table(META)?, txn.open_table(INDEX)?, txn.open_table(USAGE)?);
+    let (mut total, mut last) = (0, 0);
+    for entry in txn.open_table(SEGMENTS)?.iter()? {
+        let (first, stored) = entry?;
+        let (first, stored) = (first.value(), stored.value());
+        let damaged = |damage| redb::Error::Corrupted(format!("the segment that begins with {first}: {damage}"));
+        let segment = Unpacked::new(stored).map_err(damaged)?;
+        let (connection, bytes) = (segment.head.key.connection.as_str(), stored.len() as u64);
+        index.insert(first, (first, segment.count, bytes, segment.head.at.0, connection))?;
+        let held = usage.get(connection)?.map_or(0, |row| row.value());
+        usage.insert(connection, held + bytes)?;
+        (total, last) = (total + bytes, first);
+    }
+    for (name, number) in [(FIRST_SEQUENCE, 1), (LAST_SEGMENT, last), (BYTES, total)] {
+        meta.insert(name, number)?;
+    }
+    txn.open_table(STAGED)?;
+    txn.open_table(CONSUMERS)?;
+    Ok(())
+}
+
+/// Makes sure that the db has the format of this host. A file that was changed by something else may make redb panic.
 pub(super) fn migrate(database: &Database, dir: &Path, path: &Path) -> Result<Incarnation, OpenError> {
+    let panicked = |_| Err(OpenError::Unusable { path: path.to_owned(), source: "the storage engine panicked".into() });
+    catch_unwind(AssertUnwindSafe(|| migrate_to_now(database, dir, path))).unwrap_or_else(panicked)
+}
+
+fn migrate_to_now(database: &Database, dir: &Path, path: &Path) -> Result<Incarnation, OpenError> {
     let unusable = |error: redb::Error| OpenError::Unusable { path: path.to_owned(), source: Box::new(error) };
     let foreign = || OpenError::Foreign { path: path.to_owned() };
     let (format, incarnation) = read_meta(database).map_err(unusable)?.ok_or_else(foreign)?;

@@ -4,12 +4,14 @@
 //!
 //! It knows no connector, no schedule and no clock: times are handed in. `store` is the little that is needed of a storage
 //! engine, `redb` is that on redb, `writer` groups commits, `segment` has the bytes of the journal, `tables` and `migrate` the
-//! rest of the file's format, `open` the data directory.
+//! rest of the file's format, `open` the data directory, `consumer` and `retain` the rules of who reads and what may go.
 
+mod consumer;
 mod journal;
 mod migrate;
 mod open;
 mod redb;
+mod retain;
 mod segment;
 mod store;
 mod tables;
@@ -22,20 +24,23 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tidewaiter_core::journal::{Body, Entry, Incarnation, Marker};
-use tidewaiter_core::name::TypeKey;
+use tidewaiter_core::name::{ConnectionName, TypeKey};
 use tidewaiter_core::object::SyncDelta;
 use tidewaiter_core::run::{CommitFailure, RunReport};
 use tidewaiter_core::state::{Actor, TypeState};
 use tidewaiter_core::time::UnixMillis;
 use tidewaiter_core::token::SyncToken;
 
+use self::redb::RedbStore;
 use self::segment::{EncodeError, Encoder, Head, Segment};
-use self::store::{Counters, Prepared, Store, Write};
-use self::writer::{Durable, Writer};
+use self::store::{Chore, Counters, Done, Prepared, Store, Write};
+use self::writer::{Durable, Order, Writer};
 
-pub use self::open::OpenError;
+pub use self::consumer::{Consumer, ConsumerError};
+pub use self::open::{OpenError, restore};
+pub use self::retain::{Policy, Retained};
 pub use self::segment::SegmentDamage;
-pub use self::store::ReadError;
+pub use self::store::{Full, Quota, ReadError, Usage};
 
 /// The db of a data directory. Clones are the same db; the last one that is dropped writes what is queued, closes the file
 /// and leaves the directory to others.
@@ -47,7 +52,7 @@ pub struct Db {
 /// In the order in which they go: nobody writes, then the file is closed, then the directory is free.
 struct Inner {
     writer: Writer,
-    store: Arc<dyn Store>,
+    store: Arc<RedbStore>,
     durable: Arc<Durable>,
     incarnation: Incarnation,
     _lock: Option<open::Lock>,
@@ -68,6 +73,8 @@ pub struct Commit {
     pub expected_revision: u64,
     /// The state to store; its revision is the next one. Its generation is that of the entries.
     pub state: TypeState,
+    /// Staged before: published first.
+    pub staged: Vec<StagedSegment>,
     /// Deltas to journal, in source order.
     pub batches: Vec<Vec<SyncDelta>>,
     /// What an operator did and who: journaled before the deltas.
@@ -80,6 +87,34 @@ pub struct Commit {
     pub at: UnixMillis,
 }
 
+/// A segment that is written and not published: nobody sees it, and nobody ever will unless a commit names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StagedSegment {
+    /// Its number.
+    pub(crate) number: u64,
+    /// Entries in it.
+    pub(crate) count: u32,
+    /// Its size.
+    pub(crate) bytes: u64,
+}
+
+/// What a look at the whole db found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    /// The first entry that is kept, or will be.
+    pub first: u64,
+    /// The last entry.
+    pub last: u64,
+    /// Published segments.
+    pub segments: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Types that have a state.
+    pub types: u64,
+    /// What doesn't fit, a sentence each.
+    pub problems: Vec<String>,
+}
+
 /// The sequences that a commit got. `last < first`: it had no entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Committed {
@@ -89,18 +124,18 @@ pub struct Committed {
     pub last: u64,
 }
 
-impl Committed {
-    fn none(last: u64) -> Self {
-        Self { first: last + 1, last }
-    }
-}
-
 /// Why a commit did not happen.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
     /// Somebody else wrote the state meanwhile. Nothing of the commit is stored.
     #[error("the state was written by somebody else meanwhile")]
     Conflict,
+    /// There is no room. Nothing of the commit is stored.
+    #[error(transparent)]
+    Full(#[from] Full),
+    /// A consumer can't do that.
+    #[error(transparent)]
+    Consumer(#[from] ConsumerError),
     /// The storage engine failed, in its words. If the disk took the commit before it reported the failure, all of the commit
     /// is stored, otherwise nothing: read the state again before going on.
     #[error("the db could not write: {0}")]
@@ -111,6 +146,8 @@ impl From<CommitError> for CommitFailure {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::Conflict => Self::Conflict,
+            CommitError::Full(full) => Self::Full(full.to_string()),
+            CommitError::Consumer(error) => Self::Storage(error.to_string()),
             CommitError::Storage(message) => Self::Storage(message),
         }
     }
@@ -169,18 +206,22 @@ impl Db {
         let (store, incarnation) = open::open(dir)?;
         let unreadable = |error| OpenError::Unusable { path: dir.to_owned(), source: Box::new(error) };
         let counters = store.counters().map_err(unreadable)?;
+        let dropped = store.drop_staged().map_err(|error| unreadable(error.into()))?;
+        if dropped > 0 {
+            tracing::info!(segments = dropped, "segments that were staged and not published are dropped");
+        }
         let started = Self::on(Arc::new(store), counters, incarnation, Some(lock));
         started.map_err(|source| OpenError::Io { what: "start the writer of", path: dir.to_owned(), source })
     }
 
     fn on(
-        store: Arc<dyn Store>,
+        store: Arc<RedbStore>,
         counters: Counters,
         incarnation: Incarnation,
         lock: Option<open::Lock>,
     ) -> std::io::Result<Self> {
         let durable = Arc::new(Durable::new(counters));
-        let writer = Writer::spawn(Arc::clone(&store), Arc::clone(&durable))?;
+        let writer = Writer::spawn(Arc::<RedbStore>::clone(&store), Arc::clone(&durable))?;
         Ok(Self { inner: Arc::new(Inner { writer, store, durable, incarnation, _lock: lock }) })
     }
 
@@ -213,7 +254,168 @@ impl Db {
     pub async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
         debug_assert_eq!(commit.state.revision, commit.expected_revision + 1, "a state counts its writes");
         let prepared = prepare(commit).await?;
-        self.inner.writer.write(Write::Commit(Box::new(prepared))).await
+        match self.write(Write::Commit(Box::new(prepared))).await? {
+            Done::Committed(committed) => Ok(committed),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Writes deltas that no token covers yet, where nobody sees them, and returns when that is durable. They have their place in
+    /// the journal once a commit names them; until then they count against the quota.
+    ///
+    /// # Errors
+    /// There is no room, or the storage engine failed.
+    pub async fn stage(
+        &self,
+        key: &TypeKey,
+        generation: u64,
+        run: u64,
+        batches: Vec<Vec<SyncDelta>>,
+        at: UnixMillis,
+    ) -> Result<Vec<StagedSegment>, CommitError> {
+        let head = Head { key: key.clone(), generation, run: Some(run), at };
+        let segments = encode(&head, None, batches).await?;
+        match self.write(Write::Stage { connection: key.connection.clone(), segments }).await? {
+            Done::Staged(staged) => Ok(staged),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Drops segments that are not to be published after all.
+    ///
+    /// # Errors
+    /// The storage engine failed; the next start drops them.
+    pub async fn discard(&self, key: &TypeKey, staged: Vec<StagedSegment>) -> Result<(), CommitError> {
+        self.write(Write::Discard { connection: key.connection.clone(), staged }).await.map(drop)
+    }
+
+    async fn write(&self, write: Write) -> Result<Done, CommitError> {
+        self.inner.writer.perform(Order::Write(write)).await
+    }
+
+    /// How much there may be from now on. What is there already stays.
+    pub fn set_quota(&self, quota: Quota) {
+        self.inner.durable.set_quota(quota);
+    }
+
+    /// What keeps a connection from writing anything more, if something does.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub fn full(&self, connection: &ConnectionName) -> Result<Option<Full>, ReadError> {
+        let usage = self.usage()?;
+        let held = usage.connections.get(connection.as_str()).copied().unwrap_or(0);
+        Ok(self.inner.durable.quota().refuses(connection.as_str(), held, usage.total, 1))
+    }
+
+    /// Bytes of segments, published and staged.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub fn usage(&self) -> Result<Usage, ReadError> {
+        self.inner.store.usage()
+    }
+
+    /// Drops entries that everyone has, by the one rule of `retain`, and expires consumers that are too far behind.
+    ///
+    /// # Errors
+    /// The storage engine failed.
+    pub async fn retain(&self, policy: Policy, now: UnixMillis) -> Result<Retained, CommitError> {
+        match self.inner.writer.perform(Order::Chore(Chore::Retain { policy, now })).await? {
+            Done::Retained(retained) => Ok(retained),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Replaces what an entry says by a tombstone; its id stays.
+    ///
+    /// # Errors
+    /// There is no such entry, or the storage engine failed.
+    pub async fn erase(&self, sequence: u64, by: Actor, at: UnixMillis) -> Result<(), CommitError> {
+        self.inner.writer.perform(Order::Chore(Chore::Erase { sequence, by, at })).await.map(drop)
+    }
+
+    /// The consumers, by name.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub fn consumers(&self) -> Result<BTreeMap<String, Consumer>, ReadError> {
+        self.inner.store.consumers()
+    }
+
+    /// Adds a consumer that has everything up to a sequence.
+    ///
+    /// # Errors
+    /// There is one of that name, or the storage engine failed.
+    pub async fn add_consumer(
+        &self,
+        name: &str,
+        position: u64,
+        max_lag: Option<u64>,
+        now: UnixMillis,
+    ) -> Result<(), CommitError> {
+        let consumer = Consumer::new(self.incarnation(), position, max_lag, now);
+        self.write(Write::AddConsumer { name: name.to_owned(), consumer }).await.map(drop)
+    }
+
+    /// Where a consumer goes on.
+    ///
+    /// # Errors
+    /// There is none of that name, it is expired, its position is of another db, or as `states`.
+    pub fn consumer_position(&self, name: &str) -> Result<u64, ReadError> {
+        let consumer = self.consumers()?.remove(name);
+        let consumer = consumer.ok_or_else(|| ConsumerError::Unknown { name: name.to_owned() })?;
+        Ok(consumer.resumes(name, self.incarnation())?)
+    }
+
+    /// A consumer has everything up to a sequence; returns when that is durable.
+    ///
+    /// # Errors
+    /// As `consumer_position`; or the entry is not there yet.
+    pub async fn acknowledge(&self, name: &str, sequence: u64, at: UnixMillis) -> Result<(), CommitError> {
+        let incarnation = self.incarnation();
+        self.write(Write::Acknowledge { name: name.to_owned(), incarnation, sequence, at }).await.map(drop)
+    }
+
+    /// Removes a consumer: nothing waits for it any more.
+    ///
+    /// # Errors
+    /// There is none of that name, or the storage engine failed.
+    pub async fn remove_consumer(&self, name: &str) -> Result<(), CommitError> {
+        self.write(Write::RemoveConsumer { name: name.to_owned() }).await.map(drop)
+    }
+
+    /// Copies everything that is durable now into a new file, while others go on. Blocks.
+    ///
+    /// # Errors
+    /// The file is there already or can't be written, or the db can't be read.
+    pub fn backup(&self, to: &Path) -> Result<(), ReadError> {
+        Ok(self.inner.store.backup(to)?)
+    }
+
+    /// Looks whether everything fits together; `deep`: every entry is read. Blocks.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub fn check(&self, deep: bool) -> Result<Checked, ReadError> {
+        self.inner.store.check(deep)
+    }
+
+    /// Lets the storage engine look at its own structure, while nothing else works with it. Blocks. False: it found something,
+    /// and mended it from what it knows to be sound.
+    ///
+    /// # Errors
+    /// The storage engine failed.
+    pub fn integrity(&self) -> Result<bool, ReadError> {
+        Ok(self.inner.store.integrity()?)
+    }
+
+    /// Gives room that nothing uses back to the file system, while nothing else works with it. Blocks. False: there was none.
+    ///
+    /// # Errors
+    /// The storage engine failed.
+    pub fn compact(&self) -> Result<bool, ReadError> {
+        Ok(self.inner.store.compact()?)
     }
 
     /// The entries after a sequence, in order; at most `limit`, and fewer where they are large. None: there are no more yet.
@@ -272,14 +474,25 @@ impl Db {
     /// # Errors
     /// The storage engine failed.
     pub async fn set_sink_position(&self, sink: &str, sequence: u64) -> Result<(), CommitError> {
-        let write = Write::SinkPosition { sink: sink.to_owned(), sequence };
-        self.inner.writer.write(write).await.map(|_| ())
+        self.write(Write::SinkPosition { sink: sink.to_owned(), sequence }).await.map(drop)
     }
+
+    /// The sequence of the first entry that is kept, or will be.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub fn first_sequence(&self) -> Result<u64, ReadError> {
+        Ok(self.inner.store.counters()?.first)
+    }
+}
+
+fn unexpected(done: &Done) -> CommitError {
+    CommitError::Storage(format!("an answer to another question: {done:?}"))
 }
 
 /// Encodes the entries here, on the caller's side, so that the writer only writes. Lets others work after each segment.
 async fn prepare(commit: Commit) -> Result<Prepared, EncodeError> {
-    let Commit { key, expected_revision, state, batches, marker, run, report, at } = commit;
+    let Commit { key, expected_revision, state, staged, batches, marker, run, report, at } = commit;
     let marked = marker.is_some();
     let segments = match marked || batches.iter().any(|batch| !batch.is_empty()) {
         false => Vec::new(),
@@ -288,7 +501,7 @@ async fn prepare(commit: Commit) -> Result<Prepared, EncodeError> {
             encode(&head, marker, batches).await?
         }
     };
-    Ok(Prepared { key, expected_revision, state, segments, marked, run, report, at })
+    Ok(Prepared { key, expected_revision, state, staged, segments, marked, run, report, at })
 }
 
 async fn encode(

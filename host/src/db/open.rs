@@ -1,17 +1,20 @@
 //! The data directory: made, locked for one process, and its db found or created. May not look into the db.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tidewaiter_core::journal::Incarnation;
+use tidewaiter_core::state::Actor;
+use tidewaiter_core::time::UnixMillis;
 
 use super::migrate;
-use super::redb::{RedbStore, first_open, opener};
+use super::redb::{RedbStore, first_open, opener, renew};
 
 const DB_FILE: &str = "tidewaiter.redb";
+const RESTORED_FILE: &str = "tidewaiter.redb.restored";
 const LOCK_FILE: &str = "tidewaiter.lock";
 /// How often a lock that is held is tried again.
 const LOCK_STEP: Duration = Duration::from_millis(20);
@@ -42,6 +45,12 @@ pub enum OpenError {
     /// It is a database, of another program.
     #[error("{} is not a db of tidewaiter", path.display())]
     Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A copy is not restored over a db.
+    #[error("{} is there: a copy is only restored where no db is; move it away first", path.display())]
+    There {
         /// The file.
         path: PathBuf,
     },
@@ -108,6 +117,43 @@ fn owner(file: File) -> String {
         Some(owner) if read.is_ok() => owner.escape_debug().to_string(),
         _ => "another process".to_owned(),
     }
+}
+
+/// Makes the db of a data directory out of a copy: another incarnation, with a marker and a new generation for every type.
+/// Blocks. `holder`, `wait`: as for `Db::open`.
+///
+/// # Errors
+/// There is a db, the copy can't be read, or as `Db::open`. What is there is left as it is.
+pub fn restore(
+    copy: &Path,
+    dir: &Path,
+    holder: &str,
+    wait: Duration,
+    by: &Actor,
+    now: UnixMillis,
+) -> Result<Incarnation, OpenError> {
+    let _lock = lock(dir, holder, wait)?;
+    let (path, begun) = (dir.join(DB_FILE), dir.join(RESTORED_FILE));
+    let io = |what, path: &Path| {
+        let path = path.to_owned();
+        move |source| OpenError::Io { what, path, source }
+    };
+    if path.try_exists().map_err(io("look at", &path))? {
+        return Err(OpenError::There { path });
+    }
+    std::fs::copy(copy, &begun).map_err(io("copy", copy))?;
+    std::fs::set_permissions(&begun, Permissions::from_mode(0o600)).map_err(io("keep to ourselves", &begun))?;
+    let unusable =
+        |error: Box<dyn std::error::Error + Send + Sync>| OpenError::Unusable { path: copy.to_owned(), source: error };
+    let database = first_open(&opener(&begun)).map_err(|error| unusable(error.into()))?;
+    migrate::migrate(&database, dir, copy)?;
+    let incarnation = migrate::random().map_err(|error| unusable(error.into()))?;
+    renew(&database, incarnation, by, now).map_err(|error| unusable(error.into()))?;
+    drop(database);
+    let synced = File::open(&begun).and_then(|file| file.sync_all());
+    synced.and_then(|()| std::fs::rename(&begun, &path)).map_err(io("rename", &begun))?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("sync", dir))?;
+    Ok(Incarnation(incarnation))
 }
 
 /// Opens the db in the data directory, which is ours.

@@ -1,5 +1,11 @@
-//! The db's storage on redb: the tables read and written, and the file opened again after the disk failed. Decides nothing:
-//! what is written is planned by `store`, what a segment says is known to `segment`.
+//! The db's storage on redb: the file, opened again after the disk failed, and what is read from it. `write` writes a group,
+//! `chore` what is done alone, `copy` copies, `check` looks for damage. Decides nothing: what is written is planned by `store`,
+//! what a segment says is known to `segment`.
+
+mod check;
+mod chore;
+mod copy;
+mod write;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -8,18 +14,19 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
-use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
-use tidewaiter_core::name::TypeKey;
+use redb::{Database, ReadableDatabase, ReadableTable};
+use tidewaiter_core::name::{BadName, TypeKey};
 use tidewaiter_core::run::RunReport;
 use tidewaiter_core::state::TypeState;
 
-use super::store::{
-    Counters, KEPT, Known, Prepared, ReadError, StorageError, Store, Verdict, Visit, Write, Written, plan,
-};
+pub(super) use self::copy::renew;
+use super::consumer::Consumer;
+use super::store::{Chore, Counters, Done, Quota, ReadError, StorageError, Store, Usage, Visit, Write, Written};
 use super::tables::{
-    JOURNAL, LAST_RUN, LAST_SEQUENCE, META, RUNS, RUNS_OF, SINKS, STATES, TOKENS, ordered_key, parse, row, state_key,
+    BYTES, CONSUMERS, FIRST_SEQUENCE, INDEX, LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, RUNS, RUNS_OF, SEGMENTS,
+    SINKS, STATES, TOKENS, USAGE, ordered_key, parse, state_key,
 };
-use super::{Committed, TokenChange};
+use super::{Checked, CommitError, TokenChange};
 
 /// Memory for pages. The journal is appended and read once, so more hardly helps; redb's default of 1 GiB fills up with it
 /// (measured: 528 MiB resident after a journal of 488 MiB).
@@ -75,6 +82,37 @@ impl RedbStore {
             self.failed.store(true, Ordering::Release);
         }
         result
+    }
+
+    /// Does some work that needs the db for itself.
+    fn alone<T>(&self, work: impl FnOnce(&mut Database) -> Result<T, Fault>) -> Result<T, Fault> {
+        let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        let database = slot.as_mut().ok_or_else(|| Fault::Engine("it is closed after a failure".into()))?;
+        caught(|| work(database))
+    }
+
+    /// Drops what a run staged that was ended with its process.
+    pub(super) fn drop_staged(&self) -> Result<u64, StorageError> {
+        Ok(self.with(|db| {
+            let txn = db.begin_write()?;
+            let dropped = write::Tables::open(&txn)?.drop_staged()?;
+            if dropped > 0 {
+                txn.commit()?
+            } else {
+                txn.abort()?
+            }
+            Ok(dropped)
+        })?)
+    }
+
+    /// Lets pages that hold nothing go. Answers whether there were any.
+    pub(super) fn compact(&self) -> Result<bool, StorageError> {
+        Ok(self.alone(|db| db.compact().map_err(|error| Fault::Engine(error.to_string())))?)
+    }
+
+    /// Lets the engine look at its own structure. Answers whether it had to mend something.
+    pub(super) fn integrity(&self) -> Result<bool, StorageError> {
+        Ok(self.alone(|db| db.check_integrity().map_err(|error| Fault::Engine(error.to_string())))?)
     }
 
     fn reopen(&self) -> Result<(), Fault> {
@@ -137,6 +175,15 @@ impl From<Fault> for ReadError {
     }
 }
 
+impl From<Fault> for CommitError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Engine(problem) => Self::Storage(problem),
+            Fault::Read(error) => Self::Storage(error.to_string()),
+        }
+    }
+}
+
 impl From<Fault> for StorageError {
     fn from(fault: Fault) -> Self {
         match fault {
@@ -147,8 +194,12 @@ impl From<Fault> for StorageError {
 }
 
 impl Store for RedbStore {
-    fn write(&self, group: &[Write]) -> Result<Written, StorageError> {
-        Ok(self.with(|db| write_group(db, group))?)
+    fn write(&self, group: &[Write], quota: Quota) -> Result<Written, StorageError> {
+        Ok(self.with(|db| write::group(db, group, quota))?)
+    }
+
+    fn chore(&self, chore: &Chore) -> Result<Done, CommitError> {
+        Ok(self.with(|db| chore::perform(db, chore))?)
     }
 
     fn counters(&self) -> Result<Counters, ReadError> {
@@ -156,19 +207,7 @@ impl Store for RedbStore {
     }
 
     fn states(&self) -> Result<BTreeMap<TypeKey, TypeState>, ReadError> {
-        let read = |db: &Database| {
-            let table = db.begin_read()?.open_table(STATES)?;
-            let mut states = BTreeMap::new();
-            for entry in table.iter()? {
-                let (key, value) = entry?;
-                let (connection, object_type) = key.value();
-                let name = || format!("the state of {connection}/{object_type}");
-                let key = type_key(connection, object_type, name)?;
-                states.insert(key, parse(value.value(), name)?);
-            }
-            Ok(states)
-        };
-        Ok(self.with(read)?)
+        Ok(self.with(|db| read_states(&db.begin_read()?.open_table(STATES)?))?)
     }
 
     fn state(&self, key: &TypeKey) -> Result<Option<TypeState>, ReadError> {
@@ -178,16 +217,23 @@ impl Store for RedbStore {
     fn segments(&self, from: u64, visit: &mut Visit<'_>) -> Result<u64, ReadError> {
         let read = |db: &Database| {
             let txn = db.begin_read()?;
-            let journal = txn.open_table(JOURNAL)?;
-            let holder = journal.range(..=from)?.next_back().transpose()?;
+            let counters = read_counters(&txn.open_table(META)?)?;
+            if from < counters.first {
+                return Err(ReadError::Dropped { first: counters.first }.into());
+            }
+            let (index, segments) = (txn.open_table(INDEX)?, txn.open_table(SEGMENTS)?);
+            let holder = index.range(..=from)?.next_back().transpose()?;
             let start = holder.map_or(from, |(first, _)| first.value());
-            for entry in journal.range(start..)? {
-                let (first, bytes) = entry?;
-                if visit(first.value(), bytes.value())?.is_break() {
+            for entry in index.range(start..)? {
+                let (first, segment) = entry?;
+                let (first, (number, count, ..)) = (first.value(), segment.value());
+                let lost = || ReadError::Missing { first, last: first + u64::from(count).saturating_sub(1) };
+                let bytes = segments.get(number)?.ok_or_else(lost)?;
+                if visit(first, bytes.value())?.is_break() {
                     break;
                 }
             }
-            Ok(read_counters(&txn.open_table(META)?)?.sequence)
+            Ok(counters.sequence)
         };
         Ok(self.with(read)?)
     }
@@ -227,6 +273,26 @@ impl Store for RedbStore {
         let read = |db: &Database| Ok(db.begin_read()?.open_table(SINKS)?.get(sink)?.map_or(0, |row| row.value()));
         Ok(self.with(read)?)
     }
+
+    fn consumers(&self) -> Result<BTreeMap<String, Consumer>, ReadError> {
+        Ok(self.with(|db| read_consumers(&db.begin_read()?.open_table(CONSUMERS)?))?)
+    }
+
+    fn usage(&self) -> Result<Usage, ReadError> {
+        let read = |db: &Database| {
+            let txn = db.begin_read()?;
+            read_usage(&txn.open_table(META)?, &txn.open_table(USAGE)?)
+        };
+        Ok(self.with(read)?)
+    }
+
+    fn backup(&self, to: &Path) -> Result<(), StorageError> {
+        Ok(self.with(|db| copy::backup(db, to))?)
+    }
+
+    fn check(&self, deep: bool) -> Result<Checked, ReadError> {
+        Ok(self.with(|db| check::check(db, deep))?)
+    }
 }
 
 fn all_of(key: &TypeKey) -> RangeInclusive<(&str, &str, u64)> {
@@ -234,16 +300,56 @@ fn all_of(key: &TypeKey) -> RangeInclusive<(&str, &str, u64)> {
 }
 
 fn type_key(connection: &str, object_type: &str, name: impl Fn() -> String) -> Result<TypeKey, ReadError> {
-    let bad = |error: tidewaiter_core::name::BadName| ReadError::Row { row: name(), problem: error.to_string() };
+    let bad = |error: BadName| ReadError::Row { row: name(), problem: error.to_string() };
     Ok(TypeKey { connection: connection.parse().map_err(bad)?, object_type: object_type.parse().map_err(bad)? })
 }
 
+fn read_number(meta: &impl ReadableTable<&'static str, u64>, name: &'static str) -> Result<u64, Fault> {
+    let missing = || ReadError::Row { row: format!("{name} in the table meta"), problem: "it is not there".into() };
+    Ok(meta.get(name)?.ok_or_else(missing)?.value())
+}
+
 fn read_counters(meta: &impl ReadableTable<&'static str, u64>) -> Result<Counters, Fault> {
-    let number = |name: &'static str| {
-        let missing = || ReadError::Row { row: format!("{name} in the table meta"), problem: "it is not there".into() };
-        Ok::<_, Fault>(meta.get(name)?.ok_or_else(missing)?.value())
-    };
-    Ok(Counters { sequence: number(LAST_SEQUENCE)?, run: number(LAST_RUN)? })
+    Ok(Counters {
+        first: read_number(meta, FIRST_SEQUENCE)?,
+        sequence: read_number(meta, LAST_SEQUENCE)?,
+        run: read_number(meta, LAST_RUN)?,
+        segment: read_number(meta, LAST_SEGMENT)?,
+    })
+}
+
+fn read_usage(
+    meta: &impl ReadableTable<&'static str, u64>,
+    usage: &impl ReadableTable<&'static str, u64>,
+) -> Result<Usage, Fault> {
+    let connections = usage.iter()?.map(|entry| entry.map(|(name, bytes)| (name.value().to_owned(), bytes.value())));
+    Ok(Usage { total: read_number(meta, BYTES)?, connections: connections.collect::<Result<_, _>>()? })
+}
+
+fn read_sinks(sinks: &impl ReadableTable<&'static str, u64>) -> Result<BTreeMap<String, u64>, Fault> {
+    let positions = sinks.iter()?.map(|entry| entry.map(|(name, at)| (name.value().to_owned(), at.value())));
+    Ok(positions.collect::<Result<_, _>>()?)
+}
+
+fn read_consumer(
+    consumers: &impl ReadableTable<&'static str, &'static [u8]>,
+    name: &str,
+) -> Result<Option<Consumer>, Fault> {
+    let Some(bytes) = consumers.get(name)? else { return Ok(None) };
+    Ok(Some(parse(bytes.value(), || format!("the consumer {name}"))?))
+}
+
+fn read_consumers(
+    consumers: &impl ReadableTable<&'static str, &'static [u8]>,
+) -> Result<BTreeMap<String, Consumer>, Fault> {
+    let mut all = BTreeMap::new();
+    for entry in consumers.iter()? {
+        let (name, bytes) = entry?;
+        let name = name.value().to_owned();
+        let consumer = parse(bytes.value(), || format!("the consumer {name}"))?;
+        all.insert(name, consumer);
+    }
+    Ok(all)
 }
 
 type StateKey = (&'static str, &'static str);
@@ -253,104 +359,14 @@ fn read_state(states: &impl ReadableTable<StateKey, &'static [u8]>, key: &TypeKe
     Ok(Some(parse(bytes.value(), || format!("the state of {key}"))?))
 }
 
-fn write_group(db: &Database, group: &[Write]) -> Result<Written, Fault> {
-    let txn = db.begin_write()?;
-    let mut counters = read_counters(&txn.open_table(META)?)?;
-    let verdicts = {
-        let states = txn.open_table(STATES)?;
-        plan(group, &mut counters, |key| {
-            let known = |state: TypeState| Known { revision: state.revision, name: state.sync.name() };
-            Ok::<_, Fault>(read_state(&states, key)?.map(known))
-        })?
-    };
-    let sequences = |verdict: &Verdict| match verdict {
-        Verdict::Conflict => None,
-        Verdict::Write { sequences, .. } => Some(*sequences),
-    };
-    let members: Vec<Option<Committed>> = verdicts.iter().map(sequences).collect();
-    if members.iter().all(Option::is_none) {
-        txn.abort()?;
-        return Ok(Written { members, counters });
+fn read_states(states: &impl ReadableTable<StateKey, &'static [u8]>) -> Result<BTreeMap<TypeKey, TypeState>, Fault> {
+    let mut all = BTreeMap::new();
+    for entry in states.iter()? {
+        let (key, value) = entry?;
+        let (connection, object_type) = key.value();
+        let name = || format!("the state of {connection}/{object_type}");
+        let key = type_key(connection, object_type, name)?;
+        all.insert(key, parse(value.value(), name)?);
     }
-    for (write, verdict) in group.iter().zip(&verdicts) {
-        match (write, verdict) {
-            (_, Verdict::Conflict) => {}
-            (Write::SinkPosition { sink, sequence }, _) => {
-                txn.open_table(SINKS)?.insert(sink.as_str(), sequence)?;
-            }
-            (Write::Commit(commit), Verdict::Write { sequences, history }) => {
-                write_commit(&txn, commit, sequences.first, *history)?;
-            }
-        }
-    }
-    write_counters(&txn, counters)?;
-    txn.commit()?;
-    Ok(Written { members, counters })
-}
-
-fn write_counters(txn: &WriteTransaction, counters: Counters) -> Result<(), Fault> {
-    let mut meta = txn.open_table(META)?;
-    meta.insert(LAST_SEQUENCE, counters.sequence)?;
-    meta.insert(LAST_RUN, counters.run)?;
-    Ok(())
-}
-
-fn write_commit(txn: &WriteTransaction, commit: &Prepared, first: u64, history: bool) -> Result<(), Fault> {
-    let mut journal = txn.open_table(JOURNAL)?;
-    let mut next = first;
-    for segment in &commit.segments {
-        journal.insert(next, segment.bytes.as_slice())?;
-        next += u64::from(segment.count);
-    }
-    txn.open_table(STATES)?.insert(state_key(&commit.key), row(&commit.state)?.as_slice())?;
-    if history {
-        write_token_change(txn, commit)?;
-    }
-    match &commit.report {
-        Some(report) => write_report(txn, report),
-        None => Ok(()),
-    }
-}
-
-fn write_token_change(txn: &WriteTransaction, commit: &Prepared) -> Result<(), Fault> {
-    let mut history = txn.open_table(TOKENS)?;
-    let change = TokenChange::new(&commit.state, commit.run, commit.at);
-    let newest = history.range(all_of(&commit.key))?.next_back().transpose()?;
-    let ordinal = match &newest {
-        // The run that established a token ends with it: that is one event.
-        Some((_, last)) if !commit.marked && same_token(last.value(), &change) => return Ok(()),
-        Some((key, _)) => key.value().2 + 1,
-        None => 1,
-    };
-    drop(newest);
-    history.insert(ordered_key(&commit.key, ordinal), row(&change)?.as_slice())?;
-    if ordinal > KEPT {
-        history.remove(ordered_key(&commit.key, ordinal - KEPT))?;
-    }
-    Ok(())
-}
-
-fn same_token(last: &[u8], change: &TokenChange) -> bool {
-    let last = serde_json::from_slice::<TokenChange>(last);
-    last.is_ok_and(|last| {
-        (&last.state, &last.token, last.generation) == (&change.state, &change.token, change.generation)
-    })
-}
-
-fn write_report(txn: &WriteTransaction, report: &RunReport) -> Result<(), Fault> {
-    let mut reports = txn.open_table(RUNS)?;
-    if reports.insert(report.run, row(report)?.as_slice())?.is_some() {
-        return Ok(());
-    }
-    let mut runs_of = txn.open_table(RUNS_OF)?;
-    let newest = runs_of.range(all_of(&report.key))?.next_back().transpose()?;
-    let ordinal = newest.map_or(1, |(key, _)| key.value().2 + 1);
-    runs_of.insert(ordered_key(&report.key, ordinal), report.run)?;
-    if ordinal > KEPT {
-        let oldest = runs_of.remove(ordered_key(&report.key, ordinal - KEPT))?;
-        if let Some(run) = oldest.map(|run| run.value()) {
-            reports.remove(run)?;
-        }
-    }
-    Ok(())
+    Ok(all)
 }

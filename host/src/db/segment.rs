@@ -181,6 +181,21 @@ impl Unpacked {
         Ok(Self { head, count, entries_at, body })
     }
 
+    /// The segment with another entry in one place.
+    pub(super) fn replaced(&self, place: u32, entry: &Body) -> Result<Segment, SegmentDamage> {
+        let mut body = self.body[..self.entries_at].to_vec();
+        let mut rest = &self.body[self.entries_at..];
+        let entry = postcard::to_stdvec(entry)?;
+        for index in 0..self.count {
+            let slice = next_slice(&mut rest)?;
+            let slice = if index == place { entry.as_slice() } else { slice };
+            let length = u32::try_from(slice.len()).map_err(|error| SegmentDamage::Content(error.to_string()))?;
+            body.extend_from_slice(&length.to_le_bytes());
+            body.extend_from_slice(slice);
+        }
+        Ok(Segment { bytes: seal(&body, self.count), count: self.count })
+    }
+
     /// The entries after the first `skip`, with their encoded size.
     pub(super) fn entries(&self, skip: u32) -> impl Iterator<Item = Result<(Body, usize), SegmentDamage>> {
         let mut rest = &self.body[self.entries_at..];

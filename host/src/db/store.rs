@@ -1,26 +1,32 @@
 //! What the db needs from a storage engine: small enough to be implemented on PostgreSQL or NATS JetStream later. Decides which
-//! members of a group are written and with which sequences (`plan`); performs nothing itself, and knows no engine.
+//! members of a group are written, with which sequences, and which are refused (`plan`); performs nothing itself, and knows no
+//! engine.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 
-use tidewaiter_core::name::TypeKey;
+use tidewaiter_core::journal::Incarnation;
+use tidewaiter_core::name::{ConnectionName, TypeKey};
 use tidewaiter_core::run::RunReport;
-use tidewaiter_core::state::TypeState;
+use tidewaiter_core::state::{Actor, TypeState};
 use tidewaiter_core::time::UnixMillis;
 
+use super::consumer::{Consumer, ConsumerError};
+use super::retain::{Policy, Retained};
 use super::segment::{Segment, SegmentDamage};
-use super::{Committed, TokenChange};
+use super::{CommitError, Committed, StagedSegment, TokenChange};
 
 /// How many rows of the token's history, and how many run reports, are kept for each key: at a run a minute, most of a day;
 /// at a change a day, years. Older ones go in the transaction that adds one.
 pub(super) const KEPT: u64 = 1000;
 
-/// Where entries and states are kept.
+/// A storage engine. Reads see what is durable; a read that began sees no later write.
 pub(super) trait Store: Send + Sync + 'static {
     /// Writes a group in one durable transaction, each member judged as of the members before it. An error means that
     /// nothing is known to be written; what is visible then is either all of it or nothing.
-    fn write(&self, group: &[Write]) -> Result<Written, StorageError>;
+    fn write(&self, group: &[Write], quota: Quota) -> Result<Written, StorageError>;
+    /// Does one thing in a transaction of its own.
+    fn chore(&self, chore: &Chore) -> Result<Done, CommitError>;
     /// Sequences and numbers given out so far.
     fn counters(&self) -> Result<Counters, ReadError>;
     /// All states.
@@ -36,6 +42,14 @@ pub(super) trait Store: Send + Sync + 'static {
     fn token_history(&self, key: &TypeKey, limit: usize) -> Result<Vec<TokenChange>, ReadError>;
     /// The last sequence that a sink has delivered, 0 if none.
     fn sink_position(&self, sink: &str) -> Result<u64, ReadError>;
+    /// The consumers.
+    fn consumers(&self) -> Result<BTreeMap<String, Consumer>, ReadError>;
+    /// Bytes of segments, published and staged: of all, and of each connection that has any.
+    fn usage(&self) -> Result<Usage, ReadError>;
+    /// Copies what one snapshot has into a new file; staged segments are left out.
+    fn backup(&self, to: &std::path::Path) -> Result<(), StorageError>;
+    /// Looks whether everything fits together.
+    fn check(&self, deep: bool) -> Result<super::Checked, ReadError>;
 }
 
 /// Takes a segment by its first sequence.
@@ -65,6 +79,15 @@ pub enum ReadError {
         /// The last that is missing.
         last: u64,
     },
+    /// Entries were delivered to everyone, and have been dropped since.
+    #[error("the journal begins with entry {first}; the ones before it were delivered and have been dropped")]
+    Dropped {
+        /// The first that is kept.
+        first: u64,
+    },
+    /// A consumer can't go on.
+    #[error(transparent)]
+    Consumer(#[from] ConsumerError),
     /// Another row is damaged.
     #[error("{row} is damaged: {problem}")]
     Row {
@@ -88,7 +111,41 @@ impl From<StorageError> for ReadError {
 #[derive(Debug)]
 pub(super) enum Write {
     Commit(Box<Prepared>),
-    SinkPosition { sink: String, sequence: u64 },
+    Stage {
+        connection: ConnectionName,
+        segments: Vec<Segment>,
+    },
+    /// Staged segments that are not published after all.
+    Discard {
+        connection: ConnectionName,
+        staged: Vec<StagedSegment>,
+    },
+    SinkPosition {
+        sink: String,
+        sequence: u64,
+    },
+    AddConsumer {
+        name: String,
+        consumer: Consumer,
+    },
+    Acknowledge {
+        name: String,
+        incarnation: Incarnation,
+        sequence: u64,
+        at: UnixMillis,
+    },
+    RemoveConsumer {
+        name: String,
+    },
+}
+
+/// What is done alone, because it reads much.
+#[derive(Debug)]
+pub(super) enum Chore {
+    /// Drop what may be dropped.
+    Retain { policy: Policy, now: UnixMillis },
+    /// Replace what an entry says by a tombstone.
+    Erase { sequence: u64, by: Actor, at: UnixMillis },
 }
 
 /// A commit whose entries are encoded.
@@ -97,6 +154,8 @@ pub(super) struct Prepared {
     pub(super) key: TypeKey,
     pub(super) expected_revision: u64,
     pub(super) state: TypeState,
+    /// Published before `segments`.
+    pub(super) staged: Vec<StagedSegment>,
     pub(super) segments: Vec<Segment>,
     pub(super) marked: bool,
     pub(super) run: Option<u64>,
@@ -104,35 +163,100 @@ pub(super) struct Prepared {
     pub(super) at: UnixMillis,
 }
 
+impl Prepared {
+    fn entries(&self) -> u64 {
+        let staged = self.staged.iter().map(|staged| u64::from(staged.count));
+        staged.chain(self.segments.iter().map(|segment| u64::from(segment.count))).sum()
+    }
+}
+
 /// What became of a group.
 #[derive(Debug)]
 pub(super) struct Written {
-    /// For each member, in order; none if it met a conflict.
-    pub(super) members: Vec<Option<Committed>>,
+    /// For each member, in order.
+    pub(super) members: Vec<Result<Done, CommitError>>,
     pub(super) counters: Counters,
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Done {
+    Committed(Committed),
+    Staged(Vec<StagedSegment>),
+    Retained(Retained),
+    /// Nothing more to tell.
+    Nothing,
 }
 
 /// Sequences and numbers given out so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Counters {
+    /// The sequence of the first entry that is kept, or will be.
+    pub(super) first: u64,
     /// The sequence of the last entry, 0 if there is none.
     pub(super) sequence: u64,
     /// The highest number of a run, 0 if there is none.
     pub(super) run: u64,
+    /// The highest number of a segment, 0 if there is none.
+    pub(super) segment: u64,
+}
+
+/// Bytes of segments.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Of all connections.
+    pub total: u64,
+    /// Of each.
+    pub connections: BTreeMap<String, u64>,
+}
+
+/// How much there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// Bytes of the segments of one connection.
+    pub connection_bytes: u64,
+    /// Bytes of all segments.
+    pub total_bytes: u64,
+}
+
+impl Quota {
+    /// Whatever the disk has.
+    pub const UNLIMITED: Self = Self { connection_bytes: u64::MAX, total_bytes: u64::MAX };
+
+    /// What keeps a connection from writing that much more.
+    pub(super) fn refuses(&self, connection: &str, held: u64, total: u64, more: u64) -> Option<Full> {
+        let over = |used: u64, max: u64| used.saturating_add(more) > max;
+        if over(held, self.connection_bytes) {
+            return Some(Full { connection: Some(connection.to_owned()), used: held, max: self.connection_bytes });
+        }
+        over(total, self.total_bytes).then_some(Full { connection: None, used: total, max: self.total_bytes })
+    }
+}
+
+/// There is no room.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} holds {used} bytes of the {max} allowed, and what is left is not delivered to everyone yet", 
+    connection.as_ref().map_or("the journal".to_owned(), |name| format!("the journal of connection {name}")))]
+pub struct Full {
+    /// Of this connection; none: of all.
+    pub connection: Option<String>,
+    /// What there is.
+    pub used: u64,
+    /// What there may be.
+    pub max: u64,
 }
 
 /// What is decided for a member before the first write of its group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// It expects another revision than the one stored, or ordered by a member before it.
-    Conflict,
-    /// It is written.
-    Write {
-        /// The sequences of its entries.
-        sequences: Committed,
-        /// The token's history gets a row.
-        history: bool,
-    },
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Step {
+    /// Write it, with these sequences; the token's history gets a row.
+    Commit { sequences: Committed, history: bool },
+    /// Write the segments under the next numbers.
+    Stage,
+    /// Write the row.
+    Consumer(Consumer),
+    /// Do what it says.
+    Do,
 }
 
 /// What is stored of a key, as far as a verdict needs it.
@@ -143,42 +267,149 @@ pub(super) struct Known {
     pub(super) name: &'static str,
 }
 
-/// Judges the members of a group and counts the counters up. `stored` is asked once for each key.
-pub(super) fn plan<E>(
-    group: &[Write],
-    counters: &mut Counters,
-    mut stored: impl FnMut(&TypeKey) -> Result<Option<Known>, E>,
-) -> Result<Vec<Verdict>, E> {
-    let mut known: HashMap<&TypeKey, Option<Known>> = HashMap::new();
-    let mut verdicts = Vec::with_capacity(group.len());
-    for write in group {
-        let Write::Commit(commit) = write else {
-            let sequences = Committed::none(counters.sequence);
-            verdicts.push(Verdict::Write { sequences, history: false });
-            continue;
-        };
-        if !known.contains_key(&commit.key) {
-            known.insert(&commit.key, stored(&commit.key)?);
+/// What is stored, for the judge of a group. Each thing is asked for once.
+pub(super) trait Stored {
+    /// A read failed.
+    type Error;
+    /// A state.
+    fn known(&self, key: &TypeKey) -> Result<Option<Known>, Self::Error>;
+    /// The bytes that a connection has.
+    fn bytes(&self, connection: &ConnectionName) -> Result<u64, Self::Error>;
+    /// A consumer.
+    fn consumer(&self, name: &str) -> Result<Option<Consumer>, Self::Error>;
+}
+
+/// Judges the members of a group, in order, and counts up what they change.
+pub(super) struct Plan<'a, S> {
+    stored: &'a S,
+    quota: Quota,
+    pub(super) counters: Counters,
+    /// Bytes of all segments.
+    pub(super) total: u64,
+    known: HashMap<TypeKey, Option<Known>>,
+    /// Bytes of the connections that the group writes to.
+    pub(super) bytes: HashMap<ConnectionName, u64>,
+    consumers: HashMap<String, Option<Consumer>>,
+}
+
+impl<'a, S: Stored> Plan<'a, S> {
+    pub(super) fn new(stored: &'a S, quota: Quota, counters: Counters, total: u64) -> Self {
+        let (known, bytes, consumers) = Default::default();
+        Self { stored, quota, counters, total, known, bytes, consumers }
+    }
+
+    /// What is to be done for a member, or why nothing is.
+    pub(super) fn judge(&mut self, write: &Write) -> Result<Result<Step, CommitError>, S::Error> {
+        Ok(match write {
+            Write::Commit(commit) => self.commit(commit)?,
+            Write::Stage { connection, segments } => match self.add(connection, segments, true)? {
+                Some(full) => Err(CommitError::Full(full)),
+                None => {
+                    self.counters.segment += segments.len() as u64;
+                    Ok(Step::Stage)
+                }
+            },
+            Write::Discard { connection, staged } => {
+                self.remove(connection, staged.iter().map(|staged| staged.bytes).sum())?;
+                Ok(Step::Do)
+            }
+            Write::SinkPosition { .. } => Ok(Step::Do),
+            Write::AddConsumer { name, consumer } => match self.consumer(name)? {
+                Some(_) => Err(ConsumerError::Exists { name: name.clone() }.into()),
+                None => Ok(self.put(name, consumer.clone())),
+            },
+            Write::Acknowledge { name, incarnation, sequence, at } => {
+                let (last, found) = (self.counters.sequence, self.consumer(name)?);
+                match found.ok_or_else(|| ConsumerError::Unknown { name: name.clone() }) {
+                    Err(error) => Err(error.into()),
+                    Ok(consumer) => match consumer.acknowledged(name, *incarnation, *sequence, last, *at) {
+                        Err(error) => Err(error.into()),
+                        Ok(consumer) => Ok(self.put(name, consumer)),
+                    },
+                }
+            }
+            Write::RemoveConsumer { name } => match self.consumer(name)? {
+                None => Err(ConsumerError::Unknown { name: name.clone() }.into()),
+                Some(_) => {
+                    self.consumers.insert(name.clone(), None);
+                    Ok(Step::Do)
+                }
+            },
+        })
+    }
+
+    fn commit(&mut self, commit: &Prepared) -> Result<Result<Step, CommitError>, S::Error> {
+        if !self.known.contains_key(&commit.key) {
+            self.known.insert(commit.key.clone(), self.stored.known(&commit.key)?);
         }
-        let before = known[&commit.key];
+        let before = self.known[&commit.key];
         if before.map_or(0, |known| known.revision) != commit.expected_revision {
-            verdicts.push(Verdict::Conflict);
-            continue;
+            return Ok(Err(CommitError::Conflict));
+        }
+        // An operator's act is never refused for want of room: it may be what makes some.
+        if let Some(full) = self.add(&commit.key.connection, &commit.segments, !commit.marked)? {
+            return Ok(Err(CommitError::Full(full)));
         }
         let now = Known { revision: commit.state.revision, name: commit.state.sync.name() };
         let history = commit.report.is_some() || commit.marked || before.map(|known| known.name) != Some(now.name);
-        known.insert(&commit.key, Some(now));
-        let first = counters.sequence + 1;
-        counters.sequence += commit.segments.iter().map(|segment| u64::from(segment.count)).sum::<u64>();
+        self.known.insert(commit.key.clone(), Some(now));
+        let first = self.counters.sequence + 1;
+        self.counters.sequence += commit.entries();
+        self.counters.segment += commit.segments.len() as u64;
         let reported = commit.report.as_ref().map(|report| report.run);
-        counters.run = counters.run.max(commit.run.unwrap_or(0)).max(reported.unwrap_or(0));
-        verdicts.push(Verdict::Write { sequences: Committed { first, last: counters.sequence }, history });
+        self.counters.run = self.counters.run.max(commit.run.unwrap_or(0)).max(reported.unwrap_or(0));
+        Ok(Ok(Step::Commit { sequences: Committed { first, last: self.counters.sequence }, history }))
     }
-    Ok(verdicts)
+
+    /// Counts segments that are added, or says why they can't be.
+    fn add(
+        &mut self,
+        connection: &ConnectionName,
+        segments: &[Segment],
+        limited: bool,
+    ) -> Result<Option<Full>, S::Error> {
+        let more: u64 = segments.iter().map(|segment| segment.bytes.len() as u64).sum();
+        let held = self.held(connection)?;
+        let refused = self.quota.refuses(connection.as_str(), held, self.total, more);
+        if let Some(full) = refused.filter(|_| limited && more > 0) {
+            return Ok(Some(full));
+        }
+        self.bytes.insert(connection.clone(), held + more);
+        self.total += more;
+        Ok(None)
+    }
+
+    fn remove(&mut self, connection: &ConnectionName, bytes: u64) -> Result<(), S::Error> {
+        let held = self.held(connection)?;
+        self.bytes.insert(connection.clone(), held.saturating_sub(bytes));
+        self.total = self.total.saturating_sub(bytes);
+        Ok(())
+    }
+
+    fn held(&mut self, connection: &ConnectionName) -> Result<u64, S::Error> {
+        match self.bytes.get(connection) {
+            Some(bytes) => Ok(*bytes),
+            None => self.stored.bytes(connection),
+        }
+    }
+
+    fn consumer(&mut self, name: &str) -> Result<Option<Consumer>, S::Error> {
+        match self.consumers.get(name) {
+            Some(consumer) => Ok(consumer.clone()),
+            None => self.stored.consumer(name),
+        }
+    }
+
+    fn put(&mut self, name: &str, consumer: Consumer) -> Step {
+        self.consumers.insert(name.to_owned(), Some(consumer.clone()));
+        Step::Consumer(consumer)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use tidewaiter_core::state::{From, SyncState};
     use tidewaiter_core::token::SyncToken;
 
@@ -189,15 +420,49 @@ mod tests {
         let sync = SyncState::Live(SyncToken::Integer(1));
         let state =
             TypeState { revision: expected_revision + 1, sync, ..TypeState::first(From::Latest, UnixMillis(0)) };
-        let segments = vec![Segment { bytes: vec![], count: entries }];
-        let at = UnixMillis(0);
+        let segments = match entries {
+            0 => vec![],
+            count => vec![Segment { bytes: vec![0; count as usize], count }],
+        };
+        let (staged, at) = (vec![], UnixMillis(0));
         let prepared =
-            Prepared { key, expected_revision, state, segments, marked: false, run: Some(5), report: None, at };
+            Prepared { key, expected_revision, state, staged, segments, marked: false, run: Some(5), report: None, at };
         Write::Commit(Box::new(prepared))
     }
 
-    fn written(first: u64, last: u64, history: bool) -> Verdict {
-        Verdict::Write { sequences: Committed { first, last }, history }
+    fn stage(bytes: usize) -> Write {
+        let segments = vec![Segment { bytes: vec![0; bytes], count: 1 }, Segment { bytes: vec![], count: 1 }];
+        Write::Stage { connection: "hr".parse().unwrap(), segments }
+    }
+
+    struct Before {
+        asked: Cell<u32>,
+    }
+
+    impl Stored for Before {
+        type Error = ();
+        fn known(&self, key: &TypeKey) -> Result<Option<Known>, ()> {
+            self.asked.set(self.asked.get() + 1);
+            Ok((key.object_type.as_str() == "a").then_some(Known { revision: 3, name: "live" }))
+        }
+        fn bytes(&self, _: &ConnectionName) -> Result<u64, ()> {
+            Ok(100)
+        }
+        fn consumer(&self, name: &str) -> Result<Option<Consumer>, ()> {
+            Ok((name == "old").then(|| Consumer::new(Incarnation(1), 4, None, UnixMillis(0))))
+        }
+    }
+
+    fn judged(quota: Quota, group: &[Write]) -> (Vec<Result<Step, CommitError>>, Counters, u64, u32) {
+        let before = Before { asked: Cell::new(0) };
+        let counters = Counters { first: 1, sequence: 10, run: 2, segment: 7 };
+        let mut plan = Plan::new(&before, quota, counters, 1000);
+        let steps = group.iter().map(|write| plan.judge(write).unwrap()).collect();
+        (steps, plan.counters, plan.total, before.asked.get())
+    }
+
+    fn written(first: u64, last: u64, history: bool) -> Result<Step, CommitError> {
+        Ok(Step::Commit { sequences: Committed { first, last }, history })
     }
 
     #[test]
@@ -209,19 +474,60 @@ mod tests {
             commit("b", 1, 9),
             commit("b", 0, 0),
             Write::SinkPosition { sink: "s".into(), sequence: 1 },
+            stage(50),
             commit("b", 1, 4),
         ];
-        let mut counters = Counters { sequence: 10, run: 2 };
-        let mut asked = 0;
-        let stored = |key: &TypeKey| {
-            asked += 1;
-            Ok::<_, ()>((key.object_type.as_str() == "a").then_some(Known { revision: 3, name: "live" }))
-        };
-        let verdicts = plan(&group, &mut counters, stored).unwrap();
-        let conflict = Verdict::Conflict;
+        let (steps, counters, total, asked) = judged(Quota::UNLIMITED, &group);
+        let conflict = Err(CommitError::Conflict);
         let (a, b) = (written(11, 12, false), written(13, 13, false));
-        let (first, position) = (written(14, 13, true), written(14, 13, false));
-        assert_eq!(verdicts, [a, conflict, b, conflict, first, position, written(14, 17, false)]);
-        assert_eq!((counters, asked), (Counters { sequence: 17, run: 5 }, 2));
+        let first = written(14, 13, true);
+        assert_eq!(
+            steps,
+            [a, conflict.clone(), b, conflict, first, Ok(Step::Do), Ok(Step::Stage), written(14, 17, false)]
+        );
+        assert_eq!(counters, Counters { first: 1, sequence: 17, run: 5, segment: 12 });
+        assert_eq!((total, asked), (1000 + 2 + 1 + 50 + 4, 2));
+    }
+
+    #[test]
+    fn refuses_what_has_no_room_and_goes_on_with_what_has() {
+        let quota = Quota { connection_bytes: 110, total_bytes: 2000 };
+        let full = |used| Err(CommitError::Full(Full { connection: Some("hr".into()), used, max: 110 }));
+        let group = [commit("a", 3, 10), commit("a", 4, 1), stage(1), commit("a", 4, 0)];
+        assert_eq!(judged(quota, &group).0, [written(11, 20, false), full(110), full(110), written(21, 20, false)]);
+        let everyone = Quota { connection_bytes: 2000, total_bytes: 1005 };
+        let full = Err(CommitError::Full(Full { connection: None, used: 1000, max: 1005 }));
+        assert_eq!(judged(everyone, &[commit("a", 3, 6), commit("a", 3, 5)]).0, [full, written(11, 15, false)]);
+        let Write::Commit(mut act) = commit("a", 3, 500) else { unreachable!() };
+        act.marked = true;
+        assert_eq!(judged(quota, &[Write::Commit(act)]).0, [written(11, 510, true)], "an operator's act has room");
+    }
+
+    #[test]
+    fn consumers_are_judged_as_of_the_members_before() {
+        let named = |name: &str| name.to_owned();
+        let add = |name: &str| Write::AddConsumer {
+            name: named(name),
+            consumer: Consumer::new(Incarnation(1), 0, None, UnixMillis(0)),
+        };
+        let acknowledge = |name: &str, sequence| Write::Acknowledge {
+            name: named(name),
+            incarnation: Incarnation(1),
+            sequence,
+            at: UnixMillis(3),
+        };
+        let remove = |name: &str| Write::RemoveConsumer { name: named(name) };
+        let group = [
+            add("old"),
+            add("new"),
+            acknowledge("new", 11),
+            acknowledge("new", 10),
+            remove("old"),
+            acknowledge("old", 5),
+            remove("old"),
+        ];
+        let (steps, ..) = judged(Quota::UNLIMITED, &group);
+        let refused: Vec<bool> = steps.iter().map(Result::is_err).collect();
+        assert_eq!(refused, [true, false, true, false, false, true, true], "{steps:?}");
     }
 }

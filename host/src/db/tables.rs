@@ -18,12 +18,33 @@ pub(super) const INCARNATION: &str = "incarnation";
 pub(super) const LAST_SEQUENCE: &str = "last-sequence";
 /// In `META`: the highest number of a run that wrote something, 0 if there is none.
 pub(super) const LAST_RUN: &str = "last-run";
+/// In `META`: the highest number of a segment, 0 if there is none.
+pub(super) const LAST_SEGMENT: &str = "last-segment";
+/// In `META`: the sequence of the first entry that is kept, or will be.
+pub(super) const FIRST_SEQUENCE: &str = "first-sequence";
+/// In `META`: bytes of all segments, published and staged.
+pub(super) const BYTES: &str = "bytes";
 
 /// Key: connection, object type. Value: JSON of `TypeState`.
 pub(super) const STATES: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("states");
 
-/// Key: the sequence of the first entry. Value: a segment, see `segment`.
-pub(super) const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal");
+/// Key: number of the segment. Value: a segment, see `segment`.
+pub(super) const SEGMENTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("segments");
+
+/// What is published. Key: the sequence of the first entry. Value: number of its segment, entries, bytes, when it was journaled
+/// (milliseconds since 1970), connection.
+pub(super) const INDEX: TableDefinition<'_, u64, Indexed> = TableDefinition::new("index");
+pub(super) type Indexed = (u64, u32, u64, i64, &'static str);
+
+/// Segments that are written and not published: nobody sees them, and the next start drops them. Key: number of the segment.
+/// Value: bytes, connection.
+pub(super) const STAGED: TableDefinition<'_, u64, (u64, &str)> = TableDefinition::new("staged");
+
+/// Bytes of the segments of a connection, published and staged. Key: connection.
+pub(super) const USAGE: TableDefinition<'_, &str, u64> = TableDefinition::new("usage");
+
+/// Key: name of the consumer. Value: JSON of `Consumer`.
+pub(super) const CONSUMERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("consumers");
 
 /// Key: number of the run. Value: JSON of `RunReport`.
 pub(super) const RUNS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("runs");

@@ -1,5 +1,7 @@
 //! The db as a whole, on real redb files, with a disk that can be told to fail.
 
+mod keeping;
+
 use std::fs::OpenOptions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +16,7 @@ use tidewaiter_core::state::{From, SyncState};
 use tokio::task::JoinSet;
 
 use super::redb::{RedbStore, builder};
-use super::tables::{FORMAT, JOURNAL, META, STATES};
+use super::tables::{FORMAT, INDEX, META, SEGMENTS, STATES};
 use super::writer::write_group;
 use super::*;
 
@@ -37,6 +39,7 @@ fn commit(object_type: &str, revision: u64, count: usize) -> Commit {
         key: key(object_type),
         expected_revision: revision - 1,
         state: TypeState { sync, revision, generation: 2, ..TypeState::first(From::Latest, UnixMillis(5)) },
+        staged: vec![],
         batches: vec![deltas(count)],
         marker: None,
         run: Some(1),
@@ -62,6 +65,9 @@ fn whole_run(object_type: &str, revision: u64, run: u64) -> Commit {
         token_out: Some(SyncToken::Binary(vec![0, 255])),
         deltas: 0,
         dropped: 0,
+        bytes: 0,
+        retries: 1,
+        spent: tidewaiter_core::run::Spent::default(),
         outcome: Outcome::Failed(failure),
     };
     Commit { run: Some(run), report: Some(report), ..commit(object_type, revision, 0) }
@@ -150,7 +156,7 @@ async fn a_large_commit_is_several_segments_and_reads_from_the_middle() {
     assert_eq!(entries[0].body, Body::Delta(deltas(14_445).remove(14_444)));
     assert_eq!(sequences(&db.entries(59_999, 9).unwrap()), [60_000, 60_001]);
     drop(db);
-    assert!(raw(dir.path(), |txn| txn.open_table(JOURNAL).unwrap().len().unwrap()) > 3);
+    assert!(raw(dir.path(), |txn| txn.open_table(SEGMENTS).unwrap().len().unwrap()) > 3);
 }
 
 #[tokio::test]
@@ -242,7 +248,7 @@ async fn a_group_writes_its_valid_members_and_refuses_the_others() {
     }
     let before = disk.flushes.load(Ordering::Relaxed);
     let answers = write_group(&store, &durable, &group);
-    let (written, refused) = (|first, last| Ok(Committed { first, last }), Err(CommitError::Conflict));
+    let (written, refused) = (|first, last| Ok(Done::Committed(Committed { first, last })), Err(CommitError::Conflict));
     assert_eq!(answers, [written(1, 2), refused.clone(), written(3, 3), refused.clone(), written(4, 4)]);
     assert_eq!((durable.sequence(), durable.run()), (4, 1));
     assert_eq!(disk.flushes.load(Ordering::Relaxed) - before, 1, "one flush for the group");
@@ -372,7 +378,7 @@ fn refuses_a_newer_format_and_says_what_to_do() {
     raw(dir.path(), |txn| txn.open_table(META).unwrap().insert(FORMAT, 7).map(drop).unwrap());
     let refused = Db::open(dir.path(), "a test", Duration::ZERO).unwrap_err().to_string();
     let expected =
-        format!("the db in {} has format 7; this tidewaiter reads up to 1: use a newer one", dir.path().display());
+        format!("the db in {} has format 7; this tidewaiter reads up to 2: use a newer one", dir.path().display());
     assert_eq!(refused, expected);
 }
 
@@ -409,10 +415,10 @@ async fn reports_damaged_and_missing_segments_and_rows() {
     }
     drop(db);
     raw(dir.path(), |txn| {
-        let mut journal = txn.open_table(JOURNAL).unwrap();
-        let mut bytes = journal.get(11).unwrap().unwrap().value().to_vec();
+        let mut segments = txn.open_table(SEGMENTS).unwrap();
+        let mut bytes = segments.get(2).unwrap().unwrap().value().to_vec();
         bytes[60] ^= 1;
-        journal.insert(11, bytes.as_slice()).unwrap();
+        segments.insert(2, bytes.as_slice()).unwrap();
         txn.open_table(STATES).unwrap().insert(("hr", "employee"), &b"{"[..]).unwrap();
     });
     let db = open(dir.path());
@@ -425,11 +431,13 @@ async fn reports_damaged_and_missing_segments_and_rows() {
     assert!(problem.starts_with("the state of hr/employee is damaged: EOF"), "{problem}");
     assert!(db.states().is_err());
     drop(db);
-    raw(dir.path(), |txn| txn.open_table(JOURNAL).unwrap().remove(11).map(drop).unwrap());
+    raw(dir.path(), |txn| txn.open_table(SEGMENTS).unwrap().remove(2).map(drop).unwrap());
     let problem = |after| open(dir.path()).entries(after, 30).unwrap_err().to_string();
     assert_eq!(problem(0), "the journal has no entries 11 to 20");
+    raw(dir.path(), |txn| txn.open_table(INDEX).unwrap().remove(11).map(drop).unwrap());
+    assert_eq!(problem(0), "the journal has no entries 11 to 20");
     assert_eq!(problem(13), "the journal has no entries 14 to 20");
-    raw(dir.path(), |txn| txn.open_table(JOURNAL).unwrap().remove(21).map(drop).unwrap());
+    raw(dir.path(), |txn| txn.open_table(INDEX).unwrap().remove(21).map(drop).unwrap());
     assert_eq!(problem(0), "the journal has no entries 11 to 30");
 }
 

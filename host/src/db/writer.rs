@@ -1,14 +1,14 @@
 //! The writer: takes what is queued, writes it as one group with one flush of the disk, answers each. The only place that
 //! writes. `write_group` is its whole body, so that a simulation can drive it without the thread.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use super::store::{Counters, Store, Write};
-use super::{CommitError, Committed};
+use super::CommitError;
+use super::store::{Chore, Counters, Done, Quota, Store, Write};
 
 /// Members of a group: more than this wait for the next one, so that one flush never takes for ever.
 const GROUP_COUNT_MAX: usize = 256;
@@ -18,18 +18,32 @@ const QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 const PERMIT_BYTES: usize = 1024;
 
 /// What became of a member.
-pub(super) type Answer = Result<Committed, CommitError>;
+pub(super) type Answer = Result<Done, CommitError>;
+
+/// What is queued.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Together with others.
+    Write(Write),
+    /// Alone.
+    Chore(Chore),
+}
 
 /// What is durable, for everyone to see.
 #[derive(Debug)]
 pub(super) struct Durable {
     sequence: watch::Sender<u64>,
     run: AtomicU64,
+    quota: Mutex<Quota>,
 }
 
 impl Durable {
     pub(super) fn new(counters: Counters) -> Self {
-        Self { sequence: watch::Sender::new(counters.sequence), run: AtomicU64::new(counters.run) }
+        Self {
+            sequence: watch::Sender::new(counters.sequence),
+            run: AtomicU64::new(counters.run),
+            quota: Mutex::new(Quota::UNLIMITED),
+        }
     }
 
     pub(super) fn sequence(&self) -> u64 {
@@ -44,6 +58,14 @@ impl Durable {
         self.run.load(Ordering::Acquire)
     }
 
+    pub(super) fn quota(&self) -> Quota {
+        *self.quota.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_quota(&self, quota: Quota) {
+        *self.quota.lock().unwrap_or_else(PoisonError::into_inner) = quota;
+    }
+
     fn publish(&self, counters: Counters) {
         self.run.store(counters.run, Ordering::Release);
         self.sequence.send_if_modified(|last| std::mem::replace(last, counters.sequence) != counters.sequence);
@@ -52,10 +74,10 @@ impl Durable {
 
 /// Writes a group and answers each member, in order.
 pub(super) fn write_group(store: &dyn Store, durable: &Durable, group: &[Write]) -> Vec<Answer> {
-    match store.write(group) {
+    match store.write(group, durable.quota()) {
         Ok(written) => {
             durable.publish(written.counters);
-            written.members.into_iter().map(|member| member.ok_or(CommitError::Conflict)).collect()
+            written.members
         }
         Err(error) => {
             tracing::error!(members = group.len(), %error, "the db could not write");
@@ -69,7 +91,7 @@ pub(super) fn write_group(store: &dyn Store, durable: &Durable, group: &[Write])
 }
 
 struct Job {
-    write: Write,
+    order: Order,
     answer: oneshot::Sender<Answer>,
     _room: OwnedSemaphorePermit,
 }
@@ -91,14 +113,14 @@ impl Writer {
         Ok(Self { queue: Some(queue), room, thread: Some(thread) })
     }
 
-    /// Queues a write and waits until it is durable.
-    pub(super) async fn write(&self, write: Write) -> Answer {
+    /// Queues something to be done, and waits until it is durable.
+    pub(super) async fn perform(&self, order: Order) -> Answer {
         let gone = || CommitError::Storage("the writer has ended".into());
-        let permits = permits(&write);
+        let permits = permits(&order);
         let _room = Arc::clone(&self.room).acquire_many_owned(permits).await.map_err(|_| gone())?;
         let (answer, answered) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or_else(gone)?;
-        queue.send(Job { write, answer, _room }).await.map_err(|_| gone())?;
+        queue.send(Job { order, answer, _room }).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
 }
@@ -114,30 +136,48 @@ impl Drop for Writer {
 }
 
 /// A write larger than the whole queue takes all of it, and goes alone.
-fn permits(write: &Write) -> u32 {
-    let bytes = match write {
-        Write::Commit(commit) => commit.segments.iter().map(|segment| segment.bytes.len()).sum(),
-        Write::SinkPosition { .. } => 0,
+fn permits(order: &Order) -> u32 {
+    let segments = match order {
+        Order::Write(Write::Commit(commit)) => commit.segments.as_slice(),
+        Order::Write(Write::Stage { segments, .. }) => segments,
+        Order::Write(_) | Order::Chore(_) => &[],
     };
+    let bytes: usize = segments.iter().map(|segment| segment.bytes.len()).sum();
     let permits = (bytes / PERMIT_BYTES + 1).min(QUEUE_BYTES_MAX / PERMIT_BYTES);
     u32::try_from(permits).expect("bounded by the queue's size")
 }
 
 fn work(store: &dyn Store, durable: &Durable, mut jobs: mpsc::Receiver<Job>) {
-    while let Some(first) = jobs.blocking_recv() {
-        let (mut group, mut waiting) = (Vec::new(), Vec::new());
-        let mut next = Some(first);
-        while let Some(job) = next {
-            group.push(job.write);
-            waiting.push((job.answer, job._room));
-            next = if group.len() < GROUP_COUNT_MAX { jobs.try_recv().ok() } else { None };
+    let mut next = jobs.blocking_recv();
+    while let Some(job) = next {
+        next = match job.order {
+            Order::Write(first) => {
+                let (mut group, mut waiting) = (vec![first], vec![(job.answer, job._room)]);
+                let mut after = None;
+                while group.len() < GROUP_COUNT_MAX && after.is_none() {
+                    match jobs.try_recv() {
+                        Ok(Job { order: Order::Write(write), answer, _room }) => {
+                            group.push(write);
+                            waiting.push((answer, _room));
+                        }
+                        Ok(chore) => after = Some(chore),
+                        Err(_) => break,
+                    }
+                }
+                let answers = write_group(store, durable, &group);
+                // Before anyone is answered, so that the memory of a group is gone when its members go on.
+                drop(group);
+                for ((waiting, _room), answer) in waiting.into_iter().zip(answers) {
+                    // Nobody waits any more: it is durable all the same.
+                    let _ = waiting.send(answer);
+                }
+                after
+            }
+            Order::Chore(chore) => {
+                let _ = job.answer.send(store.chore(&chore));
+                None
+            }
         }
-        let answers = write_group(store, durable, &group);
-        // Before anyone is answered, so that the memory of a group is gone when its members go on.
-        drop(group);
-        for ((waiting, _room), answer) in waiting.into_iter().zip(answers) {
-            // Nobody waits any more: it is durable all the same.
-            let _ = waiting.send(answer);
-        }
+        .or_else(|| jobs.blocking_recv());
     }
 }

@@ -13,7 +13,7 @@ use tidewaiter_core::schema::{ALL_CLASSES, Capability, CapabilityRequest, Classe
 use tokio::sync::mpsc;
 
 use crate::config::{ConnectionConfig, TypeConfig};
-use crate::wasm::{ClassReader, Connector, FromGuest, LogSource, ReadGrant, Session, Setup, SyncOptions};
+use crate::wasm::{ClassReader, Connector, FromGuest, Gauge, LogSource, ReadGrant, Session, Setup, SyncOptions};
 
 /// How many objects a connector is told to ask its source for at a time.
 const PAGE_SIZE: u32 = 1000;
@@ -93,12 +93,13 @@ impl Connection {
         limits: Limits,
         stop: Arc<AtomicBool>,
         to_run: mpsc::Sender<FromGuest>,
+        gauge: Arc<Gauge>,
     ) -> Result<Session, Failure> {
         let log = LogSource { key: key.clone(), run };
         let known = self.classes();
         let class_reader = known.as_ref().map(|_| self.class_reader(log.clone()));
         let must_ask = known.is_none();
-        let setup = Setup { classes: known, class_reader, limits, stop, to_run, ..self.setup(log.clone()) };
+        let setup = Setup { classes: known, class_reader, limits, stop, to_run, gauge, ..self.setup(log.clone()) };
         let mut session = Session::start(&self.connector, setup).await.inspect_err(|failure| {
             tracing::warn!(
                 target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run,
@@ -121,6 +122,7 @@ impl Connection {
             limits: self.config.limits,
             stop: Arc::default(),
             to_run: mpsc::channel(1).0,
+            gauge: Arc::default(),
             log,
         }
     }
@@ -168,7 +170,7 @@ impl Connection {
         let Some(object_type) = self.config.types.keys().next() else { return Vec::new() };
         let key = TypeKey { connection: self.name.clone(), object_type: object_type.clone() };
         let (to_run, _nothing_comes) = mpsc::channel(1);
-        let started = self.start(&key, 0, self.config.limits, Arc::default(), to_run).await;
+        let started = self.start(&key, 0, self.config.limits, Arc::default(), to_run, Arc::default()).await;
         let mut session = match started {
             Ok(session) => session,
             Err(failure) => return vec![failure.to_string()],

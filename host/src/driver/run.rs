@@ -18,9 +18,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::clock::Clock;
-use crate::db::{Commit, CommitError, Committed, Db};
+use crate::db::{Commit, CommitError, Db, StagedSegment};
 use crate::driver::connection::Connection;
-use crate::wasm::{FromGuest, Session, SyncOptions};
+use crate::wasm::{FromGuest, Gauge, Session, SyncOptions};
 
 /// How long a connector may go on after it was asked to stop, before it is ended.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -57,7 +57,8 @@ pub struct Order {
     pub state: TypeState,
 }
 
-type Committing = Pin<Box<dyn Future<Output = Result<Committed, CommitError>> + Send>>;
+/// A commit, or a staging with what it staged.
+type Writing = Pin<Box<dyn Future<Output = Result<Vec<StagedSegment>, CommitError>> + Send>>;
 
 /// A call's answer, with the session that goes on to the next call.
 struct Answer {
@@ -82,7 +83,11 @@ struct Performer {
     calls: JoinSet<Answer>,
     /// The payloads of the batches that the machine was told of.
     held: VecDeque<Vec<SyncDelta>>,
-    committing: Option<Committing>,
+    writing: Option<Writing>,
+    /// Written and not published yet; dropped if the run ends without.
+    staged: Vec<StagedSegment>,
+    time_up: Option<Pin<Box<tokio::time::Sleep>>>,
+    gauge: Arc<Gauge>,
     flush: Option<oneshot::Sender<bool>>,
     grace: Option<Pin<Box<tokio::time::Sleep>>>,
 }
@@ -90,8 +95,12 @@ struct Performer {
 /// Performs a run to its end, and answers what is known of it and the state that it left.
 pub async fn perform(order: Order, mut signals: mpsc::Receiver<Signal>) -> (RunReport, TypeState) {
     let limits = order.connection.config.limits;
-    let Order { key, run, trigger, state, clock, .. } = &order;
-    let machine = Run::new(key.clone(), *run, *trigger, state.clone(), limits, clock.now());
+    let Order { db, key, run, trigger, state, clock, .. } = &order;
+    let (key, run, trigger, state, now) = (key.clone(), *run, *trigger, state.clone(), clock.now());
+    let machine = match db.full(&key.connection) {
+        Ok(Some(full)) => Run::held(key, run, trigger, state, limits, full.to_string(), now),
+        _ => Run::new(key, run, trigger, state, limits, now),
+    };
     let (to_run, from_guest) = mpsc::channel(BATCHES_ON_THE_WAY);
     let mut performer = Performer {
         order,
@@ -103,13 +112,17 @@ pub async fn perform(order: Order, mut signals: mpsc::Receiver<Signal>) -> (RunR
         session: None,
         calls: JoinSet::new(),
         held: VecDeque::new(),
-        committing: None,
+        writing: None,
+        staged: Vec::new(),
+        time_up: Some(Box::pin(tokio::time::sleep(limits.run_time_max))),
+        gauge: Arc::default(),
         flush: None,
         grace: None,
     };
     loop {
         while let Some(effect) = performer.machine.poll_effect() {
             if let Some(end) = performer.effect(effect) {
+                performer.discard().await;
                 return end;
             }
         }
@@ -126,18 +139,42 @@ impl Performer {
             biased;
             Some(signal) = signals.recv() => match signal {
                 Signal::Supersede => self.machine.handle_superseded(now.now()),
-                Signal::Stop => self.machine.handle_shutdown(now.now()),
+                Signal::Stop => {
+                    self.grace = Some(Box::pin(tokio::time::sleep(STOP_GRACE)));
+                    self.machine.handle_shutdown(now.now());
+                }
             },
-            result = committed(&mut self.committing) => {
-                self.committing = None;
-                self.machine.handle_committed(result.map(drop).map_err(Into::into), now.now());
-            }
+            result = written(&mut self.writing) => self.written(result),
             Some(message) = self.from_guest.recv(), if wants => self.receive(message),
             Some(answer) = self.calls.join_next() => self.answered(answer),
-            () = grace(&mut self.grace) => {
+            () = over(&mut self.time_up) => {
+                self.time_up = None;
+                self.machine.handle_time_up();
+            }
+            () = over(&mut self.grace) => {
                 self.grace = None;
                 self.machine.handle_abandoned(Outcome::Stopped, now.now());
             }
+        }
+    }
+
+    fn written(&mut self, result: Result<Vec<StagedSegment>, CommitError>) {
+        self.writing = None;
+        let result = result.map(|staged| match staged.is_empty() {
+            // A commit publishes all that is staged.
+            true => self.staged.clear(),
+            false => self.staged.extend(staged),
+        });
+        self.machine.handle_committed(result.map_err(Into::into), self.order.clock.now());
+    }
+
+    /// Drops what was staged and is not published.
+    async fn discard(&mut self) {
+        let staged = std::mem::take(&mut self.staged);
+        if !staged.is_empty()
+            && let Err(error) = self.order.db.discard(&self.order.key, staged).await
+        {
+            tracing::warn!(target: "tidewaiter::run", run = self.order.run, "staged deltas are dropped at the next start: {error}");
         }
     }
 
@@ -219,23 +256,30 @@ impl Performer {
         match effect {
             Effect::AskLatest { why } => self.ask_latest(why),
             Effect::Sync { token, why } => self.sync(token, why),
-            Effect::Commit { batches, expected_revision, state, report } => {
+            Effect::Stage { batches } => {
+                let (db, key, run, at) =
+                    (self.order.db.clone(), self.order.key.clone(), self.order.run, self.order.clock.now());
+                let generation = self.order.state.generation;
+                let batches: Vec<_> = self.held.drain(..batches).collect();
+                self.writing = Some(Box::pin(async move { db.stage(&key, generation, run, batches, at).await }));
+            }
+            Effect::Commit { published, batches, expected_revision, state, report } => {
                 let commit = Commit {
+                    staged: if published { self.staged.clone() } else { Vec::new() },
                     key: self.order.key.clone(),
                     expected_revision,
                     state,
                     batches: self.held.drain(..batches).collect(),
                     marker: None,
                     run: Some(self.order.run),
-                    report,
+                    report: report.map(|report| self.with_spent(report)),
                     at: self.order.clock.now(),
                 };
                 let db = self.order.db.clone();
-                self.committing = Some(Box::pin(async move { db.commit(commit).await }));
+                self.writing = Some(Box::pin(async move { db.commit(commit).await.map(|_| Vec::new()) }));
             }
             Effect::Stop => {
                 self.stop.store(true, Ordering::Relaxed);
-                self.grace = Some(Box::pin(tokio::time::sleep(STOP_GRACE)));
             }
             Effect::Flushed { durable } => {
                 if let Some(answer) = self.flush.take() {
@@ -243,6 +287,7 @@ impl Performer {
                 }
             }
             Effect::Finish { report, state } => {
+                let report = self.with_spent(report);
                 self.log_end(&report);
                 if matches!(report.outcome, Outcome::Failed(_)) {
                     self.order.connection.forget_classes();
@@ -251,6 +296,10 @@ impl Performer {
             }
         }
         None
+    }
+
+    fn with_spent(&self, report: RunReport) -> RunReport {
+        RunReport { spent: self.gauge.spent(), ..report }
     }
 
     fn ask_latest(&mut self, why: String) {
@@ -295,11 +344,12 @@ impl Performer {
         let session = self.session.take();
         let connection = Arc::clone(&self.order.connection);
         let (key, run) = (self.order.key.clone(), self.order.run);
-        let (limits, stop, to_run) = (self.limits, Arc::clone(&self.stop), self.to_run.clone());
+        let (limits, gauge) = (self.limits, Arc::clone(&self.gauge));
+        let (stop, to_run) = (Arc::clone(&self.stop), self.to_run.clone());
         self.calls.spawn(async move {
             let session = match session {
                 Some(session) => Ok(session),
-                None => connection.start(&key, run, limits, stop, to_run).await,
+                None => connection.start(&key, run, limits, stop, to_run, gauge).await,
             };
             match session {
                 Ok(session) => call(session).await,
@@ -332,15 +382,15 @@ impl Performer {
     }
 }
 
-async fn committed(committing: &mut Option<Committing>) -> Result<Committed, CommitError> {
-    match committing {
-        Some(commit) => commit.as_mut().await,
+async fn written(writing: &mut Option<Writing>) -> Result<Vec<StagedSegment>, CommitError> {
+    match writing {
+        Some(writing) => writing.as_mut().await,
         None => pending().await,
     }
 }
 
-async fn grace(grace: &mut Option<Pin<Box<tokio::time::Sleep>>>) {
-    match grace {
+async fn over(time: &mut Option<Pin<Box<tokio::time::Sleep>>>) {
+    match time {
         Some(sleep) => sleep.as_mut().await,
         None => pending().await,
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewaiter_core::name::{ConnectionName, TypeKey};
-use tidewaiter_core::run::{Failure, Outcome, RunReport, Trigger};
-use tidewaiter_core::schedule::{Effect, Refusal, Scheduler, WaiterId};
+use tidewaiter_core::run::{Failure, Outcome, RunReport, Spent, Trigger};
+use tidewaiter_core::schedule::{Concurrency, Effect, Refusal, Scheduled, Scheduler, WaiterId};
 use tidewaiter_core::state::TypeState;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
@@ -31,6 +31,11 @@ pub(crate) enum Request {
     Shutdown,
 }
 
+/// How often the wall clock is looked at, at least, while something is due.
+const CLOCK_LOOK: Duration = Duration::from_secs(10);
+/// A difference that is not drift, in milliseconds.
+const CLOCK_SET: u64 = 1000;
+
 struct Running {
     order: (u64, Trigger, TypeState),
     signals: mpsc::Sender<Signal>,
@@ -47,7 +52,8 @@ pub(crate) struct Task {
     running: HashMap<TypeKey, Running>,
     runs: JoinSet<(TypeKey, RunReport, TypeState)>,
     keys: HashMap<tokio::task::Id, TypeKey>,
-    begun: bool,
+    /// How far the wall clock was ahead of the steady one when it was last looked at.
+    offset: i64,
     shutting_down: bool,
 }
 
@@ -57,11 +63,12 @@ impl Task {
         db: Db,
         clock: Clock,
         connections: HashMap<ConnectionName, Arc<Connection>>,
-        types: Vec<(TypeKey, Option<Duration>, TypeState)>,
+        concurrency: Concurrency,
+        types: Vec<Scheduled>,
     ) -> Self {
-        let mut scheduler = Scheduler::default();
-        for (key, every, state) in types {
-            scheduler.add(key, every, state, clock.moment());
+        let mut scheduler = Scheduler::new(concurrency);
+        for scheduled in types {
+            scheduler.add(scheduled);
         }
         let last_run = db.last_run();
         Self {
@@ -75,7 +82,7 @@ impl Task {
             running: HashMap::new(),
             runs: JoinSet::new(),
             keys: HashMap::new(),
-            begun: false,
+            offset: clock.both().offset(),
             shutting_down: false,
         }
     }
@@ -89,13 +96,23 @@ impl Task {
             if self.shutting_down && self.runs.is_empty() {
                 return;
             }
-            let due = self.scheduler.next_due().filter(|_| self.begun).map(|moment| self.clock.until(moment));
+            let due = self.scheduler.next_due().map(|moment| self.clock.until(moment).min(CLOCK_LOOK));
             tokio::select! {
                 request = requests.recv(), if !self.shutting_down => self.request(request.unwrap_or(Request::Shutdown)),
                 Some(ended) = self.runs.join_next_with_id() => self.ended(ended),
-                () = sleep(due) => self.scheduler.handle_time(self.clock.moment()),
+                () = sleep(due) => self.time_passed(),
             }
         }
+    }
+
+    fn time_passed(&mut self) {
+        let now = self.clock.both();
+        if now.offset().abs_diff(self.offset) > CLOCK_SET {
+            tracing::warn!(ms = now.offset() - self.offset, "the wall clock was set");
+            self.offset = now.offset();
+            self.scheduler.handle_clock_set(now);
+        }
+        self.scheduler.handle_time(now);
     }
 
     fn request(&mut self, request: Request) {
@@ -103,12 +120,12 @@ impl Task {
             Request::Sync { key, trigger, answer } => {
                 self.last_waiter += 1;
                 self.waiters.insert(self.last_waiter, answer);
-                self.scheduler.handle_trigger(&key, trigger, Some(self.last_waiter));
+                self.scheduler.handle_trigger(&key, trigger, Some(self.last_waiter), self.clock.both());
             }
             Request::StateChanged { key, state } => {
-                self.scheduler.handle_state_changed(&key, state, self.clock.moment());
+                self.scheduler.handle_state_changed(&key, state, self.clock.both());
             }
-            Request::Begin => self.begun = true,
+            Request::Begin => self.scheduler.handle_begin(self.clock.both()),
             Request::Shutdown => {
                 self.shutting_down = true;
                 self.scheduler.handle_shutdown();
@@ -165,7 +182,7 @@ impl Task {
         {
             state = TypeState { failures: state.failures, ..stored };
         }
-        self.scheduler.handle_finished(&report, state, self.clock.moment());
+        self.scheduler.handle_finished(&report, state, self.clock.both());
     }
 
     /// A bug of ours ended a run; it ends that run only.
@@ -186,6 +203,9 @@ impl Task {
             token_out: token,
             deltas: 0,
             dropped: 0,
+            bytes: 0,
+            retries: 0,
+            spent: Spent::default(),
             outcome: Outcome::Failed(Failure::Host { message }),
         };
         (report, state)

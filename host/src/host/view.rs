@@ -1,5 +1,7 @@
 //! What the service functions answer, as data that can be shown, sent and read back. Decides nothing, and shows no secret.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use tidewaiter_core::grant::{Decided, Decision};
@@ -70,8 +72,8 @@ pub struct TypeView {
     pub connector: ConnectorName,
     /// The connector's class.
     pub class: String,
-    /// Milliseconds between two scheduled runs; none: only when asked.
-    pub every_ms: Option<u64>,
+    /// When it runs, as in `every 15 s`; none: only when asked.
+    pub schedule: Option<String>,
     /// Its last run.
     pub last_run: Option<RunReport>,
 }
@@ -147,6 +149,10 @@ pub struct Limit {
     pub value: u64,
 }
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The limits of a run, by their names.
 pub(crate) fn limits(limits: &Limits) -> Vec<Limit> {
     let Limits {
@@ -156,17 +162,25 @@ pub(crate) fn limits(limits: &Limits) -> Vec<Limit> {
         batch_bytes_max,
         object_bytes_max,
         uncovered_bytes_max,
+        stage_bytes,
+        run_deltas_max,
+        run_bytes_max,
+        run_time_max,
         pending_bytes_max,
         log_line_bytes_max,
         log_lines_max,
     } = *limits;
     let rows = [
         ("memory-bytes", memory_bytes_max),
-        ("call-time", u64::try_from(call_time_max.as_millis()).unwrap_or(u64::MAX)),
+        ("call-time", millis(call_time_max)),
         ("batch-count", batch_count_max.into()),
         ("batch-bytes", batch_bytes_max),
         ("object-bytes", object_bytes_max),
         ("uncovered-bytes", uncovered_bytes_max),
+        ("stage-bytes", stage_bytes),
+        ("run-deltas", run_deltas_max),
+        ("run-bytes", run_bytes_max),
+        ("run-time", millis(run_time_max)),
         ("pending-bytes", pending_bytes_max),
         ("log-line-bytes", log_line_bytes_max as u64),
         ("log-lines", log_lines_max.into()),
@@ -202,7 +216,7 @@ impl Host {
                 token: self.token(&key)?,
                 connector: connection.connector.clone(),
                 class: config.class.clone(),
-                every_ms: config.every.map(|every| u64::try_from(every.as_millis()).unwrap_or(u64::MAX)),
+                schedule: config.timing.as_ref().map(ToString::to_string),
                 last_run: self.db.runs(Some(&key), 1)?.into_iter().next(),
             })
         };

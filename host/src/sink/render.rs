@@ -8,7 +8,8 @@ use tidewaiter_core::object::{Attribute, ConnectorObject, Value, ValueMode, enco
 ///
 /// `{"id", "sequence", "connection", "type", "generation", "run", "at", "kind", …}`. For a change: `class`, `uid`, and where there
 /// is one `name`, `previous-uid`, `source-time`, `attributes`; attributes that don't give all values are under `partial` as
-/// `{"mode", "values"}`. For an operator's act: `by`.
+/// `{"mode", "values"}`. For an operator's act: `by`; for an entry that was erased also
+/// `erased-at`.
 pub fn entry(entry: &Entry) -> Json {
     let mut json = json!({
         "id": entry.id.to_string(),
@@ -23,6 +24,11 @@ pub fn entry(entry: &Entry) -> Json {
         Body::Marker { marker, by } => {
             json["kind"] = marker.kind().into();
             json["by"] = by.to_string().into();
+        }
+        Body::Erased { by, at } => {
+            json["kind"] = "erased".into();
+            json["by"] = by.to_string().into();
+            json["erased-at"] = at.to_string().into();
         }
         Body::Delta(delta) => {
             json["kind"] = delta.change.kind().into();

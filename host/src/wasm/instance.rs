@@ -14,6 +14,7 @@ use wasmtime::Store;
 
 use super::bindings::Connector as World;
 use super::bindings::tidewaiter::connector::types as wit;
+use super::gauge::Gauge;
 use super::load::{self, Connector};
 use super::log::{GuestLog, LogSource};
 use super::state::{ClassReader, FromGuest, ReadGrant, RunLink, State};
@@ -36,6 +37,8 @@ pub struct Setup {
     pub stop: Arc<AtomicBool>,
     /// Where what it hands over goes.
     pub to_run: mpsc::Sender<FromGuest>,
+    /// What it uses.
+    pub gauge: Arc<Gauge>,
     /// Whose log its words are in.
     pub log: LogSource,
 }
@@ -59,6 +62,7 @@ pub struct Session {
     store: Store<State>,
     world: World,
     limits: Limits,
+    gauge: Arc<Gauge>,
     dead: bool,
 }
 
@@ -70,15 +74,20 @@ impl std::fmt::Debug for Session {
 
 /// Why a call did not come back with an answer.
 pub(super) enum Ended {
-    TooLong(Duration),
+    /// `waiting`: in a host call, which was abandoned.
+    TooLong {
+        max: Duration,
+        waiting: bool,
+    },
     Trapped(wasmtime::Error),
 }
 
 impl Ended {
     pub(super) fn into_failure(self, store: &Store<State>) -> Failure {
         match self {
-            Self::TooLong(max) => {
-                let message = format!("a call took longer than the {} ms allowed", max.as_millis());
+            Self::TooLong { max, waiting } => {
+                let place = if waiting { ", and waited in a host call, which is abandoned" } else { "" };
+                let message = format!("a call took longer than the {} ms allowed{place}", max.as_millis());
                 Failure::Trapped { code: "limit.call-time".into(), message }
             }
             Self::Trapped(error) => {
@@ -90,9 +99,13 @@ impl Ended {
 }
 
 /// A call, for no longer than that, host calls included.
-pub(super) async fn guarded<T>(max: Duration, call: impl Future<Output = wasmtime::Result<T>>) -> Result<T, Ended> {
-    match tokio::time::timeout(max, call).await {
-        Err(_) => Err(Ended::TooLong(max)),
+pub(super) async fn guarded<T>(
+    max: Duration,
+    gauge: &Gauge,
+    call: impl Future<Output = wasmtime::Result<T>>,
+) -> Result<T, Ended> {
+    match tokio::time::timeout(max, gauge.timed(call)).await {
+        Err(_) => Err(Ended::TooLong { max, waiting: gauge.waits() }),
         Ok(result) => result.map_err(Ended::Trapped),
     }
 }
@@ -101,8 +114,8 @@ pub(super) async fn guarded<T>(max: Duration, call: impl Future<Output = wasmtim
 macro_rules! call {
     ($session:ident, $interface:ident . $function:ident ( $($argument:expr),* )) => {{
         $session.alive()?;
-        let Session { store, world, limits, .. } = &mut *$session;
-        let result = guarded(limits.call_time_max, world.$interface().$function(&mut *store, $($argument),*)).await;
+        let Session { store, world, limits, gauge, .. } = &mut *$session;
+        let result = guarded(limits.call_time_max, gauge, world.$interface().$function(&mut *store, $($argument),*)).await;
         $session.answered(result)
     }};
 }
@@ -113,15 +126,22 @@ impl Session {
     /// # Errors
     /// A granted folder can't be opened, or the start trapped.
     pub async fn start(connector: &Connector, setup: Setup) -> Result<Self, Failure> {
-        let Setup { settings_json, grants, classes, class_reader, limits, stop, to_run, log } = setup;
+        let Setup { settings_json, grants, classes, class_reader, limits, stop, to_run, gauge, log } = setup;
         let inspector = Inspector::new(classes.unwrap_or_default(), limits);
         let link = RunLink { inspector, class_reader, stop, to_run };
-        let state = State::new(settings_json, &grants, GuestLog::new(Some(log), &limits), &limits, Some(link))
-            .map_err(|error| Failure::Host { message: format!("a granted folder: {error:#}") })?;
+        let state = State::new(
+            settings_json,
+            &grants,
+            GuestLog::new(Some((log, Arc::clone(&gauge))), &limits),
+            &limits,
+            Some(link),
+            &gauge,
+        )
+        .map_err(|error| Failure::Host { message: format!("a granted folder: {error:#}") })?;
         let mut store = load::store(&connector.engine, state, &limits);
-        let world = guarded(limits.call_time_max, connector.pre.instantiate_async(&mut store)).await;
+        let world = guarded(limits.call_time_max, &gauge, connector.pre.instantiate_async(&mut store)).await;
         match world {
-            Ok(world) => Ok(Self { store, world, limits, dead: false }),
+            Ok(world) => Ok(Self { store, world, limits, gauge, dead: false }),
             Err(ended) => Err(ended.into_failure(&store)),
         }
     }
@@ -188,11 +208,6 @@ impl Session {
     /// Whether the connector was answered `stop`.
     pub fn was_stopped(&self) -> bool {
         self.store.data().run.as_ref().is_some_and(|run| run.inspector.is_stopped())
-    }
-
-    /// The most memory that it held, in bytes.
-    pub fn peak_memory(&self) -> u64 {
-        self.store.data().memory.peak
     }
 
     fn alive(&self) -> Result<(), Failure> {

@@ -161,14 +161,14 @@ pub(super) fn store(engine: &Engine, mut state: State, limits: &Limits) -> Store
 }
 
 async fn describe(engine: &Engine, pre: &ConnectorPre<State>) -> Result<ConnectorInfo, Failure> {
-    let limits = Limits::default();
+    let (limits, gauge) = (Limits::default(), Arc::default());
     let host = |error: wasmtime::Error| Failure::Host { message: error.to_string() };
-    let state = State::new("{}".into(), &[], GuestLog::new(None, &limits), &limits, None).map_err(host)?;
+    let state = State::new("{}".into(), &[], GuestLog::new(None, &limits), &limits, None, &gauge).map_err(host)?;
     let mut store = store(engine, state, &limits);
     let described = async {
         let world = pre.instantiate_async(&mut store).await?;
         world.tidewaiter_connector_descriptor().call_describe(&mut store).await
     };
-    let result = guarded(DESCRIBE_TIME_MAX, described).await;
+    let result = guarded(DESCRIBE_TIME_MAX, &gauge, described).await;
     result.map(convert::info).map_err(|error| error.into_failure(&store))
 }

@@ -7,6 +7,8 @@ use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::text::shown;
 use tracing::Level;
 
+use super::gauge::Gauge;
+
 /// Whose log it is.
 #[derive(Clone, Debug)]
 pub struct LogSource {
@@ -24,7 +26,7 @@ pub(super) struct GuestLog {
 
 #[derive(Debug)]
 struct Shared {
-    source: Option<LogSource>,
+    source: Option<(LogSource, Arc<Gauge>)>,
     line_bytes_max: usize,
     lines_max: u32,
     lines: Mutex<u32>,
@@ -32,7 +34,7 @@ struct Shared {
 
 impl GuestLog {
     /// Without a source, everything is dropped.
-    pub(super) fn new(source: Option<LogSource>, limits: &Limits) -> Self {
+    pub(super) fn new(source: Option<(LogSource, Arc<Gauge>)>, limits: &Limits) -> Self {
         let (line_bytes_max, lines_max) = (limits.log_line_bytes_max, limits.log_lines_max);
         Self { shared: Arc::new(Shared { source, line_bytes_max, lines_max, lines: Mutex::new(0) }) }
     }
@@ -43,7 +45,7 @@ impl GuestLog {
 
     /// One line.
     pub(super) fn line(&self, level: Level, stream: &'static str, text: &str) {
-        let Some(LogSource { key, run }) = &self.shared.source else { return };
+        let Some((LogSource { key, run }, gauge)) = &self.shared.source else { return };
         {
             let mut lines = self.shared.lines.lock().unwrap_or_else(PoisonError::into_inner);
             *lines = lines.saturating_add(1);
@@ -52,6 +54,7 @@ impl GuestLog {
             }
         }
         let text = shown(text, self.shared.line_bytes_max);
+        gauge.said(&text);
         let (connection, object_type) = (key.connection.as_str(), key.object_type.as_str());
         macro_rules! emit {
             ($level:expr) => {
@@ -71,7 +74,7 @@ impl GuestLog {
 impl Drop for Shared {
     fn drop(&mut self) {
         let lines = *self.lines.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(LogSource { key, run }), true) = (&self.source, lines > self.lines_max) {
+        if let (Some((LogSource { key, run }, _)), true) = (&self.source, lines > self.lines_max) {
             let dropped = lines - self.lines_max;
             let (connection, object_type) = (key.connection.as_str(), key.object_type.as_str());
             tracing::warn!(target: "connector", connection, r#type = object_type, run, "dropped {dropped} lines");

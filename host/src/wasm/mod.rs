@@ -7,6 +7,7 @@ mod compile;
 mod convert;
 mod engine;
 mod failure;
+mod gauge;
 mod http;
 mod imports;
 mod instance;
@@ -16,6 +17,7 @@ mod state;
 
 pub use compile::{CompileError, child as compiler};
 pub use engine::{Allocation, Engine, EngineOptions};
+pub use gauge::Gauge;
 pub use instance::{Session, Setup, SyncOptions};
 pub use load::{Connector, LoadError};
 pub use log::LogSource;

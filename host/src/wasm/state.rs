@@ -22,6 +22,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::engine::{self, Live};
+use super::gauge::Gauge;
 use super::http::Http;
 use super::log::GuestLog;
 
@@ -124,6 +125,7 @@ impl State {
         log: GuestLog,
         limits: &Limits,
         run: Option<RunLink>,
+        gauge: &Arc<Gauge>,
     ) -> wasmtime::Result<Self> {
         let mut builder = WasiCtxBuilder::new();
         builder.max_random_size(RANDOM_BYTES_MAX);
@@ -135,7 +137,7 @@ impl State {
         }
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
-        let memory = Memory { max: limits.memory_bytes_max, held: 0, peak: 0, refused: false };
+        let memory = Memory { max: limits.memory_bytes_max, held: 0, refused: false, gauge: Arc::clone(gauge) };
         Ok(Self { wasi: builder.build(), http: Http::new(), table, memory, settings, log, run, live: None })
     }
 }
@@ -151,7 +153,7 @@ impl WasiView for State {
 pub(super) struct Memory {
     pub(super) max: u64,
     held: u64,
-    pub(super) peak: u64,
+    gauge: Arc<Gauge>,
     /// It was refused more.
     pub(super) refused: bool,
 }
@@ -162,7 +164,7 @@ impl Memory {
         self.refused |= held > self.max;
         if held <= self.max {
             self.held = held;
-            self.peak = self.peak.max(held);
+            self.gauge.holds(held);
         }
         held <= self.max
     }

@@ -1,0 +1,300 @@
+//! The scheduler by itself, with two clocks that a test sets: who runs when, and after whom.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use tidewaiter_core::name::TypeKey;
+use tidewaiter_core::run::{Outcome, RunReport, Spent, Trigger};
+use tidewaiter_core::schedule::{Concurrency, Effect, Scheduled, Scheduler};
+use tidewaiter_core::state::{From, TypeState};
+use tidewaiter_core::time::{Moment, Now, UnixMillis};
+use tidewaiter_core::timing::{Cron, Misfire, Timing, Weekdays, When};
+
+const SECOND: u64 = 1000;
+const HOUR: u64 = 3600 * SECOND;
+
+fn key(connection: &str, object_type: &str) -> TypeKey {
+    TypeKey { connection: connection.parse().unwrap(), object_type: object_type.parse().unwrap() }
+}
+
+fn scheduled(connection: &str, object_type: &str, timing: Timing) -> Scheduled {
+    Scheduled {
+        key: key(connection, object_type),
+        connector: "csv".parse().unwrap(),
+        timing: Some(timing),
+        rank: 0,
+        parallel: false,
+        state: TypeState::first(From::Latest, UnixMillis(0)),
+    }
+}
+
+fn every(seconds: u64) -> Timing {
+    Timing::every(Duration::from_secs(seconds))
+}
+
+/// A scheduler and its clocks.
+struct Machine {
+    scheduler: Scheduler,
+    steady: u64,
+    /// How far the wall clock is ahead of the steady one.
+    offset: i64,
+    running: Vec<(TypeKey, Trigger, TypeState)>,
+}
+
+impl Machine {
+    fn new(concurrency: Concurrency, types: impl IntoIterator<Item = Scheduled>) -> Self {
+        let mut scheduler = Scheduler::new(concurrency);
+        types.into_iter().for_each(|scheduled| scheduler.add(scheduled));
+        Self { scheduler, steady: 0, offset: 0, running: Vec::new() }
+    }
+
+    fn at_wall(mut self, text: &str) -> Self {
+        self.offset = text.parse::<Timestamp>().unwrap().as_millisecond();
+        self
+    }
+
+    fn now(&self) -> Now {
+        let steady = i64::try_from(self.steady).unwrap();
+        Now { steady: Moment(self.steady), wall: UnixMillis(steady + self.offset) }
+    }
+
+    fn begin(mut self) -> Self {
+        self.scheduler.handle_begin(self.now());
+        self.started();
+        self
+    }
+
+    /// Takes the effects, and says what has begun.
+    fn started(&mut self) -> Vec<String> {
+        let mut started = Vec::new();
+        while let Some(effect) = self.scheduler.poll_effect() {
+            if let Effect::Start { key, trigger, state } = effect {
+                started.push(key.to_string());
+                self.running.push((key, trigger, state));
+            }
+        }
+        started
+    }
+
+    /// Lets the machine know what time it is.
+    fn tick(&mut self) -> Vec<String> {
+        self.scheduler.handle_time(self.now());
+        self.started()
+    }
+
+    fn finish(&mut self, key: &str, outcome: Outcome) -> Vec<String> {
+        let place = self.running.iter().position(|(running, ..)| running.to_string() == key).unwrap();
+        let (key, trigger, state) = self.running.remove(place);
+        let report = RunReport {
+            run: 1,
+            key,
+            trigger,
+            started: self.now().wall,
+            ended: self.now().wall,
+            token_in: None,
+            token_out: None,
+            deltas: 0,
+            dropped: 0,
+            bytes: 0,
+            retries: 0,
+            spent: Spent::default(),
+            outcome,
+        };
+        self.scheduler.handle_finished(&report, state, self.now());
+        self.started()
+    }
+
+    /// Passes a time, runs what is due, each in no time; says when what began.
+    fn run_for(&mut self, duration: u64) -> Vec<(u64, String)> {
+        let end = self.steady + duration;
+        let mut log = Vec::new();
+        while let Some(due) = self.scheduler.next_due().filter(|due| due.0 <= end) {
+            self.steady = self.steady.max(due.0);
+            let mut started = self.tick();
+            while let Some(key) = started.pop() {
+                log.push((self.steady, key.clone()));
+                started.extend(self.finish(&key, Outcome::Ok));
+            }
+        }
+        self.steady = end;
+        log
+    }
+
+    fn wall_times(&mut self, duration: u64) -> Vec<String> {
+        let offset = self.offset;
+        let wall = |(steady, _): (u64, String)| UnixMillis(i64::try_from(steady).unwrap() + offset).to_string();
+        self.run_for(duration).into_iter().map(wall).collect()
+    }
+}
+
+fn cron(text: &str, misfire: Misfire) -> Timing {
+    let zone = TimeZone::get("Europe/Berlin").unwrap();
+    let cron = Cron::parse(text, Weekdays::Cron, zone).unwrap();
+    Timing { when: When::Cron(Box::new(cron)), jitter: Duration::ZERO, misfire }
+}
+
+fn one(timing: Timing) -> Machine {
+    Machine::new(Concurrency::default(), [scheduled("hr", "account", timing)])
+}
+
+#[test]
+fn a_type_that_is_alone_begins_at_once_and_keeps_its_pace() {
+    let times: Vec<u64> = one(every(5)).begin().run_for(20 * SECOND).into_iter().map(|(at, _)| at).collect();
+    assert_eq!(times, [0, 5000, 10_000, 15_000, 20_000]);
+}
+
+#[test]
+fn many_types_begin_spread_over_their_interval() {
+    let types = (0..10_000).map(|n| scheduled(&format!("c{n}"), "account", every(1)));
+    let mut machine = Machine::new(Concurrency::default(), types).begin();
+    let mut per_tenth = BTreeMap::<u64, u32>::new();
+    for (at, _) in machine.run_for(SECOND - 1) {
+        *per_tenth.entry(at / 100).or_default() += 1;
+    }
+    assert_eq!(per_tenth.values().sum::<u32>(), 10_000, "each once in the first second");
+    assert!(per_tenth.values().all(|count| (900..1100).contains(count)), "{per_tenth:?}");
+}
+
+#[test]
+fn cron_goes_by_the_wall_clock_of_its_zone_through_the_change_to_summer_time() {
+    let mut machine = one(cron("0 6 * * *", Misfire::FireOnce)).at_wall("2026-03-27T12:00:00Z");
+    // The state was written just now: nothing was missed.
+    let state = TypeState::first(From::Latest, machine.now().wall);
+    machine.scheduler.add(Scheduled { state, ..scheduled("hr", "account", cron("0 6 * * *", Misfire::FireOnce)) });
+    let times = machine.begin().wall_times(72 * HOUR);
+    assert_eq!(times, ["2026-03-28T05:00:00.000Z", "2026-03-29T04:00:00.000Z", "2026-03-30T04:00:00.000Z"]);
+}
+
+#[test]
+fn what_was_missed_before_the_start_is_one_run_or_none() {
+    let once = one(cron("0 6 * * *", Misfire::FireOnce)).at_wall("2026-03-27T12:00:00Z").begin().wall_times(HOUR);
+    assert_eq!(once, ["2026-03-27T12:00:00.000Z"]);
+    let none = one(cron("0 6 * * *", Misfire::Skip)).at_wall("2026-03-27T12:00:00Z").begin().wall_times(HOUR);
+    assert!(none.is_empty(), "{none:?}");
+}
+
+#[test]
+fn what_was_missed_while_the_machine_slept_is_one_run_or_none() {
+    for (misfire, missed) in [(Misfire::FireOnce, 1), (Misfire::Skip, 0)] {
+        let mut machine = one(Timing { misfire, ..every(5) }).begin();
+        machine.run_for(7 * SECOND);
+        machine.steady += 60 * SECOND;
+        let times = machine.run_for(0);
+        assert_eq!(times.len(), missed, "{misfire:?}: {times:?}");
+        let after: Vec<u64> = machine.run_for(10 * SECOND).into_iter().map(|(at, _)| at).collect();
+        assert_eq!(after, [70_000, 75_000], "{misfire:?}: the pace is the old one");
+    }
+}
+
+#[test]
+fn a_clock_that_jumps_moves_cron_and_nothing_else() {
+    let mut intervals = one(every(5)).begin();
+    intervals.run_for(7 * SECOND);
+    intervals.offset -= 86_400_000;
+    intervals.scheduler.handle_clock_set(intervals.now());
+    assert_eq!(intervals.run_for(5 * SECOND), [(10_000, "hr/account".to_owned())]);
+
+    for (misfire, missed) in [(Misfire::FireOnce, 1), (Misfire::Skip, 0)] {
+        let mut machine = one(cron("0 * * * *", misfire)).at_wall("2026-03-27T12:10:00Z");
+        machine.scheduler.add(Scheduled {
+            state: TypeState::first(From::Latest, machine.now().wall),
+            ..scheduled("hr", "account", cron("0 * * * *", misfire))
+        });
+        let mut machine = machine.begin();
+        machine.offset += 5 * i64::try_from(HOUR).unwrap();
+        machine.scheduler.handle_clock_set(machine.now());
+        assert_eq!(machine.wall_times(0).len(), missed, "forward, {misfire:?}");
+        assert_eq!(machine.wall_times(HOUR), ["2026-03-27T18:00:00.000Z"], "{misfire:?}");
+        machine.offset -= 3 * i64::try_from(HOUR).unwrap();
+        machine.scheduler.handle_clock_set(machine.now());
+        assert_eq!(machine.wall_times(HOUR), ["2026-03-27T16:00:00.000Z"], "back, {misfire:?}: it goes on at once");
+    }
+}
+
+#[test]
+fn a_run_longer_than_the_interval_has_one_follow_up_or_none() {
+    for (misfire, follow_ups) in [(Misfire::FireOnce, 1), (Misfire::Skip, 0)] {
+        let mut machine = one(Timing { misfire, ..every(5) }).begin();
+        assert_eq!(machine.tick(), ["hr/account"]);
+        for _ in 0..4 {
+            machine.steady += 5 * SECOND;
+            assert!(machine.tick().is_empty());
+        }
+        assert_eq!(machine.finish("hr/account", Outcome::Ok).len(), follow_ups, "{misfire:?}");
+    }
+}
+
+#[test]
+fn types_of_a_tick_run_in_their_order_one_after_the_other() {
+    let ranked = |name: &str, rank| Scheduled { rank, ..scheduled("hr", name, every(5)) };
+    let mut machine = Machine::new(Concurrency::default(), [ranked("a", 2), ranked("b", 0), ranked("c", 1)]).begin();
+    machine.steady = 5 * SECOND;
+    for expected in ["hr/b", "hr/c", "hr/a"] {
+        let started = if machine.running.is_empty() { machine.tick() } else { Vec::new() };
+        assert!(started.is_empty() || started == ["hr/b"], "{started:?}");
+        let running = machine.running[0].0.to_string();
+        assert_eq!((running.as_str(), machine.running.len()), (expected, 1));
+        machine.finish(expected, Outcome::Ok);
+    }
+    let parallel = |name: &str| Scheduled { parallel: true, ..scheduled("hr", name, every(5)) };
+    let mut machine = Machine::new(Concurrency::default(), [parallel("a"), parallel("b")]).begin();
+    machine.steady = 5 * SECOND;
+    assert_eq!(machine.tick().len(), 2, "parallel-types");
+}
+
+#[test]
+fn so_many_runs_at_once_and_no_more() {
+    let of = |connector: &str, n: u32| Scheduled {
+        connector: connector.parse().unwrap(),
+        ..scheduled(&format!("{connector}{n}"), "account", every(5))
+    };
+    let types = (0..5).map(|n| of("csv", n)).chain((0..5).map(|n| of("ldap", n)));
+    let mut machine = Machine::new(Concurrency { total: 4, per_connector: 3 }, types).begin();
+    machine.steady = SECOND;
+    machine.tick();
+    let count =
+        |machine: &Machine, name: &str| machine.running.iter().filter(|r| r.0.to_string().starts_with(name)).count();
+    let mut seen = BTreeSet::new();
+    while !machine.running.is_empty() {
+        assert!(machine.running.len() <= 4 && count(&machine, "csv") <= 3 && count(&machine, "ldap") <= 3);
+        let key = machine.running[0].0.to_string();
+        machine.finish(&key, Outcome::Ok);
+        seen.insert(key);
+    }
+    assert_eq!(seen.len(), 10);
+}
+
+/// A connection whose every run leaves more to do gets its turn after the others, not before.
+#[test]
+fn a_noisy_connection_does_not_hold_up_quiet_ones() {
+    let names = ["noisy", "quiet1", "quiet2", "quiet3"];
+    let types = names.map(|name| scheduled(name, "account", every(60)));
+    let mut machine = Machine::new(Concurrency { total: 1, per_connector: 1 }, types).begin();
+    machine.steady = 60 * SECOND;
+    machine.tick();
+    let mut order = Vec::new();
+    for _ in 0..7 {
+        let key = machine.running[0].0.to_string();
+        order.push(key.trim_end_matches("/account").to_owned());
+        let outcome = if key.starts_with("noisy") { Outcome::More } else { Outcome::Ok };
+        machine.finish(&key, outcome);
+    }
+    let first = order.iter().position(|name| name == "noisy").unwrap();
+    let rest: BTreeSet<&str> = order.iter().skip(first + 1).take(names.len() - 1).map(String::as_str).collect();
+    assert!(order.iter().take(4).collect::<BTreeSet<_>>().len() == 4, "everyone in the first round: {order:?}");
+    assert!(!rest.is_empty() && order[4..].iter().all(|name| name == "noisy"), "and then only it: {order:?}");
+    assert_eq!(machine.running[0].1, Trigger::Continue);
+}
+
+#[test]
+fn a_hundred_thousand_timers_are_one_heap() {
+    let types = (0..100_000).map(|n| scheduled(&format!("c{n}"), "account", every(60)));
+    let mut machine = Machine::new(Concurrency::default(), types).begin();
+    assert_eq!(machine.run_for(60 * SECOND - 1).len(), 100_000);
+    let second: BTreeSet<String> = machine.run_for(60 * SECOND).into_iter().map(|(_, key)| key).collect();
+    assert_eq!(second.len(), 100_000);
+}

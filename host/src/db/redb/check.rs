@@ -1,0 +1,84 @@
+//! Looks whether what the tables say fits together. Mends nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
+
+use super::{Fault, read_consumers, read_counters, read_states, read_usage};
+use crate::db::Checked;
+use crate::db::segment::Unpacked;
+use crate::db::tables::{CONSUMERS, INDEX, META, SEGMENTS, STAGED, STATES, USAGE};
+
+pub(super) fn check(db: &Database, deep: bool) -> Result<Checked, Fault> {
+    let txn = db.begin_read()?;
+    let meta = txn.open_table(META)?;
+    let counters = read_counters(&meta)?;
+    let (index, segments, staged) = (txn.open_table(INDEX)?, txn.open_table(SEGMENTS)?, txn.open_table(STAGED)?);
+    let mut checked = Checked { first: counters.first, last: counters.sequence, ..Checked::default() };
+    let mut usage: BTreeMap<String, u64> = BTreeMap::new();
+    let mut known = BTreeSet::new();
+    let mut next = counters.first;
+    for entry in index.iter()? {
+        let (first, segment) = entry?;
+        let (first, (number, count, bytes, _, connection)) = (first.value(), segment.value());
+        if first != next {
+            checked.problems.push(format!("the journal goes on with entry {first} where {next} is next"));
+        }
+        next = first + u64::from(count);
+        known.insert(number);
+        checked.segments += 1;
+        checked.bytes += bytes;
+        *usage.entry(connection.to_owned()).or_default() += bytes;
+        let Some(stored) = segments.get(number)? else {
+            checked.problems.push(format!("segment {number} with the entries {first} to {} is not there", next - 1));
+            continue;
+        };
+        let stored = stored.value();
+        if stored.len() as u64 != bytes {
+            checked.problems.push(format!("segment {number} has {} bytes where {bytes} were written", stored.len()));
+        }
+        if let Some(damage) = deep.then(|| damage(stored, count, connection)).flatten() {
+            checked.problems.push(format!("segment {number} with the entries {first} to {}: {damage}", next - 1));
+        }
+    }
+    if next != counters.sequence + 1 {
+        checked.problems.push(format!(
+            "the journal ends with entry {} where {} is the last",
+            next - 1,
+            counters.sequence
+        ));
+    }
+    for entry in staged.iter()? {
+        let (number, row) = entry?;
+        let (bytes, connection) = row.value();
+        known.insert(number.value());
+        *usage.entry(connection.to_owned()).or_default() += bytes;
+    }
+    if segments.len()? != known.len() as u64 {
+        let count = segments.len()?;
+        checked.problems.push(format!("{count} segments are stored, and {} are known", known.len()));
+    }
+    let counted = read_usage(&meta, &txn.open_table(USAGE)?)?;
+    if counted.connections != usage || counted.total != usage.values().sum::<u64>() {
+        checked.problems.push(format!(
+            "{} bytes are counted for {} of segments",
+            counted.total,
+            usage.values().sum::<u64>()
+        ));
+    }
+    checked.types = read_states(&txn.open_table(STATES)?)?.len() as u64;
+    read_consumers(&txn.open_table(CONSUMERS)?)?;
+    Ok(checked)
+}
+
+/// What is wrong with the content of a segment.
+fn damage(stored: &[u8], count: u32, connection: &str) -> Option<String> {
+    let segment = match Unpacked::new(stored) {
+        Ok(segment) => segment,
+        Err(damage) => return Some(damage.to_string()),
+    };
+    if segment.count != count || segment.head.key.connection.as_str() != connection {
+        return Some("its content is another segment's".into());
+    }
+    segment.entries(0).find_map(Result::err).map(|damage| damage.to_string())
+}

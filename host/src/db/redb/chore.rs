@@ -1,0 +1,124 @@
+//! What is done alone, in a transaction of its own: dropping what everyone has, and replacing an entry by a tombstone.
+
+use std::collections::BTreeMap;
+
+use redb::{Database, ReadableTable};
+use tidewaiter_core::journal::Body;
+use tidewaiter_core::state::Actor;
+use tidewaiter_core::time::UnixMillis;
+
+use super::write::Tables;
+use super::{Fault, read_consumers, read_counters, read_number, read_sinks, read_usage};
+use crate::db::retain::{Candidate, Judge, Policy, Retained};
+use crate::db::segment::Unpacked;
+use crate::db::store::{Chore, Done, ReadError};
+use crate::db::tables::{BYTES, FIRST_SEQUENCE, row};
+
+/// Segments that go in one transaction; others get their turn in between.
+const SEGMENTS_AT_ONCE: usize = 1024;
+
+pub(super) fn perform(db: &Database, chore: &Chore) -> Result<Done, Fault> {
+    match chore {
+        Chore::Retain { policy, now } => Ok(Done::Retained(retain(db, policy, *now)?)),
+        Chore::Erase { sequence, by, at } => {
+            erase(db, *sequence, by, *at)?;
+            Ok(Done::Nothing)
+        }
+    }
+}
+
+fn retain(db: &Database, policy: &Policy, now: UnixMillis) -> Result<Retained, Fault> {
+    let txn = db.begin_write()?;
+    let mut retained = Retained::default();
+    {
+        let mut tables = Tables::open(&txn)?;
+        let last = read_counters(&tables.meta)?.sequence;
+        let mut consumers = read_consumers(&tables.consumers)?;
+        for (name, consumer) in consumers.iter_mut().filter(|(_, consumer)| consumer.is_late(last)) {
+            consumer.expired = Some(now);
+            tables.consumers.insert(name.as_str(), row(consumer)?.as_slice())?;
+            retained.expired.push(name.clone());
+        }
+        let sinks = read_sinks(&tables.sinks)?;
+        let mut judge = Judge::new(policy, &sinks, &consumers, read_usage(&tables.meta, &tables.usage)?, now);
+        tables.drop_front(&mut judge, &mut retained)?;
+    }
+    if retained.entries == 0 && retained.expired.is_empty() {
+        txn.abort()?
+    } else {
+        txn.commit()?
+    }
+    Ok(retained)
+}
+
+impl Tables<'_> {
+    fn drop_front(&mut self, judge: &mut Judge, retained: &mut Retained) -> Result<(), Fault> {
+        let mut freed: BTreeMap<String, u64> = BTreeMap::new();
+        let mut gone = Vec::new();
+        for entry in self.index.iter()? {
+            let (first, segment) = entry?;
+            let (number, count, bytes, at, connection) = segment.value();
+            let next = first.value() + u64::from(count);
+            let candidate = Candidate { last: next - 1, connection, bytes, at: UnixMillis(at) };
+            retained.more = gone.len() == SEGMENTS_AT_ONCE;
+            if retained.more || !judge.drops(candidate) {
+                break;
+            }
+            gone.push((first.value(), number, next));
+            retained.entries += u64::from(count);
+            retained.bytes += bytes;
+            *freed.entry(connection.to_owned()).or_default() += bytes;
+        }
+        for (first, number, next) in gone {
+            self.index.remove(first)?;
+            self.segments.remove(number)?;
+            self.meta.insert(FIRST_SEQUENCE, next)?;
+        }
+        for (connection, bytes) in freed {
+            self.free(&connection, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn resize(&mut self, connection: &str, before: u64, after: u64) -> Result<(), Fault> {
+        let held = self.usage.get(connection)?.map_or(0, |row| row.value());
+        self.set_usage(connection, (held + after).saturating_sub(before))?;
+        let total = read_number(&self.meta, BYTES)?;
+        self.meta.insert(BYTES, (total + after).saturating_sub(before))?;
+        Ok(())
+    }
+}
+
+/// The entry keeps its place and its id; what it said is gone from the file once its pages are used again.
+fn erase(db: &Database, sequence: u64, by: &Actor, at: UnixMillis) -> Result<(), Fault> {
+    let txn = db.begin_write()?;
+    {
+        let mut tables = Tables::open(&txn)?;
+        let counters = read_counters(&tables.meta)?;
+        if sequence < counters.first {
+            return Err(ReadError::Dropped { first: counters.first }.into());
+        }
+        let missing = || ReadError::Missing { first: sequence, last: sequence };
+        let holder = tables.index.range(..=sequence)?.next_back().transpose()?;
+        let (first, (number, count, before, journaled, connection)) = match &holder {
+            Some((first, segment)) => (first.value(), segment.value()),
+            None => return Err(missing().into()),
+        };
+        let connection = connection.to_owned();
+        drop(holder);
+        let place = u32::try_from(sequence - first).ok().filter(|place| *place < count).ok_or_else(missing)?;
+        let damaged = |damage| ReadError::Segment { first, damage };
+        let sealed = {
+            let stored = tables.segments.get(number)?.ok_or_else(missing)?;
+            let segment = Unpacked::new(stored.value()).map_err(damaged)?;
+            let tombstone = Body::Erased { by: by.clone(), at };
+            segment.replaced(place, &tombstone).map_err(damaged)?
+        };
+        let after = sealed.bytes.len() as u64;
+        tables.segments.insert(number, sealed.bytes.as_slice())?;
+        tables.index.insert(first, (number, count, after, journaled, connection.as_str()))?;
+        tables.resize(&connection, before, after)?;
+    }
+    txn.commit()?;
+    Ok(())
+}

@@ -1,0 +1,269 @@
+//! Writes a group in one transaction: opens all tables once, lets the plan judge each member, then does what it decided.
+
+use redb::{Database, ReadableTable, Table, WriteTransaction};
+use tidewaiter_core::name::{ConnectionName, TypeKey};
+use tidewaiter_core::run::RunReport;
+use tidewaiter_core::state::TypeState;
+
+use super::{Fault, all_of, read_consumer, read_counters, read_number, read_state};
+use crate::db::consumer::Consumer;
+use crate::db::segment::Segment;
+use crate::db::store::{Counters, Done, KEPT, Known, Plan, Prepared, Quota, Step, Stored, Write, Written};
+use crate::db::tables::{
+    BYTES, CONSUMERS, FIRST_SEQUENCE, INDEX, Indexed, LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, Ordered, RUNS,
+    RUNS_OF, SEGMENTS, SINKS, STAGED, STATES, TOKENS, USAGE, ordered_key, row, state_key,
+};
+use crate::db::{StagedSegment, TokenChange};
+
+type Rows<'txn> = Table<'txn, &'static str, &'static [u8]>;
+
+/// Everything that a transaction may write.
+pub(super) struct Tables<'txn> {
+    pub(super) meta: Table<'txn, &'static str, u64>,
+    states: Table<'txn, (&'static str, &'static str), &'static [u8]>,
+    pub(super) segments: Table<'txn, u64, &'static [u8]>,
+    pub(super) index: Table<'txn, u64, Indexed>,
+    staged: Table<'txn, u64, (u64, &'static str)>,
+    pub(super) usage: Table<'txn, &'static str, u64>,
+    runs: Table<'txn, u64, &'static [u8]>,
+    runs_of: Table<'txn, Ordered, u64>,
+    tokens: Table<'txn, Ordered, &'static [u8]>,
+    pub(super) sinks: Table<'txn, &'static str, u64>,
+    pub(super) consumers: Rows<'txn>,
+}
+
+pub(super) fn group(db: &Database, group: &[Write], quota: Quota) -> Result<Written, Fault> {
+    let txn = db.begin_write()?;
+    let (members, counters, changed) = {
+        let mut tables = Tables::open(&txn)?;
+        let before = read_counters(&tables.meta)?;
+        let total = read_number(&tables.meta, BYTES)?;
+        let mut plan = Plan::new(&tables, quota, before, total);
+        let steps = group.iter().map(|write| plan.judge(write)).collect::<Result<Vec<_>, Fault>>()?;
+        let (counters, total, bytes) = (plan.counters, plan.total, std::mem::take(&mut plan.bytes));
+        let mut next = Next { segment: before.segment + 1 };
+        let mut members = Vec::with_capacity(group.len());
+        let changed = steps.iter().any(Result::is_ok);
+        for (write, step) in group.iter().zip(steps) {
+            members.push(match step {
+                Err(error) => Err(error),
+                Ok(step) => Ok(tables.perform(write, step, &mut next)?),
+            });
+        }
+        debug_assert_eq!(next.segment, counters.segment + 1, "the plan and the work count alike");
+        for (connection, bytes) in bytes {
+            tables.set_usage(connection.as_str(), bytes)?;
+        }
+        tables.meta.insert(BYTES, total)?;
+        tables.set_counters(counters)?;
+        (members, counters, changed)
+    };
+    if changed {
+        txn.commit()?
+    } else {
+        txn.abort()?
+    }
+    Ok(Written { members, counters })
+}
+
+/// What is given out while a group is written.
+struct Next {
+    segment: u64,
+}
+
+impl Next {
+    fn segment(&mut self) -> u64 {
+        self.segment += 1;
+        self.segment - 1
+    }
+}
+
+impl Stored for Tables<'_> {
+    type Error = Fault;
+
+    fn known(&self, key: &TypeKey) -> Result<Option<Known>, Fault> {
+        let known = |state: TypeState| Known { revision: state.revision, name: state.sync.name() };
+        Ok(read_state(&self.states, key)?.map(known))
+    }
+
+    fn bytes(&self, connection: &ConnectionName) -> Result<u64, Fault> {
+        Ok(self.usage.get(connection.as_str())?.map_or(0, |row| row.value()))
+    }
+
+    fn consumer(&self, name: &str) -> Result<Option<Consumer>, Fault> {
+        read_consumer(&self.consumers, name)
+    }
+}
+
+impl<'txn> Tables<'txn> {
+    pub(super) fn open(txn: &'txn WriteTransaction) -> Result<Self, Fault> {
+        Ok(Self {
+            meta: txn.open_table(META)?,
+            states: txn.open_table(STATES)?,
+            segments: txn.open_table(SEGMENTS)?,
+            index: txn.open_table(INDEX)?,
+            staged: txn.open_table(STAGED)?,
+            usage: txn.open_table(USAGE)?,
+            runs: txn.open_table(RUNS)?,
+            runs_of: txn.open_table(RUNS_OF)?,
+            tokens: txn.open_table(TOKENS)?,
+            sinks: txn.open_table(SINKS)?,
+            consumers: txn.open_table(CONSUMERS)?,
+        })
+    }
+
+    fn perform(&mut self, write: &Write, step: Step, next: &mut Next) -> Result<Done, Fault> {
+        match (write, step) {
+            (Write::Commit(commit), Step::Commit { sequences, history }) => {
+                self.publish(commit, sequences.first, next)?;
+                self.commit(commit, history)?;
+                Ok(Done::Committed(sequences))
+            }
+            (Write::Stage { connection, segments }, _) => self.stage(connection, segments, next),
+            (Write::Discard { staged, .. }, _) => {
+                for StagedSegment { number, .. } in staged {
+                    self.staged.remove(number)?;
+                    self.segments.remove(number)?;
+                }
+                Ok(Done::Nothing)
+            }
+            (Write::SinkPosition { sink, sequence }, _) => {
+                self.sinks.insert(sink.as_str(), sequence)?;
+                Ok(Done::Nothing)
+            }
+            (Write::AddConsumer { name, .. } | Write::Acknowledge { name, .. }, Step::Consumer(consumer)) => {
+                self.consumers.insert(name.as_str(), row(&consumer)?.as_slice())?;
+                Ok(Done::Nothing)
+            }
+            (Write::RemoveConsumer { name }, _) => {
+                self.consumers.remove(name.as_str())?;
+                Ok(Done::Nothing)
+            }
+            (write, step) => unreachable!("{step:?} for {write:?}"),
+        }
+    }
+
+    /// Writes segments that nobody sees.
+    fn stage(&mut self, connection: &ConnectionName, segments: &[Segment], next: &mut Next) -> Result<Done, Fault> {
+        let mut staged = Vec::with_capacity(segments.len());
+        for segment in segments {
+            let (number, bytes) = (next.segment(), segment.bytes.len() as u64);
+            self.segments.insert(number, segment.bytes.as_slice())?;
+            self.staged.insert(number, (bytes, connection.as_str()))?;
+            staged.push(StagedSegment { number, count: segment.count, bytes });
+        }
+        Ok(Done::Staged(staged))
+    }
+
+    /// Gives the entries of a commit their sequences.
+    fn publish(&mut self, commit: &Prepared, first: u64, next: &mut Next) -> Result<(), Fault> {
+        let connection = commit.key.connection.as_str();
+        let mut sequence = first;
+        for StagedSegment { number, count, bytes } in &commit.staged {
+            if self.staged.remove(number)?.is_none() {
+                return Err(Fault::Engine(format!("segment {number} is not staged any more")));
+            }
+            self.index.insert(sequence, (*number, *count, *bytes, commit.at.0, connection))?;
+            sequence += u64::from(*count);
+        }
+        for segment in &commit.segments {
+            let (number, bytes) = (next.segment(), segment.bytes.len() as u64);
+            self.segments.insert(number, segment.bytes.as_slice())?;
+            self.index.insert(sequence, (number, segment.count, bytes, commit.at.0, connection))?;
+            sequence += u64::from(segment.count);
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, commit: &Prepared, history: bool) -> Result<(), Fault> {
+        self.states.insert(state_key(&commit.key), row(&commit.state)?.as_slice())?;
+        if history {
+            self.token_change(commit)?;
+        }
+        match &commit.report {
+            Some(report) => self.report(report),
+            None => Ok(()),
+        }
+    }
+
+    fn token_change(&mut self, commit: &Prepared) -> Result<(), Fault> {
+        let change = TokenChange::new(&commit.state, commit.run, commit.at);
+        let newest = self.tokens.range(all_of(&commit.key))?.next_back().transpose()?;
+        let ordinal = match &newest {
+            // The run that established a token ends with it: that is one event.
+            Some((_, last)) if !commit.marked && same_token(last.value(), &change) => return Ok(()),
+            Some((key, _)) => key.value().2 + 1,
+            None => 1,
+        };
+        drop(newest);
+        self.tokens.insert(ordered_key(&commit.key, ordinal), row(&change)?.as_slice())?;
+        if ordinal > KEPT {
+            self.tokens.remove(ordered_key(&commit.key, ordinal - KEPT))?;
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, report: &RunReport) -> Result<(), Fault> {
+        if self.runs.insert(report.run, row(report)?.as_slice())?.is_some() {
+            return Ok(());
+        }
+        let newest = self.runs_of.range(all_of(&report.key))?.next_back().transpose()?;
+        let ordinal = newest.map_or(1, |(key, _)| key.value().2 + 1);
+        self.runs_of.insert(ordered_key(&report.key, ordinal), report.run)?;
+        if ordinal > KEPT {
+            let oldest = self.runs_of.remove(ordered_key(&report.key, ordinal - KEPT))?.map(|run| run.value());
+            if let Some(run) = oldest {
+                self.runs.remove(run)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_usage(&mut self, connection: &str, bytes: u64) -> Result<(), Fault> {
+        match bytes {
+            0 => self.usage.remove(connection)?.map(drop),
+            bytes => self.usage.insert(connection, bytes)?.map(drop),
+        };
+        Ok(())
+    }
+
+    fn set_counters(&mut self, counters: Counters) -> Result<(), Fault> {
+        self.meta.insert(FIRST_SEQUENCE, counters.first)?;
+        self.meta.insert(LAST_SEQUENCE, counters.sequence)?;
+        self.meta.insert(LAST_RUN, counters.run)?;
+        self.meta.insert(LAST_SEGMENT, counters.segment)?;
+        Ok(())
+    }
+
+    /// Drops what is staged: whoever staged it is gone.
+    pub(super) fn drop_staged(&mut self) -> Result<u64, Fault> {
+        let mut dropped = 0;
+        let mut usage: Vec<(String, u64)> = Vec::new();
+        while let Some((number, bytes_of)) = self.staged.pop_first()? {
+            let (bytes, connection) = bytes_of.value();
+            usage.push((connection.to_owned(), bytes));
+            self.segments.remove(number.value())?;
+            dropped += 1;
+        }
+        for (connection, bytes) in usage {
+            self.free(&connection, bytes)?;
+        }
+        Ok(dropped)
+    }
+
+    /// Counts bytes that a connection has no more.
+    pub(super) fn free(&mut self, connection: &str, bytes: u64) -> Result<(), Fault> {
+        let held = self.usage.get(connection)?.map_or(0, |row| row.value());
+        self.set_usage(connection, held.saturating_sub(bytes))?;
+        let total = read_number(&self.meta, BYTES)?;
+        self.meta.insert(BYTES, total.saturating_sub(bytes))?;
+        Ok(())
+    }
+}
+
+fn same_token(last: &[u8], change: &TokenChange) -> bool {
+    let last = serde_json::from_slice::<TokenChange>(last);
+    last.is_ok_and(|last| {
+        (&last.state, &last.token, last.generation) == (&change.state, &change.token, change.generation)
+    })
+}

@@ -1,0 +1,341 @@
+//! What stays, what goes and what comes back: staging, quotas, retention, consumers, tombstones, copies, older formats.
+
+use tidewaiter_core::journal::Marker;
+
+use super::*;
+
+fn policy(keep: Option<u64>, sinks: &[&str]) -> Policy {
+    let sinks = sinks.iter().map(|name| (*name).to_owned()).collect();
+    Policy { keep: keep.map(Duration::from_millis), quota: Quota::UNLIMITED, sinks }
+}
+
+fn fits(db: &Db) {
+    let checked = db.check(true).unwrap();
+    assert_eq!(checked.problems, Vec::<String>::new());
+}
+
+async fn stage(db: &Db, count: usize) -> Vec<StagedSegment> {
+    db.stage(&key("employee"), 2, 7, vec![deltas(count)], UnixMillis(8)).await.unwrap()
+}
+
+#[tokio::test]
+async fn staged_deltas_are_seen_when_they_are_published_and_come_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let mut staged = stage(&db, 20_000).await;
+    staged.extend(stage(&db, 2).await);
+    assert!(staged.len() > 2, "several segments");
+    assert_eq!((db.last_sequence(), db.entries(0, 10).unwrap()), (0, vec![]));
+    assert!(db.usage().unwrap().total > 0, "they count");
+    fits(&db);
+    let published = Commit { staged, ..commit("employee", 1, 1) };
+    assert_eq!(db.commit(published.clone()).await.unwrap(), Committed { first: 1, last: 20_003 });
+    let last = db.entries(19_999, 10).unwrap();
+    assert_eq!(last.iter().map(|entry| entry.run).collect::<Vec<_>>(), [Some(7), Some(7), Some(7), Some(1)]);
+    let again = Commit {
+        expected_revision: 1,
+        state: TypeState { revision: 2, ..published.state.clone() },
+        ..published.clone()
+    };
+    assert!(matches!(db.commit(again).await, Err(CommitError::Storage(_))), "nothing is published twice");
+    assert_eq!(db.last_sequence(), 20_003);
+    fits(&db);
+}
+
+#[tokio::test]
+async fn staged_deltas_that_nobody_publishes_leave_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let staged = stage(&db, 100).await;
+    stage(&db, 100).await;
+    db.discard(&key("employee"), staged).await.unwrap();
+    fits(&db);
+    let conflicting = Commit { staged: stage(&db, 1).await, ..commit("employee", 3, 1) };
+    assert_eq!(db.commit(conflicting).await.unwrap_err(), CommitError::Conflict);
+    drop(db);
+    let db = open(dir.path());
+    assert_eq!(db.usage().unwrap(), Usage::default(), "the start drops what a process left");
+    fits(&db);
+    assert_eq!(db.commit(commit("employee", 1, 1)).await.unwrap(), Committed { first: 1, last: 1 });
+}
+
+#[tokio::test]
+async fn a_connection_without_room_is_refused_and_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    db.commit(commit("employee", 1, 1000)).await.unwrap();
+    let used = db.usage().unwrap().total;
+    db.set_quota(Quota { connection_bytes: used + 10, total_bytes: used * 3 });
+    let refused = db.commit(commit("employee", 2, 1000)).await.unwrap_err();
+    let CommitError::Full(full) = &refused else { panic!("{refused}") };
+    assert_eq!((full.connection.as_deref(), full.used, full.max), (Some("hr"), used, used + 10));
+    assert!(refused.to_string().contains("the journal of connection hr holds"), "{refused}");
+    let staged = db.stage(&key("employee"), 2, 7, vec![deltas(1000)], UnixMillis(8)).await;
+    assert!(matches!(staged, Err(CommitError::Full(_))), "staged deltas count too");
+    assert_eq!((db.last_sequence(), db.state(&key("employee")).unwrap().unwrap().revision), (1000, 1));
+    let other = TypeKey { connection: "crm".parse().unwrap(), ..key("contact") };
+    db.commit(Commit { key: other.clone(), ..commit("contact", 1, 1000) }).await.unwrap();
+    db.commit(commit("employee", 2, 0)).await.unwrap();
+    db.set_quota(Quota { connection_bytes: u64::MAX, total_bytes: used });
+    assert!(db.full(&other.connection).unwrap().is_some_and(|full| full.connection.is_none()));
+    let act = Commit { marker: Some((Marker::TokenReset, Actor::Api)), run: None, ..commit("employee", 3, 0) };
+    db.commit(act).await.unwrap();
+    fits(&db);
+}
+
+#[tokio::test]
+async fn entries_go_when_everyone_has_them_and_not_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    for revision in 1..=10 {
+        db.commit(commit("employee", revision, 10)).await.unwrap();
+    }
+    let old = policy(Some(5), &["file"]);
+    assert_eq!(db.retain(old.clone(), UnixMillis(100)).await.unwrap(), Retained::default(), "the sink has nothing");
+    db.set_sink_position("file", 55).await.unwrap();
+    db.add_consumer("audit", 0, None, UnixMillis(1)).await.unwrap();
+    assert_eq!(db.retain(old.clone(), UnixMillis(100)).await.unwrap().entries, 0, "the consumer has nothing");
+    db.acknowledge("audit", 31, UnixMillis(2)).await.unwrap();
+    assert_eq!(db.retain(old.clone(), UnixMillis(12)).await.unwrap().entries, 0, "too young");
+    let retained = db.retain(old.clone(), UnixMillis(100)).await.unwrap();
+    assert_eq!((retained.entries, retained.more), (30, false), "whole segments");
+    assert_eq!((db.first_sequence().unwrap(), db.last_sequence()), (31, 100));
+    assert_eq!(sequences(&db.entries(30, 2).unwrap()), [31, 32]);
+    let gone = db.entries(29, 2).unwrap_err();
+    assert!(matches!(gone, ReadError::Dropped { first: 31 }), "{gone}");
+    fits(&db);
+    db.remove_consumer("audit").await.unwrap();
+    db.set_sink_position("file", 100).await.unwrap();
+    db.retain(old, UnixMillis(100)).await.unwrap();
+    assert_eq!((db.first_sequence().unwrap(), db.usage().unwrap()), (101, Usage::default()));
+    assert_eq!(db.entries(100, 2).unwrap(), []);
+    drop(db);
+    let db = open(dir.path());
+    assert_eq!(db.commit(commit("employee", 11, 1)).await.unwrap(), Committed { first: 101, last: 101 });
+    fits(&db);
+}
+
+#[tokio::test]
+async fn a_full_journal_makes_room_of_what_is_delivered() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    for revision in 1..=10 {
+        db.commit(commit("employee", revision, 100)).await.unwrap();
+    }
+    let quota = Quota { connection_bytes: db.usage().unwrap().total, total_bytes: u64::MAX };
+    db.set_quota(quota);
+    assert!(matches!(db.commit(commit("employee", 11, 100)).await, Err(CommitError::Full(_))));
+    let needed = Policy { quota, ..policy(None, &["file"]) };
+    assert_eq!(db.retain(needed.clone(), UnixMillis(100)).await.unwrap().entries, 0);
+    db.set_sink_position("file", 1000).await.unwrap();
+    let made = db.retain(needed, UnixMillis(100)).await.unwrap();
+    assert!((100..=300).contains(&made.entries), "a tenth or so, and not all of it: {made:?}");
+    db.commit(commit("employee", 11, 100)).await.unwrap();
+    fits(&db);
+}
+
+#[tokio::test]
+async fn a_consumer_goes_on_where_it_acknowledged_and_expires_when_it_is_too_far_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    db.commit(commit("employee", 1, 100)).await.unwrap();
+    db.add_consumer("audit", 0, Some(50), UnixMillis(1)).await.unwrap();
+    let exists = db.add_consumer("audit", 0, None, UnixMillis(1)).await.unwrap_err();
+    assert_eq!(exists.to_string(), "there is a consumer audit already");
+    db.acknowledge("audit", 60, UnixMillis(2)).await.unwrap();
+    db.acknowledge("audit", 40, UnixMillis(3)).await.unwrap();
+    assert_eq!(db.consumer_position("audit").unwrap(), 60, "what came twice changes nothing");
+    let ahead = db.acknowledge("audit", 101, UnixMillis(3)).await.unwrap_err();
+    assert_eq!(ahead.to_string(), "consumer audit acknowledges entry 101, and the last one is 100");
+    let unknown = db.acknowledge("adit", 1, UnixMillis(3)).await.unwrap_err();
+    assert_eq!(unknown.to_string(), "there is no consumer adit");
+    assert!(db.retain(policy(None, &[]), UnixMillis(4)).await.unwrap().expired.is_empty());
+    drop(db);
+    let db = open(dir.path());
+    db.commit(commit("employee", 2, 11)).await.unwrap();
+    let retained = db.retain(policy(Some(0), &["file"]), UnixMillis(90)).await.unwrap();
+    assert_eq!(retained.expired, ["audit"]);
+    for error in [db.consumer_position("audit").unwrap_err().to_string(), {
+        db.acknowledge("audit", 61, UnixMillis(99)).await.unwrap_err().to_string()
+    }] {
+        assert!(error.contains("is expired since 1970-01-01T00:00:00.090Z") && error.contains("entry 60"), "{error}");
+    }
+    db.set_sink_position("file", 111).await.unwrap();
+    let dropped = db.retain(policy(Some(0), &["file"]), UnixMillis(99)).await.unwrap();
+    assert_eq!(dropped.entries, 111, "nothing waits for it any more");
+}
+
+#[tokio::test]
+async fn an_erased_entry_keeps_its_place_and_leaves_no_byte_of_what_it_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let named = |uid: &str| {
+        let change = Change::Delete { uid: uid.into(), name: None, last_known: None };
+        SyncDelta { object_class: "account".into(), change, source_time: None }
+    };
+    let batches = vec![vec![named("before"), named("jane-doe-4711"), named("after")]];
+    db.commit(Commit { batches, ..commit("employee", 1, 0) }).await.unwrap();
+    db.erase(2, Actor::Uid(7), UnixMillis(50)).await.unwrap();
+    let entries = db.entries(0, 9).unwrap();
+    assert_eq!(entries[1].body, Body::Erased { by: Actor::Uid(7), at: UnixMillis(50) });
+    assert_eq!((&entries[0].body, &entries[2].body), (&Body::Delta(named("before")), &Body::Delta(named("after"))));
+    assert_eq!((entries[1].id.sequence, entries[1].run), (2, Some(1)));
+    fits(&db);
+    assert!(db.erase(4, Actor::Host, UnixMillis(50)).await.is_err());
+    assert!(db.erase(0, Actor::Host, UnixMillis(50)).await.is_err());
+    let copy = dir.path().join("copy");
+    db.backup(&copy).unwrap();
+    let has = |text: &str| std::fs::read(&copy).unwrap().windows(text.len()).any(|part| part == text.as_bytes());
+    assert!(has("before") && !has("jane-doe-4711"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_made_while_others_write_is_restored_as_another_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    for revision in 1..=5 {
+        db.commit(commit("employee", revision, 10)).await.unwrap();
+    }
+    db.commit(whole_run("employee", 6, 40)).await.unwrap();
+    db.add_consumer("audit", 3, None, UnixMillis(1)).await.unwrap();
+    db.set_sink_position("file", 17).await.unwrap();
+    stage(&db, 5).await;
+    let mut writing = JoinSet::new();
+    writing.spawn({
+        let db = db.clone();
+        async move {
+            for revision in 1..=50 {
+                db.commit(commit("other", revision, 1)).await.unwrap();
+            }
+        }
+    });
+    let copy = dir.path().join("copy");
+    let (source, to) = (db.clone(), copy.clone());
+    tokio::task::spawn_blocking(move || source.backup(&to)).await.unwrap().unwrap();
+    writing.join_all().await;
+    assert!(db.backup(&copy).unwrap_err().to_string().contains("File exists"), "a copy is not overwritten");
+
+    let data = dir.path().join("restored");
+    let (by, now) = (Actor::Uid(3), UnixMillis(77));
+    let incarnation = restore(&copy, &data, "a test", Duration::ZERO, &by, now).unwrap();
+    let there = restore(&copy, &data, "a test", Duration::ZERO, &by, now).unwrap_err();
+    assert!(matches!(there, OpenError::There { .. }), "{there}");
+    let restored = open(&data);
+    fits(&restored);
+    assert_eq!(restored.incarnation(), incarnation);
+    assert_ne!(restored.incarnation(), db.incarnation());
+    let (before, after) =
+        (db.state(&key("employee")).unwrap().unwrap(), restored.state(&key("employee")).unwrap().unwrap());
+    assert_eq!(
+        (after.sync, after.generation, after.revision),
+        (before.sync, before.generation + 1, before.revision + 1)
+    );
+    assert_eq!(after.why, "restored by uid 3 at 1970-01-01T00:00:00.077Z");
+    let entries = restored.entries(0, 1000).unwrap();
+    let copied = entries.iter().filter(|entry| matches!(entry.body, Body::Delta(_)));
+    let of_employee = copied.filter(|entry| entry.key == key("employee")).count();
+    assert_eq!(of_employee, 50);
+    let markers =
+        entries.iter().filter(|entry| entry.body == Body::Marker { marker: Marker::Restored, by: by.clone() });
+    assert_eq!(markers.count(), restored.states().unwrap().len(), "one for each type");
+    assert_eq!((runs(&restored.runs(None, 9).unwrap()), restored.sink_position("file").unwrap()), (vec![40], 17));
+    let moved = restored.consumer_position("audit").unwrap_err();
+    assert!(matches!(moved, ReadError::Consumer(ConsumerError::OtherJournal { .. })), "{moved}");
+    let usage: u64 = restored.usage().unwrap().total;
+    assert!(usage > 0, "what was staged is not counted: checked above");
+}
+
+#[test]
+fn a_copy_that_is_none_is_not_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    for content in ["", "no db at all"] {
+        std::fs::write(dir.path().join("copy"), content).unwrap();
+        let copy = dir.path().join("copy");
+        let refused = restore(&copy, &data, "a test", Duration::ZERO, &Actor::Host, UnixMillis(1)).unwrap_err();
+        assert!(matches!(refused, OpenError::Unusable { .. }), "{refused}");
+        assert!(!file(&data).exists());
+    }
+}
+
+/// Written by the program of that time: a first run, two changes, a reset, another first run, an update and a delete.
+#[tokio::test]
+async fn a_file_of_format_1_is_opened_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(file(dir.path()), include_bytes!("../formats/1.redb")).unwrap();
+    for _ in 0..2 {
+        let db = open(dir.path());
+        fits(&db);
+        assert_eq!(db.incarnation().to_string(), "3775d7cbf7456cc2");
+        let kind = |entry: &Entry| match &entry.body {
+            Body::Delta(delta) => format!("{} {}", delta.change.kind(), delta.change.uid()),
+            Body::Marker { marker, .. } => marker.kind().to_owned(),
+            Body::Erased { .. } => "erased".to_owned(),
+        };
+        let entries = db.entries(0, 100).unwrap();
+        let kinds: Vec<String> = entries.iter().map(kind).collect();
+        let expected = ["create-or-update 1", "create-or-update 2", "token-reset", "create-or-update 1", "delete 2"];
+        assert_eq!(kinds, expected);
+        let account = TypeKey { object_type: "account".parse().unwrap(), ..key("x") };
+        let state = db.state(&account).unwrap().unwrap();
+        assert_eq!((state.revision, state.generation, state.sync.name()), (9, 1, "live"));
+        assert_eq!(runs(&db.runs(Some(&account), 9).unwrap()), [4, 3, 2, 1]);
+        assert_eq!(db.token_history(&account, 9).unwrap().len(), 5);
+        assert_eq!(db.sink_position("file").unwrap(), 5);
+    }
+    let db = open(dir.path());
+    assert_eq!(db.commit(commit("employee", 1, 3)).await.unwrap(), Committed { first: 6, last: 8 });
+    db.erase(1, Actor::Host, UnixMillis(1)).await.unwrap();
+    fits(&db);
+    db.retain(policy(Some(0), &["file"]), UnixMillis(i64::MAX)).await.unwrap();
+    assert_eq!(db.first_sequence().unwrap(), 6, "whole segments, up to what the sink has");
+}
+
+#[tokio::test]
+async fn a_look_at_the_db_finds_what_does_not_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    for revision in 1..=3 {
+        db.commit(commit("employee", revision, 10)).await.unwrap();
+    }
+    fits(&db);
+    assert!(db.integrity().unwrap());
+    drop(db);
+    let found = |deep| open(dir.path()).check(deep).unwrap().problems.join("; ");
+    raw(dir.path(), |txn| {
+        let mut segments = txn.open_table(SEGMENTS).unwrap();
+        let mut bytes = segments.get(2).unwrap().unwrap().value().to_vec();
+        bytes[60] ^= 1;
+        segments.insert(2, bytes.as_slice()).unwrap();
+    });
+    assert_eq!(found(false), "");
+    assert_eq!(found(true), "segment 2 with the entries 11 to 20: its checksum doesn't match");
+    raw(dir.path(), |txn| txn.open_table(SEGMENTS).unwrap().remove(2).map(drop).unwrap());
+    assert!(found(false).starts_with("segment 2 with the entries 11 to 20 is not there"), "{}", found(false));
+    raw(dir.path(), |txn| txn.open_table(INDEX).unwrap().remove(11).map(drop).unwrap());
+    assert!(found(false).contains("goes on with entry 21 where 11 is next"), "{}", found(false));
+    assert!(found(false).contains("bytes are counted"), "{}", found(false));
+    raw(dir.path(), |txn| txn.open_table(INDEX).unwrap().remove(21).map(drop).unwrap());
+    assert!(found(false).contains("ends with entry 10 where 30 is the last"), "{}", found(false));
+}
+
+#[tokio::test]
+async fn compaction_gives_room_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    for revision in 1..=20 {
+        let unlike = (0..2000).map(|n: u64| {
+            let uid = format!("{:x}", (n + revision).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let change = Change::Delete { uid, name: None, last_known: None };
+            SyncDelta { object_class: "account".into(), change, source_time: None }
+        });
+        db.commit(Commit { batches: vec![unlike.collect()], ..commit("employee", revision, 0) }).await.unwrap();
+    }
+    db.set_sink_position("file", 40_000).await.unwrap();
+    db.retain(policy(Some(0), &["file"]), UnixMillis(99)).await.unwrap();
+    let before = std::fs::metadata(file(dir.path())).unwrap().len();
+    assert!(db.compact().unwrap());
+    let after = std::fs::metadata(file(dir.path())).unwrap().len();
+    assert!(after < before / 2, "{before} {after}");
+    fits(&db);
+}
