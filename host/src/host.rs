@@ -24,12 +24,12 @@ use tokio_util::sync::CancellationToken;
 use self::view::TokenView;
 use crate::clock::Clock;
 use crate::config::{Config, TypeConfig};
-use crate::db::{Commit, CommitError, Db, OpenError, ReadError, TokenChange};
-use crate::driver::{Connection, Delivery, Request, Task};
+use crate::db::{Commit, CommitError, Db, OpenError, Policy, ReadError, TokenChange};
+use crate::driver::{Connection, Delivery, Lateness, Request, Task, retain};
 use crate::wasm::{Connector, Engine, EngineOptions, LoadError};
 
 /// How long another process may take to leave the db.
-const OWNER_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const OWNER_WAIT: Duration = Duration::from_secs(5);
 /// How long sinks may take to deliver what is left when the host ends; the rest is delivered by the next one.
 const LAST_DELIVERY: Duration = Duration::from_secs(10);
 /// Instances that may live at the same time beside those of runs.
@@ -122,6 +122,7 @@ pub struct Host {
     config: Config,
     connections: HashMap<ConnectionName, Arc<Connection>>,
     requests: mpsc::Sender<Request>,
+    lateness: Arc<Lateness>,
     tasks: Mutex<Tasks>,
     closing: CancellationToken,
     ended: CancellationToken,
@@ -131,6 +132,7 @@ pub struct Host {
 struct Tasks {
     scheduler: JoinSet<()>,
     deliveries: JoinSet<()>,
+    retention: JoinSet<()>,
     /// Nothing more is journaled: deliver what is left, and end.
     journal_ends: CancellationToken,
 }
@@ -165,22 +167,35 @@ impl Host {
                 key,
             });
         }
+        let lateness = Arc::new(Lateness::default());
         let (requests, received) = mpsc::channel(REQUESTS);
         let journal_ends = CancellationToken::new();
-        let mut tasks = Tasks { scheduler: JoinSet::new(), deliveries: JoinSet::new(), journal_ends };
-        tasks
-            .scheduler
-            .spawn(Task::new(db.clone(), clock, connections.clone(), config.concurrency, types).work(received));
+        let mut tasks =
+            Tasks { scheduler: JoinSet::new(), deliveries: JoinSet::new(), retention: JoinSet::new(), journal_ends };
+        tasks.scheduler.spawn(
+            Task::new(db.clone(), clock, connections.clone(), config.concurrency, Arc::clone(&lateness), types)
+                .work(received),
+        );
         for delivery in deliveries {
             tasks.deliveries.spawn(delivery.work(tasks.journal_ends.clone()));
         }
         let (closing, ended) = (CancellationToken::new(), CancellationToken::new());
-        Ok(Self { db, clock, config, connections, requests, tasks: Mutex::new(tasks), closing, ended })
+        if runs != Runs::Never {
+            let policy =
+                Policy { keep: config.keep, quota: config.quota, sinks: config.sinks.keys().cloned().collect() };
+            tasks.retention.spawn(retain::work(db.clone(), clock, policy, closing.clone()));
+        }
+        Ok(Self { db, clock, config, connections, requests, lateness, tasks: Mutex::new(tasks), closing, ended })
     }
 
     /// The db, to read from.
     pub fn db(&self) -> &Db {
         &self.db
+    }
+
+    /// How late scheduled runs begin.
+    pub fn lateness(&self) -> &Lateness {
+        &self.lateness
     }
 
     /// What is configured.
@@ -307,17 +322,26 @@ impl Host {
     /// # Errors
     /// An entry of another journal, or the db.
     pub async fn changes(&self, after: ask::After, limit: usize, wait: Duration) -> Result<Vec<Entry>, HostError> {
-        let incarnation = self.db.incarnation();
-        let after = match after {
-            ask::After::Sequence(sequence) => sequence,
-            ask::After::Id(id) if id.incarnation == incarnation => id.sequence,
-            ask::After::Id(id) => return Err(HostError::OtherJournal { id, incarnation }),
+        let after = match self.sequence(after)? {
+            // The beginning is what is kept.
+            0 => self.db.first_sequence()? - 1,
+            sequence => sequence,
         };
         let mut durable = self.db.watch();
         let grown = self.closing.run_until_cancelled(durable.wait_for(|last| *last > after));
         let _ = tokio::time::timeout(wait, grown).await;
         let db = self.db.clone();
         Ok(spawn_blocking(move || db.entries(after, limit)).await??)
+    }
+
+    /// The sequence of a place, if it is one of this journal.
+    fn sequence(&self, place: ask::After) -> Result<u64, HostError> {
+        let incarnation = self.db.incarnation();
+        match place {
+            ask::After::Sequence(sequence) => Ok(sequence),
+            ask::After::Id(id) if id.incarnation == incarnation => Ok(id.sequence),
+            ask::After::Id(id) => Err(HostError::OtherJournal { id, incarnation }),
+        }
     }
 
     fn type_config(&self, key: &TypeKey) -> Result<&TypeConfig, HostError> {
@@ -341,6 +365,7 @@ impl Host {
         let _ = self.requests.send(Request::Shutdown).await;
         let mut tasks = self.tasks.lock().await;
         while tasks.scheduler.join_next().await.is_some() {}
+        while tasks.retention.join_next().await.is_some() {}
         self.ended.cancel();
         tasks.journal_ends.cancel();
         let delivered = async { while tasks.deliveries.join_next().await.is_some() {} };
@@ -386,7 +411,7 @@ pub async fn load(config: &Config) -> Result<HashMap<ConnectionName, Arc<Connect
             connectors.insert(written.connector.clone(), connector);
         }
         let connector = connectors[&written.connector].clone();
-        let connection = Connection::new(name.clone(), written.clone(), connector)
+        let connection = Connection::new(name.clone(), Arc::clone(written), Arc::new(connector))
             .map_err(|source| StartError::Capability { connection: name.clone(), source })?;
         connections.insert(name.clone(), Arc::new(connection));
     }

@@ -3,6 +3,7 @@
 //! - `api`: the HTTP calls
 //! - `bars`: figures that have to be reached
 //! - `cli`: the commands, with a server and without
+//! - `data`: staging, budgets, quotas, consumers, copies
 //! - `engine`: compiling, the cache of what was compiled, memory for instances
 //! - `host`: schedules, operators' acts, restarts, through the library's face
 //! - `hostile`: guests that misbehave
@@ -18,6 +19,7 @@
 mod api;
 mod bars;
 mod cli;
+mod data;
 mod engine;
 mod host;
 mod hostile;

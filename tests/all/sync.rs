@@ -61,7 +61,8 @@ impl World {
             grants: folder.path().join("grants/hr.toml"),
             limits: Limits::default(),
         };
-        let connection = Arc::new(Connection::new("hr".parse().unwrap(), config, csv().await).unwrap());
+        let connection =
+            Arc::new(Connection::new("hr".parse().unwrap(), Arc::new(config), Arc::new(csv().await)).unwrap());
         Self { folder, db, connection, runs: 0 }
     }
 

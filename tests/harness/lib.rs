@@ -41,8 +41,8 @@ pub fn is_quick() -> bool {
 
 /// A built connector.
 pub fn connector(name: &str) -> PathBuf {
-    let path =
-        if name == "hostile" { target("hostile/hostile.wasm") } else { target(&format!("connectors/{name}.wasm")) };
+    let folder = if ["hostile", "synthetic"].contains(&name) { "guest" } else { "connectors" };
+    let path = target(&format!("{folder}/{name}.wasm"));
     assert!(path.exists(), "{}: `cargo xtask build` makes it", path.display());
     path
 }

@@ -27,9 +27,10 @@ pub(crate) fn build(root: &Path, names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Builds the guest that misbehaves, for tests: `target/hostile/hostile.wasm`.
-pub(crate) fn build_hostile(root: &Path) -> Result<()> {
-    build_rust(root, "hostile", "target/hostile")
+/// Builds the guests of tests and benchmarks, into `target/guest`: one that misbehaves, and one that makes its changes up.
+pub(crate) fn build_guests(root: &Path) -> Result<()> {
+    build_rust(root, "hostile", "target/guest")?;
+    build_rust(root, "synthetic", "target/guest")
 }
 
 fn build_rust(root: &Path, name: &str, folder: &str) -> Result<()> {

@@ -23,6 +23,7 @@ cargo xtask demo [--keep]    tell the founding story with the real program; --ke
 cargo xtask setup            make wasm32-wasip2 components buildable on this machine
 cargo xtask build [NAME...]  build connectors into target/connectors
 cargo xtask lint             formatting, clippy, licences, bans and sources
+cargo xtask bench [PART...]  measure, each figure beside a peer, into target/bench: a report in JSON, and curves
 cargo xtask test [--quick]   build what is needed and pass every test; --quick: fewer seeds";
 
 fn main() -> ExitCode {
@@ -47,6 +48,7 @@ fn perform() -> Result<()> {
         ["lint"] => lint(&root),
         ["test"] => test(&root, false),
         ["test", "--quick"] => test(&root, true),
+        ["bench", parts @ ..] => bench(&root, parts),
         [] | ["help" | "--help" | "-h"] => {
             help();
             Ok(())
@@ -123,9 +125,21 @@ fn cargo_deny(root: &Path) -> Result<PathBuf> {
     Ok(program)
 }
 
+fn bench(root: &Path, parts: &[&str]) -> Result<()> {
+    connectors::build(root, &["csv"])?;
+    connectors::build_guests(root)?;
+    run("building tidewaiter", &mut cargo(root, &["build", "--quiet", "--locked", "--profile", "house"]))?;
+    let build =
+        ["build", "--quiet", "--locked", "--profile", "house", "--package", "tidewaiter-tests", "--bin", "bench"];
+    run("building the benchmark", &mut cargo(root, &build))?;
+    let mut bench = Command::new(root.join("target/house/bench"));
+    bench.arg(if parts.is_empty() { "all" } else { "only" }).arg("target/bench").args(parts).current_dir(root);
+    run("the benchmark", &mut bench)
+}
+
 fn test(root: &Path, quick: bool) -> Result<()> {
     connectors::build(root, &[])?;
-    connectors::build_hostile(root)?;
+    connectors::build_guests(root)?;
     // Cargo would not build it for the tests of another package.
     run("building tidewaiter", &mut cargo(root, &["build", "--quiet", "--locked", "--profile", "house"]))?;
     let mut tests = cargo(root, &["test", "--locked", "--profile", "house", "--workspace"]);

@@ -230,10 +230,12 @@ impl Inspector {
         if object.uid != uid {
             return Err(format!("its last known object has another uid, {:?}", object.uid));
         }
+        let mut next = 0;
         for (index, attribute) in object.attributes.iter().enumerate() {
             let name = &attribute.name;
-            let info = self.classes.attribute(class, name);
-            let info = info.ok_or_else(|| format!("attribute {name:?} is not declared"))?;
+            let info = self.classes.attribute(class, name, next);
+            let (place, info) = info.ok_or_else(|| format!("attribute {name:?} is not declared"))?;
+            next = place + 1;
             if object.attributes[..index].iter().any(|earlier| repeats(earlier, attribute)) {
                 return Err(format!("attribute {name:?} comes twice"));
             }
@@ -251,7 +253,11 @@ fn repeats(earlier: &Attribute, later: &Attribute) -> bool {
         (earlier.mode, later.mode),
         (ValueMode::Added, ValueMode::Removed) | (ValueMode::Removed, ValueMode::Added)
     );
-    !apart && earlier.name.len() == later.name.len() && earlier.name.to_lowercase() == later.name.to_lowercase()
+    let same = |a: &str, b: &str| match a.is_ascii() && b.is_ascii() {
+        true => a.eq_ignore_ascii_case(b),
+        false => a.to_lowercase() == b.to_lowercase(),
+    };
+    !apart && same(&earlier.name, &later.name)
 }
 
 fn check_value(value: &Value, declared: ValueType) -> Result<(), String> {

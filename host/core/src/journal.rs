@@ -95,6 +95,16 @@ pub enum Body {
     },
 }
 
+/// Deltas in the bytes of the journal. They are packed where a connector hands them over, by the thread that has them in its cache,
+/// so that nothing of the host moves them around as objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Packed {
+    /// How many.
+    pub count: u32,
+    /// The bytes; only the db reads them.
+    pub bytes: Vec<u8>,
+}
+
 /// An entry as it is read from the journal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {

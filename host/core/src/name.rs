@@ -65,6 +65,10 @@ name! {
     ConnectorName
 }
 name! {
+    /// Somebody who reads the journal by itself.
+    ConsumerName
+}
+name! {
     /// A connection: a connector configured by an operator.
     ConnectionName
 }

@@ -316,7 +316,14 @@ enum Phase {
 #[derive(Debug)]
 enum InFlight {
     Stage(Sum),
-    Commit { sum: Sum, state: TypeState, report: Option<RunReport> },
+    Commit(Box<Committing>),
+}
+
+#[derive(Debug)]
+struct Committing {
+    sum: Sum,
+    state: TypeState,
+    report: Option<RunReport>,
 }
 
 /// Some deltas.
@@ -530,7 +537,8 @@ impl Run {
         match result {
             Ok(()) => match in_flight {
                 InFlight::Stage(sum) => self.staged = self.staged + sum,
-                InFlight::Commit { sum, state, report } => {
+                InFlight::Commit(commit) => {
+                    let Committing { sum, state, report } = *commit;
                     self.journaled = self.journaled + sum;
                     self.wrote = true;
                     self.stored = state;
@@ -728,7 +736,8 @@ impl Run {
             sum = std::mem::take(&mut self.staged) + sum;
         }
         let expected_revision = self.stored.revision;
-        self.in_flight = Some(InFlight::Commit { sum, state: state.clone(), report: report.clone() });
+        let committing = Committing { sum, state: state.clone(), report: report.clone() };
+        self.in_flight = Some(InFlight::Commit(Box::new(committing)));
         self.effects.push_back(Effect::Commit { published, batches, expected_revision, state, report });
     }
 

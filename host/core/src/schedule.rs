@@ -84,6 +84,8 @@ pub enum Effect {
         trigger: Trigger,
         /// From this state.
         state: TypeState,
+        /// Since when it has been due or asked for.
+        since: Moment,
     },
     /// Tell a run that its token was set or reset.
     Supersede(TypeKey),
@@ -392,7 +394,7 @@ impl Scheduler {
         let Some(lane) = self.lanes.get_mut(connection) else { return };
         lane.queued = false;
         let Some(place) = startable(&self.slots, lane) else { return };
-        let Some((_, key)) = lane.waiting.remove(place) else { return };
+        let Some((since, key)) = lane.waiting.remove(place) else { return };
         let refusal = self.refusal(&key);
         let Some(slot) = self.slots.get_mut(&key) else { return };
         let Some(wanted) = slot.wanted.take() else { return };
@@ -408,7 +410,7 @@ impl Scheduler {
                 pool.running += 1;
             }
         }
-        self.effects.push_back(Effect::Start { key, trigger: wanted.trigger, state });
+        self.effects.push_back(Effect::Start { key, trigger: wanted.trigger, state, since });
     }
 
     /// The next run begins with the next occurrence, and its jitter.

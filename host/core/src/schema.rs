@@ -233,10 +233,15 @@ impl Classes {
         self.classes.iter().position(|class| class.name.eq_ignore_ascii_case(name))
     }
 
-    /// The declaration of an attribute of the class at a place.
-    pub(crate) fn attribute(&self, class: usize, name: &str) -> Option<&AttributeInfo> {
+    /// The declaration of an attribute of the class at a place, with its own place, which is `guess` if attributes come in the
+    /// order of their declaration.
+    pub(crate) fn attribute(&self, class: usize, name: &str, guess: usize) -> Option<(usize, &AttributeInfo)> {
+        let declared = &self.classes[class].attributes;
+        if let Some(info) = declared.get(guess).filter(|info| info.name == name) {
+            return Some((guess, info));
+        }
         let names = &self.attributes[class];
         let place = names.get(name).or_else(|| names.get(&name.to_lowercase()))?;
-        Some(&self.classes[class].attributes[*place])
+        Some((*place, &declared[*place]))
     }
 }

@@ -72,7 +72,7 @@ impl Machine {
     fn started(&mut self) -> Vec<String> {
         let mut started = Vec::new();
         while let Some(effect) = self.scheduler.poll_effect() {
-            if let Effect::Start { key, trigger, state } = effect {
+            if let Effect::Start { key, trigger, state, .. } = effect {
                 started.push(key.to_string());
                 self.running.push((key, trigger, state));
             }

@@ -181,7 +181,7 @@ impl World {
     fn schedule(&mut self, effect: schedule::Effect) {
         let now = self.wall();
         match effect {
-            schedule::Effect::Start { key, trigger, state } => {
+            schedule::Effect::Start { key, trigger, state, .. } => {
                 assert!(self.process.run.is_none(), "two runs of one type");
                 let stored = self.disk.state.as_ref().map(|stored| (stored.revision, &stored.sync));
                 assert_eq!(

@@ -76,7 +76,8 @@ impl From<HostError> for ApiError {
         let status = match error.code() {
             ProblemCode::BadRequest | ProblemCode::OtherJournal => StatusCode::BAD_REQUEST,
             ProblemCode::Unknown => StatusCode::NOT_FOUND,
-            ProblemCode::TokenLost => StatusCode::CONFLICT,
+            ProblemCode::Dropped => StatusCode::GONE,
+            ProblemCode::TokenLost | ProblemCode::Consumer => StatusCode::CONFLICT,
             ProblemCode::Changed => StatusCode::PRECONDITION_FAILED,
             ProblemCode::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             ProblemCode::Host => StatusCode::INTERNAL_SERVER_ERROR,

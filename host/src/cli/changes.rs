@@ -1,6 +1,7 @@
 //! `tidewaiter changes`: the journal, page by page, and on from there as it grows.
 
 use serde_json::Value as Json;
+use tidewaiter_core::name::ConsumerName;
 
 use super::door::Door;
 use super::fail::{Exit, Fail};
@@ -19,6 +20,12 @@ pub(super) struct Arguments {
     /// Those after this entry: its id, or its sequence
     #[arg(long, value_name = "ID", default_value = "0")]
     after: After,
+    /// Those that a consumer has not acknowledged
+    #[arg(long, value_name = "NAME", conflicts_with = "after")]
+    consumer: Option<ConsumerName>,
+    /// Acknowledge them once they are printed
+    #[arg(long, requires = "consumer")]
+    ack: bool,
     /// At most that many
     #[arg(long, value_name = "COUNT")]
     limit: Option<usize>,
@@ -38,7 +45,12 @@ pub(super) async fn perform(config: Config, arguments: Arguments, json: bool) ->
 }
 
 async fn pages(door: &mut Door, arguments: Arguments, json: bool) -> Result<(), Fail> {
-    let Arguments { mut after, limit, follow } = arguments;
+    let Arguments { mut after, consumer, ack, limit, follow } = arguments;
+    if let Some(consumer) = &consumer {
+        let answer = door.ask(&Ask::ConsumerPosition(consumer.clone())).await?;
+        let Answer::Position(position) = answer else { return Err(Fail::other_answer()) };
+        after = After::Sequence(position);
+    }
     let mut left = limit.unwrap_or(usize::MAX);
     while left > 0 {
         let ask = Ask::Changes { after, limit: left.min(PAGE_COUNT), wait_ms: if follow { WAIT_MS } else { 0 } };
@@ -52,6 +64,9 @@ async fn pages(door: &mut Door, arguments: Arguments, json: bool) -> Result<(), 
         left -= entries.len().min(left);
         let line = |entry: &Json| if json { entry.to_string() } else { print::change(entry) };
         print::write(&entries.iter().map(|entry| line(entry) + "\n").collect::<String>())?;
+        if let Some(consumer) = consumer.as_ref().filter(|_| ack) {
+            door.ask(&Ask::ConsumerAck { consumer: consumer.clone(), upto: after }).await?;
+        }
     }
     Ok(())
 }

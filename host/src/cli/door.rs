@@ -20,7 +20,13 @@ const INTERRUPTED: i32 = 130;
 
 pub(super) enum Door {
     Remote(Client),
-    Local { host: Arc<Host>, uid: u32, _signals: JoinSet<()> },
+    Local { host: Arc<Host>, by: Actor, _signals: JoinSet<()> },
+}
+
+/// Who runs this process.
+pub(super) fn ourselves() -> Result<Actor, Fail> {
+    let own = std::fs::metadata("/proc/self").map_err(|error| Fail::new(Exit::Host, format!("/proc/self: {error}")))?;
+    Ok(Actor::Uid(own.uid()))
 }
 
 impl Door {
@@ -37,16 +43,14 @@ impl Door {
             },
             other => Arc::new(other?),
         };
-        let own =
-            std::fs::metadata("/proc/self").map_err(|error| Fail::new(Exit::Host, format!("/proc/self: {error}")))?;
         let signals = signals(&host)?;
-        Ok(Self::Local { host, uid: own.uid(), _signals: signals })
+        Ok(Self::Local { host, by: ourselves()?, _signals: signals })
     }
 
     pub(super) async fn ask(&mut self, ask: &Ask) -> Result<Answer, Problem> {
         match self {
             Self::Remote(client) => client.ask(ask).await,
-            Self::Local { host, uid, .. } => Ok(host.answer(ask.clone(), Actor::Uid(*uid)).await?),
+            Self::Local { host, by, .. } => Ok(host.answer(ask.clone(), by.clone()).await?),
         }
     }
 

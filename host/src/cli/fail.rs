@@ -50,7 +50,7 @@ impl Fail {
         Self::told(Exit::Done)
     }
 
-    fn of(exit: Exit, error: &dyn Error) -> Self {
+    pub(super) fn of(exit: Exit, error: &dyn Error) -> Self {
         let mut message = error.to_string();
         let mut source = error.source();
         while let Some(error) = source {
@@ -106,8 +106,10 @@ impl From<Problem> for Fail {
     fn from(problem: Problem) -> Self {
         let exit = match problem.code {
             ProblemCode::BadRequest => Exit::Usage,
-            ProblemCode::Unknown | ProblemCode::OtherJournal => Exit::Unknown,
-            ProblemCode::TokenLost | ProblemCode::ShuttingDown | ProblemCode::Changed => Exit::Refused,
+            ProblemCode::Unknown | ProblemCode::OtherJournal | ProblemCode::Dropped => Exit::Unknown,
+            ProblemCode::TokenLost | ProblemCode::ShuttingDown | ProblemCode::Changed | ProblemCode::Consumer => {
+                Exit::Refused
+            }
             ProblemCode::Host => Exit::Host,
         };
         Self::new(exit, problem.message)

@@ -4,6 +4,8 @@
 mod changes;
 mod check;
 mod connectors;
+mod consumers;
+mod db;
 mod door;
 mod fail;
 mod print;
@@ -74,6 +76,22 @@ enum Command {
     Token(token::Command),
     /// Print journaled changes, oldest first
     Changes(changes::Arguments),
+    /// Readers of the journal with a place of their own
+    #[command(subcommand)]
+    Consumers(consumers::Command),
+    /// Copy all data into a new file, while a server runs or not
+    Backup {
+        /// The file, which must not be there yet
+        file: PathBuf,
+    },
+    /// Make the data out of a copy, where there is none. Tokens go on from where they were then
+    Restore {
+        /// The copy
+        file: PathBuf,
+    },
+    /// Look after the data
+    #[command(subcommand)]
+    Db(db::Command),
     /// Look at connectors
     #[command(subcommand)]
     Connectors(connectors::Command),
@@ -160,6 +178,10 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
         Command::Sync(named) => sync(config, vec![named.into()], json).await,
         Command::Token(command) => token::perform(config, command, json).await,
         Command::Changes(arguments) => changes::perform(config, arguments, json).await,
+        Command::Consumers(command) => consumers::perform(config, command, json).await,
+        Command::Backup { file } => db::backup(config, &file, json).await,
+        Command::Restore { file } => db::restore(config, file, json).await,
+        Command::Db(command) => db::perform(config, command, json).await,
         Command::Connectors(_) => connectors::list(&config, json).await,
         Command::Connections(Connections::List) => {
             let answer = ask(config, Runs::Never, Ask::Connections).await?;
@@ -199,7 +221,7 @@ async fn sync(config: Config, keys: Vec<TypeKey>, json: bool) -> Result<(), Fail
     for key in keys {
         let result = loop {
             match door.ask(&Ask::Sync(key.clone())).await {
-                Ok(Answer::Sync(report)) => match print::out(json, &report, print::report) {
+                Ok(Answer::Sync(report)) => match print::out(json, report.as_ref(), print::report) {
                     Ok(()) if report.outcome == Outcome::More => {}
                     printed => break printed.and_then(|()| judged(&report)),
                 },

@@ -1,5 +1,6 @@
 //! How answers look to people. Guests' and sources' words are made fit for one line.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -14,7 +15,7 @@ use tidewaiter_core::token::{Shown, SyncToken};
 
 use super::check::Finding;
 use super::fail::{Exit, Fail};
-use crate::db::TokenChange;
+use crate::db::{Checked, Consumer, TokenChange};
 use crate::host::view::{ConnectionView, TokenView, TypeView};
 
 /// More of one text isn't shown; `--json` has all of it.
@@ -110,6 +111,33 @@ pub(super) fn history(rows: &[TokenChange]) -> String {
     };
     let names = head(["at", "revision", "state", "run", "by", "token", "why"]);
     table(&std::iter::once(names).chain(rows.iter().map(row)).collect::<Vec<_>>())
+}
+
+pub(super) fn consumers(consumers: &BTreeMap<String, Consumer>) -> String {
+    if consumers.is_empty() {
+        return "there is no consumer".to_owned();
+    }
+    let row = |(name, consumer): (&String, &Consumer)| {
+        let max_lag = consumer.max_lag.map_or_else(|| "none".to_owned(), |max| max.to_string());
+        let acknowledged = consumer.acknowledged.map_or_else(|| "never".to_owned(), |at| at.to_string());
+        let state = consumer.expired.map_or_else(|| "reads".to_owned(), |since| format!("expired since {since}"));
+        vec![name.clone(), consumer.position.to_string(), max_lag, acknowledged, state]
+    };
+    let names = head(["name", "position", "max-lag", "acknowledged", "state"]);
+    table(&std::iter::once(names).chain(consumers.iter().map(row)).collect::<Vec<_>>())
+}
+
+pub(super) fn checked(checked: &Checked) -> String {
+    let Checked { first, last, segments, bytes, types, problems } = checked;
+    let mut text =
+        format!("entries {first} to {last} in {segments} segments of {bytes} bytes, states of {types} object types\n");
+    for problem in problems {
+        let _ = writeln!(text, "problem: {}", shown(problem, TEXT_BYTES_MAX));
+    }
+    if problems.is_empty() {
+        text.push_str("everything fits together\n");
+    }
+    text
 }
 
 pub(super) fn change(entry: &Json) -> String {

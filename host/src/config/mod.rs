@@ -5,6 +5,7 @@ mod timing;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -100,7 +101,7 @@ pub struct Config {
     /// Files that entries are written to, by the name of their sink.
     pub sinks: BTreeMap<String, PathBuf>,
     /// The connections.
-    pub connections: BTreeMap<ConnectionName, ConnectionConfig>,
+    pub connections: BTreeMap<ConnectionName, Arc<ConnectionConfig>>,
 }
 
 /// A connection.
@@ -328,7 +329,7 @@ impl Config {
         for (name, path) in toml_files(&base.join(&file.connections))? {
             let nothing = || (base.join(&file.grants).join(format!("{name}.toml")), GrantsFile::default());
             let granted = grants.remove(&name).unwrap_or_else(nothing);
-            connections.insert(name, connection(&path, &base, granted)?);
+            connections.insert(name, Arc::new(connection(&path, &base, granted)?));
         }
         if let Some((path, _)) = grants.into_values().next() {
             return Err(ConfigError::Orphan { path });

@@ -23,23 +23,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tidewaiter_core::journal::{Body, Entry, Incarnation, Marker};
+use tidewaiter_core::journal::{Body, Entry, Incarnation, Marker, Packed};
 use tidewaiter_core::name::{ConnectionName, TypeKey};
-use tidewaiter_core::object::SyncDelta;
 use tidewaiter_core::run::{CommitFailure, RunReport};
 use tidewaiter_core::state::{Actor, TypeState};
 use tidewaiter_core::time::UnixMillis;
 use tidewaiter_core::token::SyncToken;
 
 use self::redb::RedbStore;
-use self::segment::{EncodeError, Encoder, Head, Segment};
+use self::segment::{Encoder, Head, Segment};
 use self::store::{Chore, Counters, Done, Prepared, Store, Write};
 use self::writer::{Durable, Order, Writer};
 
 pub use self::consumer::{Consumer, ConsumerError};
 pub use self::open::{OpenError, restore};
 pub use self::retain::{Policy, Retained};
-pub use self::segment::SegmentDamage;
+pub use self::segment::{EncodeError, SegmentDamage, pack, unpack};
 pub use self::store::{Full, Quota, ReadError, Usage};
 
 /// The db of a data directory. Clones are the same db; the last one that is dropped writes what is queued, closes the file
@@ -76,7 +75,7 @@ pub struct Commit {
     /// Staged before: published first.
     pub staged: Vec<StagedSegment>,
     /// Deltas to journal, in source order.
-    pub batches: Vec<Vec<SyncDelta>>,
+    pub batches: Vec<Packed>,
     /// What an operator did and who: journaled before the deltas.
     pub marker: Option<(Marker, Actor)>,
     /// The run that commits; none for an operator's act.
@@ -99,7 +98,7 @@ pub struct StagedSegment {
 }
 
 /// What a look at the whole db found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checked {
     /// The first entry that is kept, or will be.
     pub first: u64,
@@ -270,7 +269,7 @@ impl Db {
         key: &TypeKey,
         generation: u64,
         run: u64,
-        batches: Vec<Vec<SyncDelta>>,
+        batches: Vec<Packed>,
         at: UnixMillis,
     ) -> Result<Vec<StagedSegment>, CommitError> {
         let head = Head { key: key.clone(), generation, run: Some(run), at };
@@ -321,7 +320,8 @@ impl Db {
     /// # Errors
     /// The storage engine failed.
     pub async fn retain(&self, policy: Policy, now: UnixMillis) -> Result<Retained, CommitError> {
-        match self.inner.writer.perform(Order::Chore(Chore::Retain { policy, now })).await? {
+        let room = self.inner.durable.take_refused();
+        match self.inner.writer.perform(Order::Chore(Chore::Retain { policy, room, now })).await? {
             Done::Retained(retained) => Ok(retained),
             other => Err(unexpected(&other)),
         }
@@ -494,7 +494,7 @@ fn unexpected(done: &Done) -> CommitError {
 async fn prepare(commit: Commit) -> Result<Prepared, EncodeError> {
     let Commit { key, expected_revision, state, staged, batches, marker, run, report, at } = commit;
     let marked = marker.is_some();
-    let segments = match marked || batches.iter().any(|batch| !batch.is_empty()) {
+    let segments = match marked || batches.iter().any(|batch| batch.count > 0) {
         false => Vec::new(),
         true => {
             let head = Head { key: key.clone(), generation: state.generation, run, at };
@@ -507,14 +507,15 @@ async fn prepare(commit: Commit) -> Result<Prepared, EncodeError> {
 async fn encode(
     head: &Head,
     marker: Option<(Marker, Actor)>,
-    batches: Vec<Vec<SyncDelta>>,
+    batches: Vec<Packed>,
 ) -> Result<Vec<Segment>, EncodeError> {
     let mut encoder = Encoder::new(head)?;
     if let Some((marker, by)) = marker {
         encoder.push(&Body::Marker { marker, by })?;
     }
-    for delta in batches.into_iter().flatten() {
-        if encoder.push(&Body::Delta(delta))? {
+    for batch in batches {
+        let mut rest = batch.bytes.as_slice();
+        while encoder.push_packed(&mut rest)? {
             tokio::task::yield_now().await;
         }
     }

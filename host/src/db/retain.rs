@@ -55,6 +55,8 @@ pub(super) struct Judge {
     now: UnixMillis,
     quota: Quota,
     usage: Usage,
+    /// Bytes that were refused, for want of room.
+    room: u64,
 }
 
 impl Judge {
@@ -64,13 +66,14 @@ impl Judge {
         sinks: &BTreeMap<String, u64>,
         consumers: &BTreeMap<String, Consumer>,
         usage: Usage,
+        room: u64,
         now: UnixMillis,
     ) -> Self {
         let sinks = policy.sinks.iter().map(|name| sinks.get(name).copied().unwrap_or(0));
         let consumers = consumers.values().filter(|consumer| consumer.expired.is_none());
         // Nobody: nothing is delivered.
         let delivered = sinks.chain(consumers.map(|consumer| consumer.position)).min().unwrap_or(0);
-        Self { delivered, keep: policy.keep, now, quota: policy.quota, usage }
+        Self { delivered, keep: policy.keep, now, quota: policy.quota, usage, room }
     }
 
     /// Whether the oldest segment that is left goes. Only from the front, so that the journal has no holes.
@@ -92,7 +95,7 @@ impl Judge {
 
     /// Any quota counts, not only this segment's: what makes room for another connection may lie behind this one.
     fn is_tight(&self) -> bool {
-        let tight = |used: u64, max: u64| used >= max / 100 * ROOM_AT_PERCENT;
+        let tight = |used: u64, max: u64| used >= max / 100 * ROOM_AT_PERCENT || used.saturating_add(self.room) > max;
         let connections = &self.usage.connections;
         tight(self.usage.total, self.quota.total_bytes)
             || connections.values().any(|bytes| tight(*bytes, self.quota.connection_bytes))
@@ -112,7 +115,7 @@ mod tests {
         let consumer = |position| Consumer::new(Incarnation(1), position, None, UnixMillis(0));
         let consumers = consumers.iter().map(|position| (position.to_string(), consumer(*position))).collect();
         let usage = Usage { total: used, connections: BTreeMap::from([("hr".into(), used)]) };
-        Judge::new(policy, &sinks, &consumers, usage, UnixMillis(10 * DAY))
+        Judge::new(policy, &sinks, &consumers, usage, 0, UnixMillis(10 * DAY))
     }
 
     fn policy(keep: Option<u64>, max: u64) -> Policy {

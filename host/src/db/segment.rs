@@ -15,8 +15,9 @@
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tidewaiter_core::journal::Body;
+use tidewaiter_core::journal::{Body, Packed};
 use tidewaiter_core::name::TypeKey;
+use tidewaiter_core::object::SyncDelta;
 use tidewaiter_core::time::UnixMillis;
 
 /// Where a segment is closed. Larger than lz4's window of 64 KiB, so that nothing is gained by more; a reader that wants one
@@ -24,6 +25,11 @@ use tidewaiter_core::time::UnixMillis;
 const BODY_BYTES: usize = 256 * 1024;
 /// The largest body that is written or unpacked. Only a single entry far over every default limit comes near it.
 pub(super) const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The variant of `Body::Delta`.
+const DELTA: u8 = 0;
+/// What a delta takes, about.
+const PACKED_BYTES: usize = 300;
 
 const VERSION: u8 = 1;
 const CODEC_NONE: u8 = 0;
@@ -49,11 +55,45 @@ pub(super) struct Segment {
 
 /// An entry that can't be written.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum EncodeError {
+pub enum EncodeError {
+    /// Larger than any reader would take.
     #[error("an entry of {0} bytes; at most {BODY_BYTES_MAX} are journaled")]
     TooLarge(usize),
+    /// Not what `pack` made.
+    #[error("the entries are not packed")]
+    NotPacked,
+    /// It can't be encoded.
     #[error("an entry can't be encoded")]
     Postcard(#[from] postcard::Error),
+}
+
+/// Packs deltas, as `Encoder` takes them.
+///
+/// # Errors
+/// One is larger than any limit allows.
+pub fn pack(deltas: &[SyncDelta]) -> Result<Packed, EncodeError> {
+    let mut bytes = Vec::with_capacity(deltas.len() * PACKED_BYTES);
+    for delta in deltas {
+        let start = bytes.len();
+        // The length, and the variant of `Body`.
+        bytes.extend_from_slice(&[0, 0, 0, 0, DELTA]);
+        bytes = postcard::to_extend(delta, bytes)?;
+        let size = bytes.len() - start - 4;
+        let length =
+            u32::try_from(size).ok().filter(|_| size < BODY_BYTES_MAX / 2).ok_or(EncodeError::TooLarge(size))?;
+        bytes[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    }
+    Ok(Packed { count: u32::try_from(deltas.len()).unwrap_or(u32::MAX), bytes })
+}
+
+/// The deltas again, as far as they can be read.
+pub fn unpack(packed: &Packed) -> impl Iterator<Item = SyncDelta> + '_ {
+    let mut rest = packed.bytes.as_slice();
+    let entries = std::iter::from_fn(move || next_slice(&mut rest).ok());
+    entries.filter_map(|entry| match postcard::from_bytes(entry) {
+        Ok(Body::Delta(delta)) => Some(delta),
+        _ => None,
+    })
 }
 
 /// What is wrong with a stored segment.
@@ -118,6 +158,21 @@ impl Encoder {
         Ok(full)
     }
 
+    /// Adds packed entries, up to a full segment. Answers whether some are left.
+    pub(super) fn push_packed(&mut self, rest: &mut &[u8]) -> Result<bool, EncodeError> {
+        while !rest.is_empty() {
+            let before = *rest;
+            let entry = next_slice(rest).map_err(|_| EncodeError::NotPacked)?;
+            self.body.extend_from_slice(&before[..entry.len() + 4]);
+            self.count += 1;
+            if self.body.len() >= BODY_BYTES {
+                self.close();
+                return Ok(!rest.is_empty());
+            }
+        }
+        Ok(false)
+    }
+
     pub(super) fn finish(mut self) -> Vec<Segment> {
         if self.count > 0 {
             self.close();
@@ -175,7 +230,7 @@ impl Unpacked {
             return Err(SegmentDamage::Key(number(2)));
         }
         let (count, length) = (number(6), number(10) as usize);
-        let body = unpack(header[1], stored, length)?;
+        let body = decompressed(header[1], stored, length)?;
         let (head, entries) = postcard::take_from_bytes(&body)?;
         let entries_at = body.len() - entries.len();
         Ok(Self { head, count, entries_at, body })
@@ -207,7 +262,7 @@ impl Unpacked {
     }
 }
 
-fn unpack(codec: u8, stored: &[u8], length: usize) -> Result<Vec<u8>, SegmentDamage> {
+fn decompressed(codec: u8, stored: &[u8], length: usize) -> Result<Vec<u8>, SegmentDamage> {
     if length > BODY_BYTES_MAX {
         return Err(SegmentDamage::Content(format!("a body of {length} bytes; at most {BODY_BYTES_MAX} are read")));
     }
@@ -299,6 +354,18 @@ mod tests {
         ];
         let segment = &encoded(&entries)[0];
         assert_eq!(decoded(segment, 0), entries);
+        let deltas: Vec<SyncDelta> = entries
+            .iter()
+            .filter_map(|body| match body {
+                Body::Delta(delta) => Some(delta.clone()),
+                _ => None,
+            })
+            .collect();
+        let packed = pack(&deltas).unwrap();
+        assert_eq!(unpack(&packed).collect::<Vec<_>>(), deltas);
+        let mut encoder = Encoder::new(&head()).unwrap();
+        assert!(!encoder.push_packed(&mut packed.bytes.as_slice()).unwrap());
+        assert_eq!(encoder.finish()[0].bytes, encoded(&entries[..deltas.len()])[0].bytes, "packed or not");
         let unpacked = Unpacked::new(&segment.bytes).unwrap();
         let hex: String = unpacked.body.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, FROZEN, "version 1 of the segment");

@@ -143,7 +143,8 @@ pub(super) enum Write {
 #[derive(Debug)]
 pub(super) enum Chore {
     /// Drop what may be dropped.
-    Retain { policy: Policy, now: UnixMillis },
+    /// `room`: for so many bytes more.
+    Retain { policy: Policy, room: u64, now: UnixMillis },
     /// Replace what an entry says by a tombstone.
     Erase { sequence: u64, by: Actor, at: UnixMillis },
 }
@@ -227,9 +228,14 @@ impl Quota {
     pub(super) fn refuses(&self, connection: &str, held: u64, total: u64, more: u64) -> Option<Full> {
         let over = |used: u64, max: u64| used.saturating_add(more) > max;
         if over(held, self.connection_bytes) {
-            return Some(Full { connection: Some(connection.to_owned()), used: held, max: self.connection_bytes });
+            return Some(Full {
+                connection: Some(connection.to_owned()),
+                used: held,
+                max: self.connection_bytes,
+                more,
+            });
         }
-        over(total, self.total_bytes).then_some(Full { connection: None, used: total, max: self.total_bytes })
+        over(total, self.total_bytes).then_some(Full { connection: None, used: total, max: self.total_bytes, more })
     }
 }
 
@@ -244,6 +250,8 @@ pub struct Full {
     pub used: u64,
     /// What there may be.
     pub max: u64,
+    /// What was to be added.
+    pub more: u64,
 }
 
 /// What is decided for a member before the first write of its group.
@@ -492,11 +500,11 @@ mod tests {
     #[test]
     fn refuses_what_has_no_room_and_goes_on_with_what_has() {
         let quota = Quota { connection_bytes: 110, total_bytes: 2000 };
-        let full = |used| Err(CommitError::Full(Full { connection: Some("hr".into()), used, max: 110 }));
+        let full = |used| Err(CommitError::Full(Full { connection: Some("hr".into()), used, max: 110, more: 1 }));
         let group = [commit("a", 3, 10), commit("a", 4, 1), stage(1), commit("a", 4, 0)];
         assert_eq!(judged(quota, &group).0, [written(11, 20, false), full(110), full(110), written(21, 20, false)]);
         let everyone = Quota { connection_bytes: 2000, total_bytes: 1005 };
-        let full = Err(CommitError::Full(Full { connection: None, used: 1000, max: 1005 }));
+        let full = Err(CommitError::Full(Full { connection: None, used: 1000, max: 1005, more: 6 }));
         assert_eq!(judged(everyone, &[commit("a", 3, 6), commit("a", 3, 5)]).0, [full, written(11, 15, false)]);
         let Write::Commit(mut act) = commit("a", 3, 500) else { unreachable!() };
         act.marked = true;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use ::redb::backends::FileBackend;
 use ::redb::{BackendError, Database, ReadableTable, ReadableTableMetadata, StorageBackend};
-use tidewaiter_core::object::Change;
+use tidewaiter_core::object::{Change, SyncDelta};
 use tidewaiter_core::run::{ConnectorError, ErrorKind, Failure, Outcome, Trigger};
 use tidewaiter_core::state::{From, SyncState};
 use tokio::task::JoinSet;
@@ -22,6 +22,10 @@ use super::*;
 
 fn key(object_type: &str) -> TypeKey {
     TypeKey { connection: "hr".parse().unwrap(), object_type: object_type.parse().unwrap() }
+}
+
+fn packed(count: usize) -> Packed {
+    pack(&deltas(count)).unwrap()
 }
 
 fn deltas(count: usize) -> Vec<SyncDelta> {
@@ -40,7 +44,7 @@ fn commit(object_type: &str, revision: u64, count: usize) -> Commit {
         expected_revision: revision - 1,
         state: TypeState { sync, revision, generation: 2, ..TypeState::first(From::Latest, UnixMillis(5)) },
         staged: vec![],
-        batches: vec![deltas(count)],
+        batches: vec![packed(count)],
         marker: None,
         run: Some(1),
         report: None,
@@ -148,7 +152,7 @@ async fn a_commit_that_expects_another_revision_changes_nothing() {
 async fn a_large_commit_is_several_segments_and_reads_from_the_middle() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
-    let large = Commit { batches: vec![deltas(30_000), vec![], deltas(30_000)], ..commit("employee", 1, 0) };
+    let large = Commit { batches: vec![packed(30_000), packed(0), packed(30_000)], ..commit("employee", 1, 0) };
     assert_eq!(db.commit(large).await.unwrap(), Committed { first: 1, last: 60_000 });
     db.commit(commit("employee", 2, 1)).await.unwrap();
     let entries = db.entries(44_444, 3).unwrap();
@@ -166,7 +170,7 @@ async fn a_page_of_large_entries_is_bounded_in_bytes() {
     let uid = "x".repeat(900_000);
     let change = Change::Delete { uid, name: None, last_known: None };
     let delta = SyncDelta { object_class: "account".into(), change, source_time: None };
-    db.commit(Commit { batches: vec![vec![delta; 12]], ..commit("employee", 1, 0) }).await.unwrap();
+    db.commit(Commit { batches: vec![pack(&vec![delta; 12]).unwrap()], ..commit("employee", 1, 0) }).await.unwrap();
     assert_eq!(sequences(&db.entries(0, 100).unwrap()), [1, 2, 3, 4, 5]);
     assert_eq!(sequences(&db.entries(5, 100).unwrap()), [6, 7, 8, 9, 10]);
     assert_eq!(sequences(&db.entries(10, 100).unwrap()), [11, 12]);

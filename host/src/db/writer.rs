@@ -35,6 +35,8 @@ pub(super) struct Durable {
     sequence: watch::Sender<u64>,
     run: AtomicU64,
     quota: Mutex<Quota>,
+    /// The most bytes that were refused for want of room, since somebody looked.
+    refused: AtomicU64,
 }
 
 impl Durable {
@@ -43,6 +45,7 @@ impl Durable {
             sequence: watch::Sender::new(counters.sequence),
             run: AtomicU64::new(counters.run),
             quota: Mutex::new(Quota::UNLIMITED),
+            refused: AtomicU64::new(0),
         }
     }
 
@@ -66,6 +69,10 @@ impl Durable {
         *self.quota.lock().unwrap_or_else(PoisonError::into_inner) = quota;
     }
 
+    pub(super) fn take_refused(&self) -> u64 {
+        self.refused.swap(0, Ordering::AcqRel)
+    }
+
     fn publish(&self, counters: Counters) {
         self.run.store(counters.run, Ordering::Release);
         self.sequence.send_if_modified(|last| std::mem::replace(last, counters.sequence) != counters.sequence);
@@ -77,6 +84,11 @@ pub(super) fn write_group(store: &dyn Store, durable: &Durable, group: &[Write])
     match store.write(group, durable.quota()) {
         Ok(written) => {
             durable.publish(written.counters);
+            for member in &written.members {
+                if let Err(CommitError::Full(full)) = member {
+                    durable.refused.fetch_max(full.more, Ordering::AcqRel);
+                }
+            }
             written.members
         }
         Err(error) => {

@@ -13,7 +13,9 @@ use tidewaiter_core::schema::{ALL_CLASSES, Capability, CapabilityRequest, Classe
 use tokio::sync::mpsc;
 
 use crate::config::{ConnectionConfig, TypeConfig};
-use crate::wasm::{ClassReader, Connector, FromGuest, Gauge, LogSource, ReadGrant, Session, Setup, SyncOptions};
+use crate::db::pack;
+use crate::driver::session::{Session, Source};
+use crate::wasm::{ClassReader, FromGuest, Gauge, LogSource, ReadGrant, Setup, SyncOptions};
 
 /// How many objects a connector is told to ask its source for at a time.
 const PAGE_SIZE: u32 = 1000;
@@ -24,9 +26,9 @@ pub struct Connection {
     /// Its name.
     pub name: ConnectionName,
     /// What the operator wrote.
-    pub config: ConnectionConfig,
+    pub config: Arc<ConnectionConfig>,
     /// What it runs.
-    pub connector: Connector,
+    pub connector: Arc<dyn Source>,
     /// What was asked for and decided.
     pub decided: Vec<Decided>,
     grants: Vec<ReadGrant>,
@@ -39,7 +41,11 @@ impl Connection {
     ///
     /// # Errors
     /// The connector asks for something by a setting that isn't there.
-    pub fn new(name: ConnectionName, config: ConnectionConfig, connector: Connector) -> Result<Self, BadTemplate> {
+    pub fn new(
+        name: ConnectionName,
+        config: Arc<ConnectionConfig>,
+        connector: Arc<dyn Source>,
+    ) -> Result<Self, BadTemplate> {
         let asked = grant::expand(&connector.info().capabilities, &config.settings)?;
         let granted: Vec<PathBuf> = config.read.iter().filter_map(|folder| folder.canonicalize().ok()).collect();
         let mut decided = Vec::new();
@@ -94,20 +100,20 @@ impl Connection {
         stop: Arc<AtomicBool>,
         to_run: mpsc::Sender<FromGuest>,
         gauge: Arc<Gauge>,
-    ) -> Result<Session, Failure> {
+    ) -> Result<Box<dyn Session>, Failure> {
         let log = LogSource { key: key.clone(), run };
         let known = self.classes();
         let class_reader = known.as_ref().map(|_| self.class_reader(log.clone()));
         let must_ask = known.is_none();
         let setup = Setup { classes: known, class_reader, limits, stop, to_run, gauge, ..self.setup(log.clone()) };
-        let mut session = Session::start(&self.connector, setup).await.inspect_err(|failure| {
+        let mut session = self.connector.start(setup).await.inspect_err(|failure| {
             tracing::warn!(
                 target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run,
                 code = failure.code(), "the connector can't be started: {failure}"
             );
         })?;
         if must_ask {
-            let classes = self.ask_classes(&mut session, &log, "the classes are not known").await?;
+            let classes = self.ask_classes(session.as_mut(), &log, "the classes are not known").await?;
             session.set_classes(classes);
         }
         Ok(session)
@@ -122,6 +128,7 @@ impl Connection {
             limits: self.config.limits,
             stop: Arc::default(),
             to_run: mpsc::channel(1).0,
+            pack: |deltas| pack(deltas).map_err(|error| error.to_string()),
             gauge: Arc::default(),
             log,
         }
@@ -132,13 +139,18 @@ impl Connection {
         let connection = Arc::clone(self);
         ClassReader(Box::new(move || {
             Box::pin(async move {
-                let mut session = Session::start(&connection.connector, connection.setup(log.clone())).await?;
-                connection.ask_classes(&mut session, &log, "something came that is not declared").await
+                let mut session = connection.connector.start(connection.setup(log.clone())).await?;
+                connection.ask_classes(session.as_mut(), &log, "something came that is not declared").await
             })
         }))
     }
 
-    async fn ask_classes(&self, session: &mut Session, log: &LogSource, why: &str) -> Result<Arc<Classes>, Failure> {
+    async fn ask_classes(
+        &self,
+        session: &mut dyn Session,
+        log: &LogSource,
+        why: &str,
+    ) -> Result<Arc<Classes>, Failure> {
         let LogSource { key, run } = log;
         tracing::info!(
             target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run, why,

@@ -2,10 +2,14 @@
 
 mod connection;
 mod deliver;
+pub(crate) mod retain;
 mod run;
 mod schedule;
+mod session;
 
 pub use connection::Connection;
 pub(crate) use deliver::Delivery;
 pub use run::{Order, Signal, perform};
+pub use schedule::Lateness;
 pub(crate) use schedule::{Request, Task};
+pub use session::{Calling, Session, Source};

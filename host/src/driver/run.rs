@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tidewaiter_core::journal::Packed;
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::TypeKey;
-use tidewaiter_core::object::SyncDelta;
 use tidewaiter_core::run::{BatchInfo, Effect, Failure, Outcome, Run, RunReport, Trigger};
 use tidewaiter_core::state::TypeState;
 use tidewaiter_core::token::{Shown, SyncToken};
@@ -18,9 +18,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::clock::Clock;
-use crate::db::{Commit, CommitError, Db, StagedSegment};
+use crate::db::{Commit, CommitError, Db, StagedSegment, unpack};
 use crate::driver::connection::Connection;
-use crate::wasm::{FromGuest, Gauge, Session, SyncOptions};
+use crate::driver::session::Session;
+use crate::wasm::{FromGuest, Gauge, SyncOptions};
 
 /// How long a connector may go on after it was asked to stop, before it is ended.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -62,7 +63,7 @@ type Writing = Pin<Box<dyn Future<Output = Result<Vec<StagedSegment>, CommitErro
 
 /// A call's answer, with the session that goes on to the next call.
 struct Answer {
-    session: Option<Session>,
+    session: Option<Box<dyn Session>>,
     call: Called,
 }
 
@@ -78,11 +79,11 @@ struct Performer {
     stop: Arc<AtomicBool>,
     to_run: mpsc::Sender<FromGuest>,
     from_guest: mpsc::Receiver<FromGuest>,
-    session: Option<Session>,
+    session: Option<Box<dyn Session>>,
     /// The call under way; dropped with the run, and the instance with it.
     calls: JoinSet<Answer>,
     /// The payloads of the batches that the machine was told of.
-    held: VecDeque<Vec<SyncDelta>>,
+    held: VecDeque<Packed>,
     writing: Option<Writing>,
     /// Written and not published yet; dropped if the run ends without.
     staged: Vec<StagedSegment>,
@@ -182,7 +183,7 @@ impl Performer {
         let now = self.order.clock.now();
         match message {
             FromGuest::Batch { deltas, bytes, checkpoint } => {
-                let info = BatchInfo { deltas: deltas.len() as u64, bytes, checkpoint };
+                let info = BatchInfo { deltas: u64::from(deltas.count), bytes, checkpoint };
                 self.held.push_back(deltas);
                 self.machine.handle_batch(info, now);
             }
@@ -337,7 +338,7 @@ impl Performer {
     }
 
     /// Begins a call in a task of its own, with the session of this run, which is started by the first call.
-    fn call<F>(&mut self, call: impl FnOnce(Session) -> F + Send + 'static, failed: fn(Failure) -> Called)
+    fn call<F>(&mut self, call: impl FnOnce(Box<dyn Session>) -> F + Send + 'static, failed: fn(Failure) -> Called)
     where
         F: Future<Output = Answer> + Send + 'static,
     {
@@ -365,7 +366,7 @@ impl Performer {
             outcome = report.outcome.name(), deltas = report.deltas, token_in = %Shown(report.token_in.as_ref()),
             token_out = %Shown(report.token_out.as_ref()), "run ended"
         );
-        let dropped = self.held.iter().flatten();
+        let dropped = self.held.iter().flat_map(unpack);
         for delta in dropped.take(DROPPED_SHOWN) {
             tracing::warn!(
                 target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = report.run,

@@ -4,12 +4,14 @@
 use std::collections::HashMap;
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidewaiter_core::name::{ConnectionName, TypeKey};
 use tidewaiter_core::run::{Failure, Outcome, RunReport, Spent, Trigger};
 use tidewaiter_core::schedule::{Concurrency, Effect, Refusal, Scheduled, Scheduler, WaiterId};
 use tidewaiter_core::state::TypeState;
+use tidewaiter_core::time::Moment;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 
@@ -36,6 +38,48 @@ const CLOCK_LOOK: Duration = Duration::from_secs(10);
 /// A difference that is not drift, in milliseconds.
 const CLOCK_SET: u64 = 1000;
 
+/// How late scheduled runs begin: how many of them, by the milliseconds since they were due.
+#[derive(Debug)]
+pub struct Lateness {
+    runs: [AtomicU64; LATENESS_MS_MAX],
+}
+
+/// What is later than this counts as this late, in milliseconds.
+const LATENESS_MS_MAX: usize = 10_000;
+
+impl Default for Lateness {
+    fn default() -> Self {
+        Self { runs: std::array::from_fn(|_| AtomicU64::new(0)) }
+    }
+}
+
+impl Lateness {
+    fn count(&self, late_ms: u64) {
+        let late = usize::try_from(late_ms).unwrap_or(usize::MAX).min(LATENESS_MS_MAX - 1);
+        self.runs[late].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many scheduled runs have begun.
+    pub fn runs(&self) -> u64 {
+        self.runs.iter().map(|runs| runs.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Milliseconds by which so many of a thousand runs were late at most.
+    pub fn permille(&self, permille: u64) -> u64 {
+        let (wanted, mut seen) = (self.runs().saturating_mul(permille).div_ceil(1000), 0);
+        let place = self.runs.iter().position(|runs| {
+            seen += runs.load(Ordering::Relaxed);
+            seen >= wanted
+        });
+        place.unwrap_or(LATENESS_MS_MAX) as u64
+    }
+
+    /// Begins anew.
+    pub fn reset(&self) {
+        self.runs.iter().for_each(|runs| runs.store(0, Ordering::Relaxed));
+    }
+}
+
 struct Running {
     order: (u64, Trigger, TypeState),
     signals: mpsc::Sender<Signal>,
@@ -52,6 +96,7 @@ pub(crate) struct Task {
     running: HashMap<TypeKey, Running>,
     runs: JoinSet<(TypeKey, RunReport, TypeState)>,
     keys: HashMap<tokio::task::Id, TypeKey>,
+    lateness: Arc<Lateness>,
     /// How far the wall clock was ahead of the steady one when it was last looked at.
     offset: i64,
     shutting_down: bool,
@@ -64,6 +109,7 @@ impl Task {
         clock: Clock,
         connections: HashMap<ConnectionName, Arc<Connection>>,
         concurrency: Concurrency,
+        lateness: Arc<Lateness>,
         types: Vec<Scheduled>,
     ) -> Self {
         let mut scheduler = Scheduler::new(concurrency);
@@ -82,6 +128,7 @@ impl Task {
             running: HashMap::new(),
             runs: JoinSet::new(),
             keys: HashMap::new(),
+            lateness,
             offset: clock.both().offset(),
             shutting_down: false,
         }
@@ -135,7 +182,7 @@ impl Task {
 
     fn effect(&mut self, effect: Effect) {
         match effect {
-            Effect::Start { key, trigger, state } => self.start(key, trigger, state),
+            Effect::Start { key, trigger, state, since } => self.start(key, trigger, state, since),
             Effect::Supersede(key) => self.signal(&key, Signal::Supersede),
             Effect::Stop(key) => self.signal(&key, Signal::Stop),
             Effect::Answer { waiter, result } => {
@@ -153,7 +200,7 @@ impl Task {
         }
     }
 
-    fn start(&mut self, key: TypeKey, trigger: Trigger, state: TypeState) {
+    fn start(&mut self, key: TypeKey, trigger: Trigger, state: TypeState, since: Moment) {
         let Some(connection) = self.connections.get(&key.connection).map(Arc::clone) else { return };
         self.last_run += 1;
         let run = self.last_run;
@@ -161,7 +208,11 @@ impl Task {
         self.running.insert(key.clone(), Running { order: (run, trigger, state.clone()), signals });
         let order = Order { db: self.db.clone(), clock: self.clock, connection, key: key.clone(), run, trigger, state };
         let of = key.clone();
+        let (clock, lateness) = (self.clock, Arc::clone(&self.lateness));
         let task = self.runs.spawn(async move {
+            if trigger == Trigger::Schedule {
+                lateness.count(clock.moment().0.saturating_sub(since.0));
+            }
             let (report, state) = perform(order, received).await;
             (of, report, state)
         });

@@ -1,22 +1,25 @@
 //! The service functions as data: what can be asked, what is answered, and what can go wrong, each by a stable code. Whoever
 //! asks (this process, another one over the socket) gets the same answer.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use tidewaiter_core::journal::{BadEntryId, EntryId};
-use tidewaiter_core::name::{ConnectionName, TypeKey};
+use tidewaiter_core::name::{ConnectionName, ConsumerName, TypeKey};
 use tidewaiter_core::run::{RunReport, Trigger};
 use tidewaiter_core::schedule::Refusal;
 use tidewaiter_core::state::Actor;
 use tidewaiter_core::token::SyncToken;
+use tokio::task::spawn_blocking;
 
 use super::view::{ConnectionView, TokenView, TypeView};
 use super::{Host, HostError};
-use crate::db::TokenChange;
+use crate::db::{Checked, CommitError, Consumer, ConsumerError, ReadError, TokenChange};
 use crate::sink::render;
 
 /// Entries in one answer.
@@ -59,6 +62,40 @@ pub enum Ask {
         /// Wait that long if there are none.
         wait_ms: u64,
     },
+    /// Those who read the journal by themselves.
+    Consumers,
+    /// Where a consumer goes on.
+    ConsumerPosition(ConsumerName),
+    /// Add a consumer.
+    ConsumerAdd {
+        /// Which.
+        consumer: ConsumerName,
+        /// It has everything up to here.
+        after: After,
+        /// It expires when more entries than that wait for it.
+        max_lag: Option<u64>,
+    },
+    /// A consumer has everything up to here.
+    ConsumerAck {
+        /// Which.
+        consumer: ConsumerName,
+        /// The last entry that it has.
+        upto: After,
+    },
+    /// Remove a consumer.
+    ConsumerRemove(ConsumerName),
+    /// Copy all data into a new file.
+    Backup {
+        /// Which, from the root on.
+        to: PathBuf,
+    },
+    /// Look whether everything fits together.
+    DbCheck {
+        /// Read every entry.
+        deep: bool,
+    },
+    /// Give unused room back.
+    DbCompact,
     /// All types of all connections.
     Connections,
     /// One connection.
@@ -70,11 +107,19 @@ pub enum Ask {
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "named after what was asked")]
 pub enum Answer {
-    Sync(RunReport),
+    Sync(Box<RunReport>),
     Token(TokenView),
     TokenHistory(Vec<TokenChange>),
     /// As `sink::render` has them.
     Changes(Vec<Json>),
+    Consumers(BTreeMap<String, Consumer>),
+    /// A sequence.
+    Position(u64),
+    /// The last sequence that is in the copy, at least.
+    BackedUp(u64),
+    Checked(Checked),
+    /// Whether there was any.
+    Compacted(bool),
     Connections(Vec<TypeView>),
     Connection(Box<ConnectionView>),
 }
@@ -144,6 +189,10 @@ pub enum ProblemCode {
     Changed,
     /// An entry of another journal.
     OtherJournal,
+    /// Entries that have been dropped.
+    Dropped,
+    /// A consumer is expired, exists already, or acknowledges what is not there.
+    Consumer,
     /// The db, or the host itself.
     Host,
 }
@@ -158,6 +207,11 @@ impl HostError {
             Self::Changed { .. } => ProblemCode::Changed,
             Self::TokenTooLarge { .. } => ProblemCode::BadRequest,
             Self::OtherJournal { .. } => ProblemCode::OtherJournal,
+            Self::Read(ReadError::Dropped { .. }) => ProblemCode::Dropped,
+            Self::Read(ReadError::Consumer(error)) | Self::Write(CommitError::Consumer(error)) => match error {
+                ConsumerError::Unknown { .. } => ProblemCode::Unknown,
+                _ => ProblemCode::Consumer,
+            },
             Self::Read(_) | Self::Write(_) | Self::Ended(_) => ProblemCode::Host,
         }
     }
@@ -176,7 +230,7 @@ impl Host {
     /// Those of the function that is asked for.
     pub async fn answer(&self, ask: Ask, by: Actor) -> Result<Answer, HostError> {
         Ok(match ask {
-            Ask::Sync(key) => Answer::Sync(self.sync(key, Trigger::Command).await?),
+            Ask::Sync(key) => Answer::Sync(Box::new(self.sync(key, Trigger::Command).await?)),
             Ask::Token(key) => Answer::Token(self.token(&key)?),
             Ask::TokenSet { key, token } => Answer::Token(self.token_set(&key, token, None, by).await?),
             Ask::TokenReset(key) => Answer::Token(self.token_reset(&key, None, by).await?),
@@ -185,6 +239,34 @@ impl Host {
                 let wait = Duration::from_millis(wait_ms).min(WAIT_MAX);
                 let entries = self.changes(after, limit.min(CHANGES_MAX), wait).await?;
                 Answer::Changes(entries.iter().map(render::entry).collect())
+            }
+            Ask::Consumers => Answer::Consumers(self.db.consumers()?),
+            Ask::ConsumerPosition(consumer) => Answer::Position(self.db.consumer_position(consumer.as_str())?),
+            Ask::ConsumerAdd { consumer, after, max_lag } => {
+                let position = self.sequence(after)?;
+                self.db.add_consumer(consumer.as_str(), position, max_lag, self.clock.now()).await?;
+                Answer::Consumers(self.db.consumers()?)
+            }
+            Ask::ConsumerAck { consumer, upto } => {
+                self.db.acknowledge(consumer.as_str(), self.sequence(upto)?, self.clock.now()).await?;
+                Answer::Consumers(self.db.consumers()?)
+            }
+            Ask::ConsumerRemove(consumer) => {
+                self.db.remove_consumer(consumer.as_str()).await?;
+                Answer::Consumers(self.db.consumers()?)
+            }
+            Ask::Backup { to } => {
+                let (db, last) = (self.db.clone(), self.db.last_sequence());
+                spawn_blocking(move || db.backup(&to)).await??;
+                Answer::BackedUp(last)
+            }
+            Ask::DbCheck { deep } => {
+                let db = self.db.clone();
+                Answer::Checked(spawn_blocking(move || db.check(deep)).await??)
+            }
+            Ask::DbCompact => {
+                let db = self.db.clone();
+                Answer::Compacted(spawn_blocking(move || db.compact()).await??)
             }
             Ask::Connections => Answer::Connections(self.types(None)?),
             Ask::Connection(name) => Answer::Connection(Box::new(self.connection(&name)?)),

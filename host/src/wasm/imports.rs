@@ -34,6 +34,7 @@ impl wit::sync_results::Host for State {
             Ok(bytes) => bytes,
             Err(rejection) => return Ok(Err(convert::rejection(rejection))),
         };
+        let deltas = (run.pack)(&deltas).map_err(wasmtime::Error::msg)?;
         // A run that is gone wants no more.
         let gone = run.to_run.send(FromGuest::Batch { deltas, bytes, checkpoint }).await.is_err();
         Ok(Ok(match gone || run.stops() {

@@ -17,7 +17,7 @@ use super::bindings::tidewaiter::connector::types as wit;
 use super::gauge::Gauge;
 use super::load::{self, Connector};
 use super::log::{GuestLog, LogSource};
-use super::state::{ClassReader, FromGuest, ReadGrant, RunLink, State};
+use super::state::{ClassReader, FromGuest, Pack, ReadGrant, RunLink, State};
 use super::{convert, failure};
 
 /// What an instance is given.
@@ -37,6 +37,8 @@ pub struct Setup {
     pub stop: Arc<AtomicBool>,
     /// Where what it hands over goes.
     pub to_run: mpsc::Sender<FromGuest>,
+    /// How deltas are packed for it.
+    pub pack: Pack,
     /// What it uses.
     pub gauge: Arc<Gauge>,
     /// Whose log its words are in.
@@ -126,9 +128,9 @@ impl Session {
     /// # Errors
     /// A granted folder can't be opened, or the start trapped.
     pub async fn start(connector: &Connector, setup: Setup) -> Result<Self, Failure> {
-        let Setup { settings_json, grants, classes, class_reader, limits, stop, to_run, gauge, log } = setup;
+        let Setup { settings_json, grants, classes, class_reader, limits, stop, to_run, pack, gauge, log } = setup;
         let inspector = Inspector::new(classes.unwrap_or_default(), limits);
-        let link = RunLink { inspector, class_reader, stop, to_run };
+        let link = RunLink { inspector, class_reader, stop, to_run, pack };
         let state = State::new(
             settings_json,
             &grants,

@@ -21,4 +21,4 @@ pub use gauge::Gauge;
 pub use instance::{Session, Setup, SyncOptions};
 pub use load::{Connector, LoadError};
 pub use log::LogSource;
-pub use state::{ClassReader, FromGuest, ReadGrant, ReadingClasses};
+pub use state::{ClassReader, FromGuest, Pack, ReadGrant, ReadingClasses};

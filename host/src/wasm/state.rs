@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use tidewaiter_core::inspect::{Inspector, Rejection};
+use tidewaiter_core::journal::Packed;
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::object::SyncDelta;
 use tidewaiter_core::run::Failure;
@@ -39,7 +40,7 @@ pub enum FromGuest {
     /// A batch that passed inspection.
     Batch {
         /// The deltas, in source order.
-        deltas: Vec<SyncDelta>,
+        deltas: Packed,
         /// Their size.
         bytes: u64,
         /// What came with them.
@@ -90,7 +91,11 @@ pub(super) struct RunLink {
     pub(super) class_reader: Option<ClassReader>,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) to_run: mpsc::Sender<FromGuest>,
+    pub(super) pack: Pack,
 }
+
+/// Packs deltas as they will be journaled; the error is one of the host.
+pub type Pack = fn(&[SyncDelta]) -> Result<Packed, String>;
 
 impl RunLink {
     /// Inspects a batch; against classes read anew where those that were known don't allow it.

@@ -19,7 +19,7 @@ const SEGMENTS_AT_ONCE: usize = 1024;
 
 pub(super) fn perform(db: &Database, chore: &Chore) -> Result<Done, Fault> {
     match chore {
-        Chore::Retain { policy, now } => Ok(Done::Retained(retain(db, policy, *now)?)),
+        Chore::Retain { policy, room, now } => Ok(Done::Retained(retain(db, policy, *room, *now)?)),
         Chore::Erase { sequence, by, at } => {
             erase(db, *sequence, by, *at)?;
             Ok(Done::Nothing)
@@ -27,7 +27,7 @@ pub(super) fn perform(db: &Database, chore: &Chore) -> Result<Done, Fault> {
     }
 }
 
-fn retain(db: &Database, policy: &Policy, now: UnixMillis) -> Result<Retained, Fault> {
+fn retain(db: &Database, policy: &Policy, room: u64, now: UnixMillis) -> Result<Retained, Fault> {
     let txn = db.begin_write()?;
     let mut retained = Retained::default();
     {
@@ -40,7 +40,7 @@ fn retain(db: &Database, policy: &Policy, now: UnixMillis) -> Result<Retained, F
             retained.expired.push(name.clone());
         }
         let sinks = read_sinks(&tables.sinks)?;
-        let mut judge = Judge::new(policy, &sinks, &consumers, read_usage(&tables.meta, &tables.usage)?, now);
+        let mut judge = Judge::new(policy, &sinks, &consumers, read_usage(&tables.meta, &tables.usage)?, room, now);
         tables.drop_front(&mut judge, &mut retained)?;
     }
     if retained.entries == 0 && retained.expired.is_empty() {

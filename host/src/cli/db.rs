@@ -1,0 +1,77 @@
+//! `tidewaiter db …`, `backup` and `restore`: the data itself.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+
+use super::door::Door;
+use super::fail::{Exit, Fail};
+use super::print;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::db::{self, OpenError};
+use crate::host::Runs;
+use crate::host::ask::{Answer, Ask};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Look whether everything fits together; changes nothing
+    Check {
+        /// Read every entry
+        #[arg(long)]
+        deep: bool,
+    },
+    /// Give room that nothing uses back to the file system. No server may run
+    Compact,
+}
+
+pub(super) async fn perform(config: Config, command: Command, json: bool) -> Result<(), Fail> {
+    let mut door = Door::open(config, Runs::Never).await?;
+    let done = match command {
+        Command::Check { deep } => check(&mut door, deep, json).await,
+        Command::Compact if door.is_remote() => {
+            Err(Fail::new(Exit::Refused, "a server runs: stop it first, nothing else may work with the data meanwhile"))
+        }
+        Command::Compact => compact(&mut door, json).await,
+    };
+    door.close().await;
+    done
+}
+
+async fn check(door: &mut Door, deep: bool, json: bool) -> Result<(), Fail> {
+    let Answer::Checked(checked) = door.ask(&Ask::DbCheck { deep }).await? else { return Err(Fail::other_answer()) };
+    print::out(json, &checked, print::checked)?;
+    if checked.problems.is_empty() { Ok(()) } else { Err(Fail::told(Exit::RunFailed)) }
+}
+
+async fn compact(door: &mut Door, json: bool) -> Result<(), Fail> {
+    let Answer::Compacted(given) = door.ask(&Ask::DbCompact).await? else { return Err(Fail::other_answer()) };
+    print::out(json, &given, |given| (if *given { "done" } else { "there was nothing to give back" }).to_owned())
+}
+
+pub(super) async fn backup(config: Config, to: &Path, json: bool) -> Result<(), Fail> {
+    let to = std::path::absolute(to).map_err(|error| Fail::new(Exit::Usage, format!("{}: {error}", to.display())))?;
+    let mut door = Door::open(config, Runs::Never).await?;
+    let answer = door.ask(&Ask::Backup { to: to.clone() }).await;
+    door.close().await;
+    let Answer::BackedUp(last) = answer? else { return Err(Fail::other_answer()) };
+    print::out(json, &last, |last| format!("everything up to entry {last} at least is in {}", to.display()))
+}
+
+pub(super) async fn restore(config: Config, from: PathBuf, json: bool) -> Result<(), Fail> {
+    let by = super::door::ourselves()?;
+    let now = Clock::start().now();
+    let work = move || db::restore(&from, &config.data, "tidewaiter restore", crate::host::OWNER_WAIT, &by, now);
+    let restored = tokio::task::spawn_blocking(work).await.map_err(|error| Fail::new(Exit::Host, error))?;
+    let incarnation = restored.map_err(|error| {
+        let exit = match &error {
+            OpenError::Owned { .. } | OpenError::There { .. } => Exit::Refused,
+            OpenError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::Unknown,
+            _ => Exit::Host,
+        };
+        Fail::of(exit, &error)
+    })?;
+    print::out(json, &incarnation.to_string(), |id| {
+        format!("restored as journal {id}: what was journaled after the copy was made comes again, behind a marker")
+    })
+}

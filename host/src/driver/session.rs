@@ -1,0 +1,84 @@
+//! What a run needs of a connector: two traits, so that runs don't know that there is a sandbox. The sandboxed component is the one
+//! implementation that a host loads by itself.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tidewaiter_core::run::Failure;
+use tidewaiter_core::schema::{Classes, ConnectorInfo, ObjectClassInfo};
+use tidewaiter_core::token::SyncToken;
+
+use crate::wasm::{self, Setup, SyncOptions};
+
+/// A call under way. Dropped, it is abandoned.
+pub type Calling<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
+
+/// A connector that can be started for a run.
+pub trait Source: std::fmt::Debug + Send + Sync {
+    /// What it says of itself.
+    fn info(&self) -> &ConnectorInfo;
+    /// Starts an instance. Whatever it hands over goes where the setup says.
+    fn start(&self, setup: Setup) -> Calling<'_, Box<dyn Session>>;
+}
+
+/// An instance that lives for one run. The calls are those of the contract, see `wit/exports.wit`.
+pub trait Session: Send {
+    /// The classes that deltas are inspected against from now on.
+    fn set_classes(&mut self, classes: Arc<Classes>);
+    /// `object-classes`.
+    fn object_classes(&mut self) -> Calling<'_, Vec<ObjectClassInfo>>;
+    /// `check`.
+    fn check(&mut self) -> Calling<'_, ()>;
+    /// `get-latest-sync-token`.
+    fn latest<'a>(&'a mut self, class: &'a str) -> Calling<'a, Option<SyncToken>>;
+    /// `sync`.
+    fn sync<'a>(
+        &'a mut self,
+        class: &'a str,
+        token: Option<SyncToken>,
+        options: SyncOptions,
+    ) -> Calling<'a, Option<SyncToken>>;
+    /// Whether the connector was answered `stop`.
+    fn was_stopped(&self) -> bool;
+}
+
+impl Source for wasm::Connector {
+    fn info(&self) -> &ConnectorInfo {
+        wasm::Connector::info(self)
+    }
+
+    fn start(&self, setup: Setup) -> Calling<'_, Box<dyn Session>> {
+        Box::pin(async move { Ok(Box::new(wasm::Session::start(self, setup).await?) as Box<dyn Session>) })
+    }
+}
+
+impl Session for wasm::Session {
+    fn set_classes(&mut self, classes: Arc<Classes>) {
+        wasm::Session::set_classes(self, classes);
+    }
+
+    fn object_classes(&mut self) -> Calling<'_, Vec<ObjectClassInfo>> {
+        Box::pin(wasm::Session::object_classes(self))
+    }
+
+    fn check(&mut self) -> Calling<'_, ()> {
+        Box::pin(wasm::Session::check(self))
+    }
+
+    fn latest<'a>(&'a mut self, class: &'a str) -> Calling<'a, Option<SyncToken>> {
+        Box::pin(wasm::Session::latest(self, class))
+    }
+
+    fn sync<'a>(
+        &'a mut self,
+        class: &'a str,
+        token: Option<SyncToken>,
+        options: SyncOptions,
+    ) -> Calling<'a, Option<SyncToken>> {
+        Box::pin(wasm::Session::sync(self, class, token, options))
+    }
+
+    fn was_stopped(&self) -> bool {
+        wasm::Session::was_stopped(self)
+    }
+}

@@ -1,0 +1,195 @@
+//! What is kept, what goes, and what comes back: staging, budgets, quotas, consumers, copies, and a look at the data.
+
+use serde_json::Value as Json;
+use tidewaiter_tests::{Place, lines};
+
+/// A connection `made` whose connector makes changes up.
+fn place(settings: &str, rest: &str) -> Place {
+    let place = Place::empty();
+    place.install("synthetic");
+    place.write("tidewaiter.toml", "");
+    connection(&place, settings, rest);
+    place
+}
+
+fn connection(place: &Place, settings: &str, rest: &str) {
+    let types = "[types.account]\nclass = \"account\"\nfrom = \"beginning\"\n";
+    let text = format!("connector = \"synthetic\"\n[settings]\n{settings}\n{types}{rest}");
+    place.write("connections/made.toml", &text);
+}
+
+fn numbers(changes: &[Json]) -> Vec<i64> {
+    changes.iter().filter_map(|change| change["attributes"]["employee-number"][0].as_i64()).collect()
+}
+
+fn all(count: i64) -> Vec<i64> {
+    (1..=count).collect()
+}
+
+#[test]
+fn a_run_that_has_spent_its_budget_goes_on_as_another_one() {
+    let place = place("last = 5000\nbatch = 100", "[limits]\nrun-deltas = 1500\n");
+    let ended = place.run("sync made account");
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let told: Vec<&str> = ended.stdout.lines().collect();
+    // The host goes on by itself; who asks again gets the run after that.
+    assert!(told[0].contains("run 1 ok, more, 1") && told.last().unwrap().ends_with("→ 5000"), "{told:?}");
+    assert_eq!(numbers(&place.changes()), all(5000));
+    let shown = place.run("connections show made --json").json();
+    let runs = shown["runs"].as_array().unwrap();
+    let spent = &runs.last().unwrap()["spent"];
+    assert!(spent["memory-peak-bytes"].as_u64().unwrap() > 65_536 && spent["cpu-us"].as_u64().unwrap() > 0, "{spent}");
+    assert!(runs.iter().map(|run| run["bytes"].as_u64().unwrap()).sum::<u64>() > 5000 * 100);
+}
+
+#[test]
+fn a_schedule_goes_on_by_itself_when_a_budget_is_spent() {
+    let place = place("last = 3000\nbatch = 100", "[limits]\nrun-deltas = 1000\n");
+    let timed = std::fs::read_to_string(place.path("connections/made.toml")).unwrap();
+    place.write("connections/made.toml", &timed.replace("[limits]", "every = \"1h\"\n[limits]"));
+    let server = place.serve();
+    server.wait_for("trigger=continue", 0);
+    server.wait_for("outcome=\"ok\"", 0);
+    assert_eq!(numbers(&place.changes()), all(3000));
+}
+
+#[test]
+fn deltas_that_no_checkpoint_covers_are_staged_and_published_whole() {
+    let place = place("last = 150000\nbatch = 1000\ncheckpoint = 0", "");
+    let ended = place.run("sync made account --json").json();
+    assert_eq!((ended["outcome"].as_str(), ended["deltas"].as_u64()), (Some("ok"), Some(150_000)));
+    assert_eq!(numbers(&place.changes()), all(150_000));
+    let checked = place.run("db check --deep --json").json();
+    assert_eq!(checked["problems"], Json::Array(vec![]));
+}
+
+#[test]
+fn a_kill_while_deltas_are_staged_leaves_none_of_them() {
+    let place = place("last = 2000000\nbatch = 1000\ncheckpoint = 0", "");
+    let timed = std::fs::read_to_string(place.path("connections/made.toml")).unwrap();
+    place.write("connections/made.toml", &format!("{timed}every = \"1h\"\n"));
+    let server = place.serve();
+    server.wait_for("sync called", 0);
+    let data = place.path("data/tidewaiter.redb");
+    while std::fs::metadata(&data).unwrap().len() < 4 * 1024 * 1024 {
+        std::thread::yield_now();
+    }
+    let visible = place.changes();
+    server.kill();
+    assert!(visible.is_empty(), "{} staged deltas were seen", visible.len());
+    assert!(place.changes().is_empty());
+    connection(&place, "last = 20\nbatch = 7\ncheckpoint = 0", "");
+    assert_eq!(place.run("sync made account").code, 0);
+    assert_eq!(numbers(&place.changes()), all(20));
+    assert_eq!(place.run("db check --deep").code, 0);
+}
+
+#[test]
+fn a_full_journal_holds_runs_until_somebody_has_what_is_in_it() {
+    let place = place("last = 1000\nbatch = 100", "");
+    place.write("tidewaiter.toml", "[journal]\nmax-bytes = 40000\nmax-connection-bytes = 40000\n");
+    let held = place.run("sync made account");
+    assert!(held.code == 5 && held.stderr.contains("the journal of connection made holds"), "{held:?}");
+    let kept = numbers(&place.changes());
+    assert!(!kept.is_empty() && kept == all(i64::try_from(kept.len()).unwrap()), "what was checkpointed stays");
+    let again = place.run("sync made account --json");
+    assert!(again.code == 5 && again.stdout.contains("\"held\""), "{again:?}");
+    assert!(!again.stderr.contains("sync called"), "the connector isn't asked for what has no place");
+
+    let timed = std::fs::read_to_string(place.path("connections/made.toml")).unwrap();
+    place.write("connections/made.toml", &format!("{timed}every = \"200ms\"\n"));
+    let server = place.serve();
+    server.wait_for("outcome=\"held\"", 0);
+    assert_eq!(place.run("consumers add audit").code, 0);
+    let mut seen = Vec::new();
+    let mut looks = 0;
+    while seen.len() < 1000 {
+        looks += 1;
+        assert!(looks < 5000, "{} seen:\n{}", seen.len(), server.log().join("\n"));
+        let page = place.run("changes --consumer audit --ack --json");
+        assert_eq!(page.code, 0, "{page:?}");
+        seen.extend(numbers(&lines(&page.stdout)));
+    }
+    assert_eq!(seen, all(1000), "each once, none left out");
+    server.wait_for("dropped entries that everyone has", 0);
+    let (code, _) = server.end();
+    assert_eq!(code, 0);
+    assert_eq!(place.run("db check --deep").code, 0);
+}
+
+#[test]
+fn a_consumer_has_a_place_of_its_own_until_it_is_too_far_behind() {
+    let place = place("last = 100\nbatch = 10", "");
+    assert_eq!(place.run("consumers list").stdout, "there is no consumer\n");
+    assert_eq!(place.run("consumers add audit --max-lag 50").code, 0);
+    assert_eq!(place.run("consumers add audit").code, 5);
+    assert_eq!(place.run("consumers ack other 3").code, 3);
+    assert_eq!(place.run("consumers ack audit 3").code, 5, "there is nothing yet");
+    assert_eq!(place.run("consumers add ../x").code, 2);
+    assert_eq!(place.run("sync made account").code, 0);
+    let server = place.serve();
+    server.wait_for("consumer-expired", 0);
+    drop(server);
+    let expired = place.run("changes --consumer audit");
+    assert!(expired.code == 5 && expired.stderr.contains("consumer audit is expired since"), "{expired:?}");
+    assert!(place.run("consumers list").stdout.contains("expired since"));
+    assert_eq!(place.run("consumers remove audit").code, 0);
+    assert_eq!(place.run("consumers add audit --after 90").code, 0);
+    let rest = place.run("changes --consumer audit --json --limit 3");
+    assert_eq!(numbers(&lines(&rest.stdout)), [91, 92, 93]);
+    let again = place.run("changes --consumer audit --json --limit 3 --ack");
+    assert_eq!(again.stdout, rest.stdout, "what was not acknowledged comes again");
+    let next = place.run("changes --consumer audit --json --limit 1");
+    assert_eq!(numbers(&lines(&next.stdout)), [94]);
+}
+
+#[test]
+fn a_copy_made_while_a_server_runs_goes_on_elsewhere() {
+    let source = place("last = 500\nbatch = 50", "");
+    let timed = std::fs::read_to_string(source.path("connections/made.toml")).unwrap();
+    source.write("connections/made.toml", &format!("{timed}every = \"100ms\"\n"));
+    let server = source.serve();
+    server.wait_for("outcome=\"ok\"", 0);
+    let backup = source.run("backup copy.redb");
+    assert!(backup.code == 0 && backup.stdout.contains("entry 500"), "{backup:?}");
+    assert_eq!(source.run("backup copy.redb").code, 1, "a copy is not overwritten");
+    server.kill();
+
+    let target = place("last = 510\nbatch = 50", "");
+    std::fs::copy(source.path("copy.redb"), target.path("copy.redb")).unwrap();
+    let restored = target.run("restore copy.redb");
+    assert!(restored.code == 0 && restored.stdout.contains("restored as journal"), "{restored:?}");
+    assert_eq!(target.run("restore copy.redb").code, 5, "not over data");
+    assert_eq!(target.run("restore nothing.redb").code, 5);
+    assert_eq!(target.run("sync made account").code, 0);
+    let changes = target.changes();
+    assert_eq!(numbers(&changes), all(510), "the token went on from where it was");
+    assert_eq!(changes[500]["kind"], "restored");
+    assert_ne!(changes[0]["id"].as_str().unwrap(), source.changes()[0]["id"].as_str().unwrap());
+    assert!(target.run("token get made account").stdout.contains("generation 1"));
+}
+
+#[test]
+fn damage_is_found_and_named() {
+    let place = place("last = 2000\nbatch = 100", "");
+    assert_eq!(place.run("sync made account").code, 0);
+    let fine = place.run("db check --deep");
+    assert!(
+        fine.code == 0 && fine.stdout.contains("entries 1 to 2000") && fine.stdout.contains("fits together"),
+        "{fine:?}"
+    );
+    assert_eq!(place.run("db compact").code, 0);
+    assert_eq!(numbers(&place.changes()), all(2000));
+    let server = place.serve();
+    let refused = place.run("db compact");
+    assert!(refused.code == 5 && refused.stderr.contains("stop it first"), "{refused:?}");
+    assert_eq!(place.run("db check").code, 0, "a look is possible while a server runs");
+    drop(server);
+    let file = place.path("data/tidewaiter.redb");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let at = bytes.windows(11).position(|part| part == b"employee-nu").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let damaged = place.run("db check --deep");
+    assert!(damaged.code != 0 && (damaged.stdout + &damaged.stderr).contains("checksum"), "named");
+}

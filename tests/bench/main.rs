@@ -1,0 +1,101 @@
+//! The report of `cargo xtask bench`: what the host costs, each figure beside a peer that was measured in the same run.
+//!
+//! - `delta`: changes from a connector into the journal
+//! - `group`: durable commits, alone and by many
+//! - `idle`: connections that have nothing to do, or little
+//! - `native`: the peers of the sandboxed connector
+//! - `measure`, `plot`: clocks, medians, curves
+
+#![forbid(unsafe_code)]
+#![allow(missing_docs, clippy::cast_precision_loss, reason = "a program that prints figures")]
+#![allow(clippy::print_stdout, reason = "a report")]
+
+mod delta;
+mod group;
+mod idle;
+mod measure;
+mod native;
+mod plot;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde_json::{Value as Json, json};
+
+/// As in the program itself.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["ndjson", last] => native::print_ndjson(last.parse()?),
+        ["run", way, last] => runtime_run(way, last.parse()?),
+        ["idle", connections] => idle::child(connections.parse()?),
+        ["all", folder] => report(folder.into(), &["delta", "group", "no-change", "idle", "load", "memory"]),
+        ["only", folder, parts @ ..] => report(folder.into(), parts),
+        _ => anyhow::bail!("bench all FOLDER | only FOLDER delta|group|no-change|idle|load|memory…"),
+    }
+}
+
+fn report(out: PathBuf, parts: &[&str]) -> Result<()> {
+    std::fs::create_dir_all(&out)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let mut report = json!({ "machine": machine() });
+    for part in parts {
+        println!("{part}…");
+        report[*part] = match *part {
+            "delta" => runtime.block_on(delta::measure(5, 200_000, &out))?,
+            "memory" => runtime.block_on(delta::long(10_000_000, 1, &out))?,
+            "group" => runtime.block_on(group::measure(5, &out))?,
+            "no-change" => runtime.block_on(idle::no_change(5, &out))?,
+            "load" => runtime.block_on(idle::load(5, &out))?,
+            "idle" => idle::measure(&out)?,
+            other => anyhow::bail!("there is no part {other}"),
+        };
+    }
+    let text = serde_json::to_string_pretty(&report)?;
+    std::fs::write(out.join("report.json"), &text)?;
+    println!("{text}");
+    Ok(())
+}
+
+fn machine() -> Json {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let line = |text: &str, name: &str| {
+        let found = text.lines().find(|line| line.starts_with(name));
+        found.and_then(|line| line.split_once(':')).map(|(_, rest)| rest.trim().to_owned())
+    };
+    json!({
+        "processor": line(&read("/proc/cpuinfo"), "model name"),
+        "processors": std::thread::available_parallelism().map_or(1, usize::from),
+        "memory": line(&read("/proc/meminfo"), "MemTotal"),
+        "kernel": read("/proc/sys/kernel/osrelease").trim(),
+        "tidewaiter": env!("CARGO_PKG_VERSION"),
+        "lock": locked(&["wasmtime", "redb", "tokio", "mimalloc", "postcard", "lz4_flex"]),
+    })
+}
+
+/// The versions in the lock file.
+fn locked(names: &[&str]) -> Json {
+    let text = include_str!("../../Cargo.lock");
+    let version = |name: &&str| {
+        let (_, rest) = text.split_once(&format!("name = \"{name}\"\nversion = \""))?;
+        Some(((*name).to_owned(), Json::from(rest.split('"').next()?)))
+    };
+    Json::Object(names.iter().filter_map(version).collect())
+}
+
+/// One way alone, for a profiler.
+fn runtime_run(way: &str, last: i64) -> Result<()> {
+    let source: std::sync::Arc<dyn tidewaiter::driver::Source> = match way {
+        "native" => std::sync::Arc::new(native::NativeSource::new(native::Way::Native)),
+        "ndjson" => std::sync::Arc::new(native::NativeSource::new(native::Way::Ndjson)),
+        _ => tokio::runtime::Runtime::new()?.block_on(delta::component())?,
+    };
+    let cost =
+        tokio::runtime::Runtime::new()?.block_on(delta::run(&source, last, 256, 1, std::path::Path::new("target")))?;
+    println!("{cost:?}");
+    Ok(())
+}
