@@ -24,6 +24,7 @@ cargo xtask setup            make wasm32-wasip2 components buildable on this mac
 cargo xtask build [NAME...]  build connectors into target/connectors
 cargo xtask lint             formatting, clippy, licences, bans and sources
 cargo xtask bench [PART...]  measure, each figure beside a peer, into target/bench: a report in JSON, and curves
+cargo xtask soak             the simulations, with 100,000 seeds each
 cargo xtask test [--quick]   build what is needed and pass every test; --quick: fewer seeds";
 
 fn main() -> ExitCode {
@@ -48,6 +49,7 @@ fn perform() -> Result<()> {
         ["lint"] => lint(&root),
         ["test"] => test(&root, false),
         ["test", "--quick"] => test(&root, true),
+        ["soak"] => soak(&root),
         ["bench", parts @ ..] => bench(&root, parts),
         [] | ["help" | "--help" | "-h"] => {
             help();
@@ -123,6 +125,13 @@ fn cargo_deny(root: &Path) -> Result<PathBuf> {
     run_logged(root, "cargo-deny", "building cargo-deny once", &mut install)?;
     std::fs::remove_dir_all(tools.join("build")).context("removing what building cargo-deny left")?;
     Ok(program)
+}
+
+fn soak(root: &Path) -> Result<()> {
+    let seeds = |command: &mut Command| run("100,000 seeds", command.env("TIDEWAITER_TEST_SEEDS", "100000"));
+    let test = ["test", "--locked", "--profile", "house", "--package"];
+    seeds(cargo(root, &test).args(["tidewaiter-core", "--test", "simulation"]))?;
+    seeds(cargo(root, &test).args(["tidewaiter", "--lib", "crash"]))
 }
 
 fn bench(root: &Path, parts: &[&str]) -> Result<()> {

@@ -362,7 +362,8 @@ impl World {
 
 #[expect(clippy::disallowed_methods, reason = "the one switch of the tests")]
 fn seeds() -> u64 {
-    if std::env::var_os("TIDEWAITER_TEST_QUICK").is_some() { 200 } else { 2000 }
+    let asked = std::env::var("TIDEWAITER_TEST_SEEDS").ok().and_then(|text| text.parse().ok());
+    asked.unwrap_or(if std::env::var_os("TIDEWAITER_TEST_QUICK").is_some() { 200 } else { 2000 })
 }
 
 #[test]

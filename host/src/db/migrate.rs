@@ -46,7 +46,7 @@ pub(super) fn create(dir: &Path, path: &Path) -> Result<(), OpenError> {
     synced.map_err(|source| OpenError::Io { what: "sync", path: dir.to_owned(), source })
 }
 
-fn write_first(database: &Database) -> Result<(), redb::Error> {
+pub(super) fn write_first(database: &Database) -> Result<(), redb::Error> {
     let incarnation = random()?;
     let txn = database.begin_write()?;
     {

@@ -1,5 +1,6 @@
 //! The db as a whole, on real redb files, with a disk that can be told to fail.
 
+mod crash;
 mod keeping;
 
 use std::fs::OpenOptions;
