@@ -30,7 +30,6 @@ use tidewaiter_core::state::{Actor, TypeState};
 use tidewaiter_core::time::UnixMillis;
 use tidewaiter_core::token::SyncToken;
 
-use self::redb::RedbStore;
 use self::segment::{Encoder, Head, Segment};
 use self::store::{Chore, Counters, Done, Prepared, Store, Write};
 use self::writer::{Durable, Order, Writer};
@@ -51,7 +50,7 @@ pub struct Db {
 /// In the order in which they go: nobody writes, then the file is closed, then the directory is free.
 struct Inner {
     writer: Writer,
-    store: Arc<RedbStore>,
+    store: Arc<dyn Store>,
     durable: Arc<Durable>,
     incarnation: Incarnation,
     _lock: Option<open::Lock>,
@@ -214,13 +213,13 @@ impl Db {
     }
 
     fn on(
-        store: Arc<RedbStore>,
+        store: Arc<dyn Store>,
         counters: Counters,
         incarnation: Incarnation,
         lock: Option<open::Lock>,
     ) -> std::io::Result<Self> {
         let durable = Arc::new(Durable::new(counters));
-        let writer = Writer::spawn(Arc::<RedbStore>::clone(&store), Arc::clone(&durable))?;
+        let writer = Writer::spawn(Arc::clone(&store), Arc::clone(&durable))?;
         Ok(Self { inner: Arc::new(Inner { writer, store, durable, incarnation, _lock: lock }) })
     }
 
@@ -280,12 +279,12 @@ impl Db {
         }
     }
 
-    /// Drops segments that are not to be published after all.
+    /// Drops those of these segments that were not published after all.
     ///
     /// # Errors
     /// The storage engine failed; the next start drops them.
-    pub async fn discard(&self, key: &TypeKey, staged: Vec<StagedSegment>) -> Result<(), CommitError> {
-        self.write(Write::Discard { connection: key.connection.clone(), staged }).await.map(drop)
+    pub async fn discard(&self, staged: Vec<StagedSegment>) -> Result<(), CommitError> {
+        self.inner.writer.perform(Order::Chore(Chore::Discard { staged })).await.map(drop)
     }
 
     async fn write(&self, write: Write) -> Result<Done, CommitError> {
@@ -302,9 +301,8 @@ impl Db {
     /// # Errors
     /// As `states`.
     pub fn full(&self, connection: &ConnectionName) -> Result<Option<Full>, ReadError> {
-        let usage = self.usage()?;
-        let held = usage.connections.get(connection.as_str()).copied().unwrap_or(0);
-        Ok(self.inner.durable.quota().refuses(connection.as_str(), held, usage.total, 1))
+        let (held, total) = self.inner.store.held(connection)?;
+        Ok(self.inner.durable.quota().refuses(connection.as_str(), held, total, 1))
     }
 
     /// Bytes of segments, published and staged.
@@ -399,15 +397,6 @@ impl Db {
     /// As `states`.
     pub fn check(&self, deep: bool) -> Result<Checked, ReadError> {
         self.inner.store.check(deep)
-    }
-
-    /// Lets the storage engine look at its own structure, while nothing else works with it. Blocks. False: it found something,
-    /// and mended it from what it knows to be sound.
-    ///
-    /// # Errors
-    /// The storage engine failed.
-    pub fn integrity(&self) -> Result<bool, ReadError> {
-        Ok(self.inner.store.integrity()?)
     }
 
     /// Gives room that nothing uses back to the file system, while nothing else works with it. Blocks. False: there was none.

@@ -141,18 +141,27 @@ pub fn restore(
     if path.try_exists().map_err(io("look at", &path))? {
         return Err(OpenError::There { path });
     }
-    std::fs::copy(copy, &begun).map_err(io("copy", copy))?;
-    std::fs::set_permissions(&begun, Permissions::from_mode(0o600)).map_err(io("keep to ourselves", &begun))?;
-    let unusable =
-        |error: Box<dyn std::error::Error + Send + Sync>| OpenError::Unusable { path: copy.to_owned(), source: error };
-    let database = first_open(&opener(&begun)).map_err(|error| unusable(error.into()))?;
-    migrate::migrate(&database, dir, copy)?;
-    let incarnation = migrate::random().map_err(|error| unusable(error.into()))?;
-    renew(&database, incarnation, by, now).map_err(|error| unusable(error.into()))?;
-    drop(database);
+    let renewed = renewed(copy, &begun, dir, by, now).inspect_err(|_| {
+        let _ = std::fs::remove_file(&begun);
+    });
+    let incarnation = renewed?;
     let synced = File::open(&begun).and_then(|file| file.sync_all());
     synced.and_then(|()| std::fs::rename(&begun, &path)).map_err(io("rename", &begun))?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("sync", dir))?;
+    Ok(incarnation)
+}
+
+/// The copy as a db of its own, under a name that nobody opens.
+fn renewed(copy: &Path, begun: &Path, dir: &Path, by: &Actor, now: UnixMillis) -> Result<Incarnation, OpenError> {
+    let io = |source| OpenError::Io { what: "copy", path: copy.to_owned(), source };
+    std::fs::copy(copy, begun).map_err(io)?;
+    std::fs::set_permissions(begun, Permissions::from_mode(0o600)).map_err(io)?;
+    let unusable =
+        |error: Box<dyn std::error::Error + Send + Sync>| OpenError::Unusable { path: copy.to_owned(), source: error };
+    let database = first_open(&opener(begun)).map_err(|error| unusable(error.into()))?;
+    migrate::migrate(&database, dir, copy)?;
+    let incarnation = migrate::random().map_err(|error| unusable(error.into()))?;
+    renew(&database, incarnation, by, now).map_err(|error| unusable(error.into()))?;
     Ok(Incarnation(incarnation))
 }
 

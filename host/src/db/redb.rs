@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use redb::{Database, ReadableDatabase, ReadableTable};
-use tidewaiter_core::name::{BadName, TypeKey};
+use tidewaiter_core::name::{BadName, ConnectionName, TypeKey};
 use tidewaiter_core::run::RunReport;
 use tidewaiter_core::state::TypeState;
 
@@ -86,33 +86,14 @@ impl RedbStore {
 
     /// Does some work that needs the db for itself.
     fn alone<T>(&self, work: impl FnOnce(&mut Database) -> Result<T, Fault>) -> Result<T, Fault> {
+        if self.failed.load(Ordering::Acquire) {
+            self.reopen()?;
+        }
         let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
         let database = slot.as_mut().ok_or_else(|| Fault::Engine("it is closed after a failure".into()))?;
-        caught(|| work(database))
-    }
-
-    /// Drops what a run staged that was ended with its process.
-    pub(super) fn drop_staged(&self) -> Result<u64, StorageError> {
-        Ok(self.with(|db| {
-            let txn = db.begin_write()?;
-            let dropped = write::Tables::open(&txn)?.drop_staged()?;
-            if dropped > 0 {
-                txn.commit()?
-            } else {
-                txn.abort()?
-            }
-            Ok(dropped)
-        })?)
-    }
-
-    /// Lets pages that hold nothing go. Answers whether there were any.
-    pub(super) fn compact(&self) -> Result<bool, StorageError> {
-        Ok(self.alone(|db| db.compact().map_err(|error| Fault::Engine(error.to_string())))?)
-    }
-
-    /// Lets the engine look at its own structure. Answers whether it had to mend something.
-    pub(super) fn integrity(&self) -> Result<bool, StorageError> {
-        Ok(self.alone(|db| db.check_integrity().map_err(|error| Fault::Engine(error.to_string())))?)
+        let result = caught(|| work(database));
+        self.failed.fetch_or(matches!(result, Err(Fault::Engine(_))), Ordering::AcqRel);
+        result
     }
 
     fn reopen(&self) -> Result<(), Fault> {
@@ -284,6 +265,33 @@ impl Store for RedbStore {
             read_usage(&txn.open_table(META)?, &txn.open_table(USAGE)?)
         };
         Ok(self.with(read)?)
+    }
+
+    fn held(&self, connection: &ConnectionName) -> Result<(u64, u64), ReadError> {
+        let read = |db: &Database| {
+            let txn = db.begin_read()?;
+            let held = txn.open_table(USAGE)?.get(connection.as_str())?.map_or(0, |row| row.value());
+            Ok((held, read_number(&txn.open_table(META)?, BYTES)?))
+        };
+        Ok(self.with(read)?)
+    }
+
+    fn drop_staged(&self) -> Result<u64, StorageError> {
+        let drop_all = |db: &Database| {
+            let txn = db.begin_write()?;
+            let dropped = {
+                let mut tables = write::Tables::open(&txn)?;
+                let staged = tables.staged()?;
+                tables.discard(&staged)?
+            };
+            write::end(txn, dropped > 0)?;
+            Ok(dropped)
+        };
+        Ok(self.with(drop_all)?)
+    }
+
+    fn compact(&self) -> Result<bool, StorageError> {
+        Ok(self.alone(|db| db.compact().map_err(|error| Fault::Engine(error.to_string())))?)
     }
 
     fn backup(&self, to: &Path) -> Result<(), StorageError> {

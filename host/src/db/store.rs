@@ -46,6 +46,12 @@ pub(super) trait Store: Send + Sync + 'static {
     fn consumers(&self) -> Result<BTreeMap<String, Consumer>, ReadError>;
     /// Bytes of segments, published and staged: of all, and of each connection that has any.
     fn usage(&self) -> Result<Usage, ReadError>;
+    /// The bytes of one connection, and of all. Asked before each run, so it reads two numbers and not all.
+    fn held(&self, connection: &ConnectionName) -> Result<(u64, u64), ReadError>;
+    /// Drops what a process staged that is gone. Answers how many segments.
+    fn drop_staged(&self) -> Result<u64, StorageError>;
+    /// Gives unused room back, while nothing else works with the file. False: there was none.
+    fn compact(&self) -> Result<bool, StorageError>;
     /// Copies what one snapshot has into a new file; staged segments are left out.
     fn backup(&self, to: &std::path::Path) -> Result<(), StorageError>;
     /// Looks whether everything fits together.
@@ -111,40 +117,21 @@ impl From<StorageError> for ReadError {
 #[derive(Debug)]
 pub(super) enum Write {
     Commit(Box<Prepared>),
-    Stage {
-        connection: ConnectionName,
-        segments: Vec<Segment>,
-    },
-    /// Staged segments that are not published after all.
-    Discard {
-        connection: ConnectionName,
-        staged: Vec<StagedSegment>,
-    },
-    SinkPosition {
-        sink: String,
-        sequence: u64,
-    },
-    AddConsumer {
-        name: String,
-        consumer: Consumer,
-    },
-    Acknowledge {
-        name: String,
-        incarnation: Incarnation,
-        sequence: u64,
-        at: UnixMillis,
-    },
-    RemoveConsumer {
-        name: String,
-    },
+    Stage { connection: ConnectionName, segments: Vec<Segment> },
+    SinkPosition { sink: String, sequence: u64 },
+    AddConsumer { name: String, consumer: Consumer },
+    Acknowledge { name: String, incarnation: Incarnation, sequence: u64, at: UnixMillis },
+    RemoveConsumer { name: String },
 }
 
 /// What is done alone, because it reads much.
 #[derive(Debug)]
 pub(super) enum Chore {
-    /// Drop what may be dropped.
-    /// `room`: for so many bytes more.
+    /// Drop what may be dropped, and so much that there is room for so many bytes more.
     Retain { policy: Policy, room: u64, now: UnixMillis },
+    /// Drop staged segments that were not published after all. What was published meanwhile stays: a commit that failed for
+    /// whoever waited for it may have happened.
+    Discard { staged: Vec<StagedSegment> },
     /// Replace what an entry says by a tombstone.
     Erase { sequence: u64, by: Actor, at: UnixMillis },
 }
@@ -275,7 +262,7 @@ pub(super) struct Known {
     pub(super) name: &'static str,
 }
 
-/// What is stored, for the judge of a group. Each thing is asked for once.
+/// What is stored, for the judge of a group.
 pub(super) trait Stored {
     /// A read failed.
     type Error;
@@ -285,6 +272,8 @@ pub(super) trait Stored {
     fn bytes(&self, connection: &ConnectionName) -> Result<u64, Self::Error>;
     /// A consumer.
     fn consumer(&self, name: &str) -> Result<Option<Consumer>, Self::Error>;
+    /// Whether a segment is staged.
+    fn is_staged(&self, number: u64) -> Result<bool, Self::Error>;
 }
 
 /// Judges the members of a group, in order, and counts up what they change.
@@ -317,10 +306,6 @@ impl<'a, S: Stored> Plan<'a, S> {
                     Ok(Step::Stage)
                 }
             },
-            Write::Discard { connection, staged } => {
-                self.remove(connection, staged.iter().map(|staged| staged.bytes).sum())?;
-                Ok(Step::Do)
-            }
             Write::SinkPosition { .. } => Ok(Step::Do),
             Write::AddConsumer { name, consumer } => match self.consumer(name)? {
                 Some(_) => Err(ConsumerError::Exists { name: name.clone() }.into()),
@@ -354,6 +339,11 @@ impl<'a, S: Stored> Plan<'a, S> {
         if before.map_or(0, |known| known.revision) != commit.expected_revision {
             return Ok(Err(CommitError::Conflict));
         }
+        for StagedSegment { number, .. } in &commit.staged {
+            if !self.stored.is_staged(*number)? {
+                return Ok(Err(CommitError::Storage(format!("segment {number} is not staged any more"))));
+            }
+        }
         // An operator's act is never refused for want of room: it may be what makes some.
         if let Some(full) = self.add(&commit.key.connection, &commit.segments, !commit.marked)? {
             return Ok(Err(CommitError::Full(full)));
@@ -377,21 +367,17 @@ impl<'a, S: Stored> Plan<'a, S> {
         limited: bool,
     ) -> Result<Option<Full>, S::Error> {
         let more: u64 = segments.iter().map(|segment| segment.bytes.len() as u64).sum();
+        if more == 0 {
+            return Ok(None);
+        }
         let held = self.held(connection)?;
         let refused = self.quota.refuses(connection.as_str(), held, self.total, more);
-        if let Some(full) = refused.filter(|_| limited && more > 0) {
+        if let Some(full) = refused.filter(|_| limited) {
             return Ok(Some(full));
         }
         self.bytes.insert(connection.clone(), held + more);
         self.total += more;
         Ok(None)
-    }
-
-    fn remove(&mut self, connection: &ConnectionName, bytes: u64) -> Result<(), S::Error> {
-        let held = self.held(connection)?;
-        self.bytes.insert(connection.clone(), held.saturating_sub(bytes));
-        self.total = self.total.saturating_sub(bytes);
-        Ok(())
     }
 
     fn held(&mut self, connection: &ConnectionName) -> Result<u64, S::Error> {
@@ -459,6 +445,9 @@ mod tests {
         fn consumer(&self, name: &str) -> Result<Option<Consumer>, ()> {
             Ok((name == "old").then(|| Consumer::new(Incarnation(1), 4, None, UnixMillis(0))))
         }
+        fn is_staged(&self, number: u64) -> Result<bool, ()> {
+            Ok(number == 7)
+        }
     }
 
     fn judged(quota: Quota, group: &[Write]) -> (Vec<Result<Step, CommitError>>, Counters, u64, u32) {
@@ -509,6 +498,18 @@ mod tests {
         let Write::Commit(mut act) = commit("a", 3, 500) else { unreachable!() };
         act.marked = true;
         assert_eq!(judged(quota, &[Write::Commit(act)]).0, [written(11, 510, true)], "an operator's act has room");
+    }
+
+    #[test]
+    fn refuses_a_commit_whose_staged_segments_are_gone() {
+        let publishing = |number| {
+            let Write::Commit(mut commit) = commit("a", 3, 1) else { unreachable!() };
+            commit.staged = vec![StagedSegment { number, count: 4, bytes: 9 }];
+            Write::Commit(commit)
+        };
+        let (steps, counters, ..) = judged(Quota::UNLIMITED, &[publishing(6), publishing(7)]);
+        assert!(matches!(&steps[0], Err(CommitError::Storage(message)) if message.contains("segment 6")), "{steps:?}");
+        assert_eq!((&steps[1], counters.sequence), (&written(11, 15, false), 15), "four staged and one more");
     }
 
     #[test]

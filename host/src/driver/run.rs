@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use tidewaiter_core::journal::Packed;
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::TypeKey;
@@ -171,9 +172,13 @@ impl Performer {
 
     /// Drops what was staged and is not published.
     async fn discard(&mut self) {
+        // A run that was superseded may have a staging under way, which would be nobody's.
+        if let Some(Ok(staged)) = OptionFuture::from(self.writing.take()).await {
+            self.staged.extend(staged);
+        }
         let staged = std::mem::take(&mut self.staged);
         if !staged.is_empty()
-            && let Err(error) = self.order.db.discard(&self.order.key, staged).await
+            && let Err(error) = self.order.db.discard(staged).await
         {
             tracing::warn!(target: "tidewaiter::run", run = self.order.run, "staged deltas are dropped at the next start: {error}");
         }

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
+use serde::de::DeserializeOwned;
+use tidewaiter_core::run::RunReport;
 
 use super::{Fault, read_consumers, read_counters, read_states, read_usage};
-use crate::db::Checked;
 use crate::db::segment::Unpacked;
-use crate::db::tables::{CONSUMERS, INDEX, META, SEGMENTS, STAGED, STATES, USAGE};
+use crate::db::tables::{CONSUMERS, INDEX, META, RUNS, SEGMENTS, STAGED, STATES, TOKENS, USAGE, parse};
+use crate::db::{Checked, TokenChange};
 
 pub(super) fn check(db: &Database, deep: bool) -> Result<Checked, Fault> {
     let txn = db.begin_read()?;
@@ -68,7 +70,26 @@ pub(super) fn check(db: &Database, deep: bool) -> Result<Checked, Fault> {
     }
     checked.types = read_states(&txn.open_table(STATES)?)?.len() as u64;
     read_consumers(&txn.open_table(CONSUMERS)?)?;
+    if deep {
+        for entry in txn.open_table(RUNS)?.iter()? {
+            let (run, report) = entry?;
+            unreadable::<RunReport>(&mut checked, report.value(), || format!("the report of run {}", run.value()));
+        }
+        for entry in txn.open_table(TOKENS)?.iter()? {
+            let (key, change) = entry?;
+            let (connection, object_type, _) = key.value();
+            let name = || format!("the token history of {connection}/{object_type}");
+            unreadable::<TokenChange>(&mut checked, change.value(), name);
+        }
+    }
     Ok(checked)
+}
+
+/// Notes a row that can't be read.
+fn unreadable<T: DeserializeOwned>(checked: &mut Checked, bytes: &[u8], name: impl FnOnce() -> String) {
+    if let Err(error) = parse::<T>(bytes, name) {
+        checked.problems.push(error.to_string());
+    }
 }
 
 /// What is wrong with the content of a segment.

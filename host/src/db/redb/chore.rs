@@ -7,7 +7,7 @@ use tidewaiter_core::journal::Body;
 use tidewaiter_core::state::Actor;
 use tidewaiter_core::time::UnixMillis;
 
-use super::write::Tables;
+use super::write::{Tables, end};
 use super::{Fault, read_consumers, read_counters, read_number, read_sinks, read_usage};
 use crate::db::retain::{Candidate, Judge, Policy, Retained};
 use crate::db::segment::Unpacked;
@@ -20,6 +20,13 @@ const SEGMENTS_AT_ONCE: usize = 1024;
 pub(super) fn perform(db: &Database, chore: &Chore) -> Result<Done, Fault> {
     match chore {
         Chore::Retain { policy, room, now } => Ok(Done::Retained(retain(db, policy, *room, *now)?)),
+        Chore::Discard { staged } => {
+            let txn = db.begin_write()?;
+            let numbers: Vec<u64> = staged.iter().map(|segment| segment.number).collect();
+            let dropped = Tables::open(&txn)?.discard(&numbers)?;
+            end(txn, dropped > 0)?;
+            Ok(Done::Nothing)
+        }
         Chore::Erase { sequence, by, at } => {
             erase(db, *sequence, by, *at)?;
             Ok(Done::Nothing)
@@ -43,11 +50,7 @@ fn retain(db: &Database, policy: &Policy, room: u64, now: UnixMillis) -> Result<
         let mut judge = Judge::new(policy, &sinks, &consumers, read_usage(&tables.meta, &tables.usage)?, room, now);
         tables.drop_front(&mut judge, &mut retained)?;
     }
-    if retained.entries == 0 && retained.expired.is_empty() {
-        txn.abort()?
-    } else {
-        txn.commit()?
-    }
+    end(txn, retained.entries > 0 || !retained.expired.is_empty())?;
     Ok(retained)
 }
 

@@ -66,7 +66,10 @@ fn copy(db: &Database, to: &Path) -> Result<(), Fault> {
         }
     }
     txn.commit()?;
-    target.close().map_err(|error| Fault::Engine(error.to_string()))
+    target.close().map_err(|error| Fault::Engine(error.to_string()))?;
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let synced = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|error| Fault::Engine(format!("{}: {error}", folder.display())))
 }
 
 /// Makes a copy into a db of its own: another incarnation, and a marker for every type.

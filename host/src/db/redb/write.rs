@@ -10,8 +10,8 @@ use crate::db::consumer::Consumer;
 use crate::db::segment::Segment;
 use crate::db::store::{Counters, Done, KEPT, Known, Plan, Prepared, Quota, Step, Stored, Write, Written};
 use crate::db::tables::{
-    BYTES, CONSUMERS, FIRST_SEQUENCE, INDEX, Indexed, LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, Ordered, RUNS,
-    RUNS_OF, SEGMENTS, SINKS, STAGED, STATES, TOKENS, USAGE, ordered_key, row, state_key,
+    BYTES, CONSUMERS, INDEX, Indexed, LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, Ordered, RUNS, RUNS_OF, SEGMENTS,
+    SINKS, STAGED, STATES, TOKENS, USAGE, ordered_key, row, state_key,
 };
 use crate::db::{StagedSegment, TokenChange};
 
@@ -55,15 +55,16 @@ pub(super) fn group(db: &Database, group: &[Write], quota: Quota) -> Result<Writ
             tables.set_usage(connection.as_str(), bytes)?;
         }
         tables.meta.insert(BYTES, total)?;
-        tables.set_counters(counters)?;
+        tables.set_counters(before, counters)?;
         (members, counters, changed)
     };
-    if changed {
-        txn.commit()?
-    } else {
-        txn.abort()?
-    }
+    end(txn, changed)?;
     Ok(Written { members, counters })
+}
+
+/// Ends a transaction; one that changed nothing costs no flush.
+pub(super) fn end(txn: WriteTransaction, changed: bool) -> Result<(), Fault> {
+    if changed { Ok(txn.commit()?) } else { Ok(txn.abort()?) }
 }
 
 /// What is given out while a group is written.
@@ -93,6 +94,10 @@ impl Stored for Tables<'_> {
     fn consumer(&self, name: &str) -> Result<Option<Consumer>, Fault> {
         read_consumer(&self.consumers, name)
     }
+
+    fn is_staged(&self, number: u64) -> Result<bool, Fault> {
+        Ok(self.staged.get(number)?.is_some())
+    }
 }
 
 impl<'txn> Tables<'txn> {
@@ -120,13 +125,6 @@ impl<'txn> Tables<'txn> {
                 Ok(Done::Committed(sequences))
             }
             (Write::Stage { connection, segments }, _) => self.stage(connection, segments, next),
-            (Write::Discard { staged, .. }, _) => {
-                for StagedSegment { number, .. } in staged {
-                    self.staged.remove(number)?;
-                    self.segments.remove(number)?;
-                }
-                Ok(Done::Nothing)
-            }
             (Write::SinkPosition { sink, sequence }, _) => {
                 self.sinks.insert(sink.as_str(), sequence)?;
                 Ok(Done::Nothing)
@@ -160,9 +158,7 @@ impl<'txn> Tables<'txn> {
         let connection = commit.key.connection.as_str();
         let mut sequence = first;
         for StagedSegment { number, count, bytes } in &commit.staged {
-            if self.staged.remove(number)?.is_none() {
-                return Err(Fault::Engine(format!("segment {number} is not staged any more")));
-            }
+            self.staged.remove(number)?;
             self.index.insert(sequence, (*number, *count, *bytes, commit.at.0, connection))?;
             sequence += u64::from(*count);
         }
@@ -227,26 +223,33 @@ impl<'txn> Tables<'txn> {
         Ok(())
     }
 
-    fn set_counters(&mut self, counters: Counters) -> Result<(), Fault> {
-        self.meta.insert(FIRST_SEQUENCE, counters.first)?;
-        self.meta.insert(LAST_SEQUENCE, counters.sequence)?;
-        self.meta.insert(LAST_RUN, counters.run)?;
-        self.meta.insert(LAST_SEGMENT, counters.segment)?;
+    fn set_counters(&mut self, before: Counters, after: Counters) -> Result<(), Fault> {
+        for (name, before, after) in [
+            (LAST_SEQUENCE, before.sequence, after.sequence),
+            (LAST_RUN, before.run, after.run),
+            (LAST_SEGMENT, before.segment, after.segment),
+        ] {
+            if before != after {
+                self.meta.insert(name, after)?;
+            }
+        }
         Ok(())
     }
 
-    /// Drops what is staged: whoever staged it is gone.
-    pub(super) fn drop_staged(&mut self) -> Result<u64, Fault> {
+    /// The numbers of all segments that are staged.
+    pub(super) fn staged(&self) -> Result<Vec<u64>, Fault> {
+        Ok(self.staged.iter()?.map(|entry| entry.map(|(number, _)| number.value())).collect::<Result<_, _>>()?)
+    }
+
+    /// Drops those of these segments that are staged still. Answers how many.
+    pub(super) fn discard(&mut self, numbers: &[u64]) -> Result<u64, Fault> {
         let mut dropped = 0;
-        let mut usage: Vec<(String, u64)> = Vec::new();
-        while let Some((number, bytes_of)) = self.staged.pop_first()? {
-            let (bytes, connection) = bytes_of.value();
-            usage.push((connection.to_owned(), bytes));
-            self.segments.remove(number.value())?;
-            dropped += 1;
-        }
-        for (connection, bytes) in usage {
+        for number in numbers {
+            let staged = self.staged.remove(number)?.map(|row| (row.value().0, row.value().1.to_owned()));
+            let Some((bytes, connection)) = staged else { continue };
+            self.segments.remove(number)?;
             self.free(&connection, bytes)?;
+            dropped += 1;
         }
         Ok(dropped)
     }

@@ -205,9 +205,7 @@ impl World {
             2 => self.retain(),
             3 if !self.staged.is_empty() => {
                 let (segment, _) = self.staged.remove(0);
-                let write = Write::Discard { connection: key("a").connection, staged: vec![segment] };
-                let model = self.model.clone();
-                self.write(vec![write], model);
+                self.store.chore(&Chore::Discard { staged: vec![segment] }).unwrap();
             }
             _ => self.commits().await,
         }
@@ -285,7 +283,13 @@ impl World {
             } else {
                 self.power.platter().fails_after = None
             }
-            self.staged.clear();
+            // As a run does that is told of a failure, and of which the commit may have happened.
+            let staged = group.iter().filter_map(|write| match write {
+                Write::Commit(commit) => Some(commit.staged.clone()),
+                _ => None,
+            });
+            let staged = staged.flatten().chain(self.staged.drain(..).map(|(segment, _)| segment)).collect();
+            self.store.chore(&Chore::Discard { staged }).unwrap();
             let there = self.read();
             assert!(
                 there == self.model || there == new,
@@ -293,7 +297,7 @@ impl World {
                 self.model
             );
             self.model = there;
-            self.staged.clear();
+            // What was being staged is known to nobody.
             self.store.drop_staged().unwrap();
         } else {
             self.power.platter().fails_after = None;

@@ -48,7 +48,7 @@ async fn staged_deltas_that_nobody_publishes_leave_nothing() {
     let db = open(dir.path());
     let staged = stage(&db, 100).await;
     stage(&db, 100).await;
-    db.discard(&key("employee"), staged).await.unwrap();
+    db.discard(staged).await.unwrap();
     fits(&db);
     let conflicting = Commit { staged: stage(&db, 1).await, ..commit("employee", 3, 1) };
     assert_eq!(db.commit(conflicting).await.unwrap_err(), CommitError::Conflict);
@@ -57,6 +57,19 @@ async fn staged_deltas_that_nobody_publishes_leave_nothing() {
     assert_eq!(db.usage().unwrap(), Usage::default(), "the start drops what a process left");
     fits(&db);
     assert_eq!(db.commit(commit("employee", 1, 1)).await.unwrap(), Committed { first: 1, last: 1 });
+}
+
+/// Bug: a commit whose flush failed had happened all the same; the run, told of the failure, dropped what it had staged, and with
+/// it segments that were published. Consequence: entries lost. Fix: only what is staged still can be dropped.
+#[tokio::test]
+async fn what_was_published_cannot_be_discarded() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let staged = stage(&db, 20).await;
+    db.commit(Commit { staged: staged.clone(), ..commit("employee", 1, 1) }).await.unwrap();
+    db.discard(staged).await.unwrap();
+    assert_eq!(sequences(&db.entries(0, 99).unwrap()), (1..=21).collect::<Vec<_>>());
+    fits(&db);
 }
 
 #[tokio::test]
@@ -272,7 +285,8 @@ fn a_copy_that_is_none_is_not_restored() {
         let copy = dir.path().join("copy");
         let refused = restore(&copy, &data, "a test", Duration::ZERO, &Actor::Host, UnixMillis(1)).unwrap_err();
         assert!(matches!(refused, OpenError::Unusable { .. }), "{refused}");
-        assert!(!file(&data).exists());
+        let left: Vec<_> = std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["tidewaiter.lock"], "nothing is left behind");
     }
 }
 
@@ -317,7 +331,6 @@ async fn a_look_at_the_db_finds_what_does_not_fit() {
         db.commit(commit("employee", revision, 10)).await.unwrap();
     }
     fits(&db);
-    assert!(db.integrity().unwrap());
     drop(db);
     let found = |deep| open(dir.path()).check(deep).unwrap().problems.join("; ");
     raw(dir.path(), |txn| {
