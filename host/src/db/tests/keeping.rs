@@ -65,8 +65,9 @@ async fn staged_deltas_that_nobody_publishes_leave_nothing() {
 async fn what_was_published_cannot_be_discarded() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
-    let staged = stage(&db, 20).await;
+    let mut staged = stage(&db, 20).await;
     db.commit(Commit { staged: staged.clone(), ..commit("employee", 1, 1) }).await.unwrap();
+    staged.extend(stage(&db, 5).await);
     db.discard(staged).await.unwrap();
     assert_eq!(sequences(&db.entries(0, 99).unwrap()), (1..=21).collect::<Vec<_>>());
     fits(&db);
