@@ -18,6 +18,12 @@ fn connection(place: &Place, settings: &str, rest: &str) {
     place.write("connections/made.toml", &text);
 }
 
+/// Lets the type run by itself.
+fn scheduled(place: &Place, every: &str) {
+    let asked = std::fs::read_to_string(place.path("connections/made.toml")).unwrap();
+    place.write("connections/made.toml", &asked.replace("from =", &format!("every = \"{every}\"\nfrom =")));
+}
+
 fn numbers(changes: &[Json]) -> Vec<i64> {
     changes.iter().filter_map(|change| change["attributes"]["employee-number"][0].as_i64()).collect()
 }
@@ -45,8 +51,7 @@ fn a_run_that_has_spent_its_budget_goes_on_as_another_one() {
 #[test]
 fn a_schedule_goes_on_by_itself_when_a_budget_is_spent() {
     let place = place("last = 3000\nbatch = 100", "[limits]\nrun-deltas = 1000\n");
-    let timed = std::fs::read_to_string(place.path("connections/made.toml")).unwrap();
-    place.write("connections/made.toml", &timed.replace("[limits]", "every = \"1h\"\n[limits]"));
+    scheduled(&place, "1h");
     let server = place.serve();
     server.wait_for("trigger=continue", 0);
     server.wait_for("outcome=\"ok\"", 0);
@@ -66,8 +71,7 @@ fn deltas_that_no_checkpoint_covers_are_staged_and_published_whole() {
 #[test]
 fn a_kill_while_deltas_are_staged_leaves_none_of_them() {
     let place = place("last = 2000000\nbatch = 1000\ncheckpoint = 0", "");
-    let timed = std::fs::read_to_string(place.path("connections/made.toml")).unwrap();
-    place.write("connections/made.toml", &format!("{timed}every = \"1h\"\n"));
+    scheduled(&place, "1h");
     let server = place.serve();
     server.wait_for("sync called", 0);
     let data = place.path("data/tidewaiter.redb");
@@ -96,8 +100,7 @@ fn a_full_journal_holds_runs_until_somebody_has_what_is_in_it() {
     assert!(again.code == 5 && again.stdout.contains("\"held\""), "{again:?}");
     assert!(!again.stderr.contains("sync called"), "the connector isn't asked for what has no place");
 
-    let timed = std::fs::read_to_string(place.path("connections/made.toml")).unwrap();
-    place.write("connections/made.toml", &format!("{timed}every = \"200ms\"\n"));
+    scheduled(&place, "200ms");
     let server = place.serve();
     server.wait_for("outcome=\"held\"", 0);
     assert_eq!(place.run("consumers add audit").code, 0);
@@ -146,8 +149,7 @@ fn a_consumer_has_a_place_of_its_own_until_it_is_too_far_behind() {
 #[test]
 fn a_copy_made_while_a_server_runs_goes_on_elsewhere() {
     let source = place("last = 500\nbatch = 50", "");
-    let timed = std::fs::read_to_string(source.path("connections/made.toml")).unwrap();
-    source.write("connections/made.toml", &format!("{timed}every = \"100ms\"\n"));
+    scheduled(&source, "100ms");
     let server = source.serve();
     server.wait_for("outcome=\"ok\"", 0);
     let backup = source.run("backup copy.redb");

@@ -3,24 +3,12 @@
 
 use std::time::Duration;
 
+use fastrand::Rng;
 use serde_json::Value;
 use tidewaiter_tests::{HR, Place, is_quick, lines, rows};
 
 /// Rows that each round adds, in a file of its own.
 const ROWS: u32 = 3000;
-
-/// A seeded stream of numbers (splitmix64, public domain).
-struct Seeded(u64);
-
-impl Seeded {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (bits ^ (bits >> 31)) % end
-    }
-}
 
 fn uids(entries: &[Value]) -> Vec<u32> {
     entries.iter().map(|entry| entry["uid"].as_str().unwrap().parse().unwrap()).collect()
@@ -32,7 +20,7 @@ fn a_kill_at_any_instant_loses_nothing_and_repeats_nothing_in_the_journal() {
     let place = Place::new();
     place.write("tidewaiter.toml", "[sinks]\nout = { type = \"ndjson\", path = \"out.ndjson\" }\n");
     place.write("connections/hr.toml", &format!("{HR}every = \"100ms\"\nfrom = \"beginning\"\n"));
-    let mut seeded = Seeded(20_261_124);
+    let mut seeded = Rng::with_seed(20_261_124);
     let mut in_the_middle = 0;
     for round in 0..rounds {
         let added = rows(round * ROWS + 1..=(round + 1) * ROWS, 2026);
@@ -42,7 +30,7 @@ fn a_kill_at_any_instant_loses_nothing_and_repeats_nothing_in_the_journal() {
         if round % 4 > 0 {
             server.wait_for("sync called", 0);
         }
-        std::thread::sleep(Duration::from_millis(seeded.below(if round % 4 > 0 { 80 } else { 400 })));
+        std::thread::sleep(Duration::from_millis(seeded.u64(..if round % 4 > 0 { 80 } else { 400 })));
         server.kill();
         let delivered = std::fs::read(place.path("out.ndjson")).unwrap_or_default();
         let lines = delivered.iter().filter(|byte| **byte == b'\n').count();

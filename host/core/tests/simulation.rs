@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use fastrand::Rng;
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::run::{
@@ -17,27 +18,6 @@ use tidewaiter_core::state::{Actor, From, SyncState, TypeState};
 use tidewaiter_core::time::{Moment, Now, UnixMillis};
 use tidewaiter_core::timing::Timing;
 use tidewaiter_core::token::SyncToken;
-
-/// SplitMix64: a seed is a whole history.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
 
 /// What survives a kill.
 #[derive(Default)]
@@ -78,7 +58,7 @@ struct Process {
 }
 
 struct World {
-    chance: Chance,
+    chance: Rng,
     now: u64,
     /// The source holds the changes 1..=last.
     last: i64,
@@ -134,8 +114,8 @@ fn start(disk: &Disk, now: u64) -> Process {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut chance = Chance(seed);
-        let last = i64::try_from(chance.below(3)).unwrap() * 7;
+        let mut chance = Rng::with_seed(seed);
+        let last = i64::try_from(chance.u64(..3)).unwrap() * 7;
         let disk = Disk::default();
         let process = start(&disk, 0);
         Self { chance, now: 0, last, disk, process, rough: true }
@@ -146,11 +126,11 @@ impl World {
     }
 
     fn step(&mut self) {
-        match self.chance.below(16) {
-            0 => self.last += i64::try_from(self.chance.below(40)).unwrap(),
-            1 if self.rough && self.chance.one_in(8) => self.process = start(&self.disk, self.now),
-            2 if self.rough && self.chance.one_in(10) => self.operate(),
-            3 if self.chance.one_in(4) => {
+        match self.chance.u64(..16) {
+            0 => self.last += i64::try_from(self.chance.u64(..40)).unwrap(),
+            1 if self.rough && self.chance.u64(..8) == 0 => self.process = start(&self.disk, self.now),
+            2 if self.rough && self.chance.u64(..10) == 0 => self.operate(),
+            3 if self.chance.u64(..4) == 0 => {
                 self.process.scheduler.handle_trigger(&key(), Trigger::Api, Some(1), at(self.now))
             }
             4..=6 => self.finish_commit(),
@@ -161,7 +141,7 @@ impl World {
     }
 
     fn pass_time(&mut self) {
-        self.now += self.chance.below(4000);
+        self.now += self.chance.u64(..4000);
         self.process.scheduler.handle_time(at(self.now));
     }
 
@@ -236,7 +216,7 @@ impl World {
         let stored = self.disk.state.as_ref().map_or(0, |state| state.revision);
         let result = if stored != expected {
             Err(CommitFailure::Conflict)
-        } else if self.rough && self.chance.one_in(20) {
+        } else if self.rough && self.chance.u64(..20) == 0 {
             Err(CommitFailure::Storage("the disk is full".into()))
         } else {
             assert_eq!(state.revision, expected + 1);
@@ -261,7 +241,7 @@ impl World {
     }
 
     fn finish_staging(&mut self, batches: usize) {
-        let result = match self.rough && self.chance.one_in(20) {
+        let result = match self.rough && self.chance.u64(..20) == 0 {
             true => Err(CommitFailure::Full("no room".into())),
             false => {
                 self.process.staged.extend(self.process.held.drain(..batches).flatten());
@@ -282,7 +262,7 @@ impl World {
             message: "went away".into(),
             retry_after_ms: None,
         });
-        let fails = self.rough && self.chance.one_in(25);
+        let fails = self.rough && self.chance.u64(..25) == 0;
         match call {
             Call::Latest if fails => run.handle_latest(Err(failure), now),
             Call::Latest => {
@@ -291,7 +271,7 @@ impl World {
             }
             Call::Sync { .. } if fails => run.handle_returned(Err(failure), false, now),
             Call::Sync { from } if from >= self.last => {
-                let token = (from > 0).then_some(SyncToken::Integer(from)).filter(|_| !self.chance.one_in(3));
+                let token = (from > 0).then_some(SyncToken::Integer(from)).filter(|_| self.chance.u64(..3) != 0);
                 // Whoever hands over without a checkpoint has to return a token.
                 let token = token.or_else(|| (from > 0).then_some(SyncToken::Integer(from)));
                 run.handle_returned(Ok(token), false, now);
@@ -300,8 +280,8 @@ impl World {
             Call::Sync { .. } if self.process.stop => run.handle_returned(Ok(None), true, now),
             Call::Sync { from } if !run.wants_batches() => self.process.call = Some(Call::Sync { from }),
             Call::Sync { from } => {
-                let to = (from + 1 + i64::try_from(self.chance.below(9)).unwrap()).min(self.last);
-                let checkpoint = self.chance.one_in(2).then_some(SyncToken::Integer(to));
+                let to = (from + 1 + i64::try_from(self.chance.u64(..9)).unwrap()).min(self.last);
+                let checkpoint = (self.chance.u64(..2) == 0).then_some(SyncToken::Integer(to));
                 let deltas: Vec<i64> = (from + 1..=to).collect();
                 let info = BatchInfo { deltas: deltas.len() as u64, bytes: 100, checkpoint };
                 self.process.held.push_back(deltas);
@@ -315,10 +295,10 @@ impl World {
     fn operate(&mut self) {
         let Some(stored) = self.disk.state.clone() else { return };
         let generation = stored.generation + 1;
-        let sync = if self.chance.one_in(2) {
+        let sync = if self.chance.u64(..2) == 0 {
             SyncState::New
         } else {
-            let to = i64::try_from(self.chance.below(u64::try_from(self.last).unwrap() + 1)).unwrap();
+            let to = i64::try_from(self.chance.u64(..u64::try_from(self.last).unwrap() + 1)).unwrap();
             self.disk.began.push((generation, to));
             SyncState::Live(SyncToken::Integer(to))
         };
@@ -333,7 +313,7 @@ impl World {
     fn calm(&mut self) {
         self.rough = false;
         for _ in 0..10_000 {
-            match self.chance.below(3) {
+            match self.chance.u64(..3) {
                 0 => self.finish_commit(),
                 1 => self.work(),
                 _ => self.pass_time(),

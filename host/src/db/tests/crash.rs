@@ -4,28 +4,9 @@
 use std::io;
 use std::sync::MutexGuard;
 
+use fastrand::Rng;
+
 use super::*;
-
-/// SplitMix64: a seed is a whole history.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
 
 /// What a disk has, and what is on its way there.
 #[derive(Debug, Default)]
@@ -54,16 +35,16 @@ impl Power {
     }
 
     /// The power goes, and comes back: of each write that was not flushed nothing, a part or all is there.
-    fn cut(&self, chance: &mut Chance) {
+    fn cut(&self, chance: &mut Rng) {
         let mut platter = self.platter();
         let mut after = std::mem::take(&mut platter.flushed);
         let length = platter.seen.len().max(after.len());
         after.resize(length, 0);
         for (at, bytes) in std::mem::take(&mut platter.unflushed) {
-            let kept = match chance.below(3) {
+            let kept = match chance.u64(..3) {
                 0 => 0,
                 1 => bytes.len(),
-                _ => usize::try_from(chance.below(bytes.len() as u64 + 1)).unwrap() / 512 * 512,
+                _ => usize::try_from(chance.u64(..bytes.len() as u64 + 1)).unwrap() / 512 * 512,
             };
             after[at..at + kept].copy_from_slice(&bytes[..kept]);
         }
@@ -159,7 +140,7 @@ impl Model {
 }
 
 struct World {
-    chance: Chance,
+    chance: Rng,
     power: Power,
     store: RedbStore,
     durable: Durable,
@@ -184,12 +165,12 @@ impl World {
         drop(database);
         let store = opened(&power);
         let durable = Durable::new(store.counters().unwrap());
-        let (chance, model) = (Chance(seed), Model::default());
+        let (chance, model) = (Rng::with_seed(seed), Model::default());
         Self { chance, power, store, durable, model, staged: Vec::new(), names: 0 }
     }
 
     fn uids(&mut self) -> Vec<String> {
-        let count = if self.chance.one_in(20) { 3000 } else { self.chance.below(6) };
+        let count = if self.chance.u64(..20) == 0 { 3000 } else { self.chance.u64(..6) };
         (0..count)
             .map(|_| {
                 self.names += 1;
@@ -199,7 +180,7 @@ impl World {
     }
 
     async fn step(&mut self) {
-        match self.chance.below(12) {
+        match self.chance.u64(..12) {
             0 => self.cut(),
             1 => self.stage().await,
             2 => self.retain(),
@@ -214,13 +195,13 @@ impl World {
     /// A group of some commits and whatever else comes with them; now and then one of them expects the wrong revision.
     async fn commits(&mut self) {
         let (mut group, mut model) = (Vec::new(), self.model.clone());
-        for _ in 0..=self.chance.below(3) {
-            let of = usize::try_from(self.chance.below(3)).unwrap();
-            let wrong = self.chance.one_in(6);
+        for _ in 0..=self.chance.u64(..3) {
+            let of = usize::try_from(self.chance.u64(..3)).unwrap();
+            let wrong = self.chance.u64(..6) == 0;
             let uids = self.uids();
             let deltas: Vec<SyncDelta> = uids.iter().map(|uid| named(uid)).collect();
             let revision = model.revisions[of] + 1 + u64::from(wrong);
-            let staged = if wrong || self.chance.one_in(2) { Vec::new() } else { std::mem::take(&mut self.staged) };
+            let staged = if wrong || self.chance.u64(..2) == 0 { Vec::new() } else { std::mem::take(&mut self.staged) };
             let published: Vec<String> = staged.iter().flat_map(|(_, uids)| uids.clone()).collect();
             let mut commit = commit(TYPES[of], revision, 0);
             commit.batches = vec![pack(&deltas).unwrap()];
@@ -230,8 +211,8 @@ impl World {
                 model.commit(of, published.into_iter().chain(uids));
             }
         }
-        if self.chance.one_in(3) {
-            model.sink = self.chance.below(model.last + 1).max(model.sink);
+        if self.chance.u64(..3) == 0 {
+            model.sink = self.chance.u64(..model.last + 1).max(model.sink);
             group.push(Write::SinkPosition { sink: "file".into(), sequence: model.sink });
         }
         self.write(group, model);
@@ -269,16 +250,16 @@ impl World {
 
     /// Writes a group, perhaps on a disk that fails in the middle; then what is there is the old or the new.
     fn write(&mut self, group: Vec<Write>, new: Model) -> Vec<Result<Done, CommitError>> {
-        let fails = self.chance.one_in(4);
+        let fails = self.chance.u64(..4) == 0;
         if fails {
-            let after = self.chance.below(12);
+            let after = self.chance.u64(..12);
             self.power.platter().fails_after = Some(after);
         }
         let answers = write_group(&self.store, &self.durable, &group);
         let failed = answers.iter().any(|answer| matches!(answer, Err(CommitError::Storage(_))));
         if failed {
             // Either the disk comes back, or the power goes.
-            if self.chance.one_in(2) {
+            if self.chance.u64(..2) == 0 {
                 self.power_cycle()
             } else {
                 self.power.platter().fails_after = None
