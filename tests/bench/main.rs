@@ -31,6 +31,10 @@ fn main() -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["ndjson", last] => native::print_ndjson(last.parse()?),
+        ["run", "no-change", folder] => {
+            println!("{}", tokio::runtime::Runtime::new()?.block_on(idle::no_change(10, folder.as_ref()))?);
+            Ok(())
+        }
         ["run", way, last] => runtime_run(way, last.parse()?),
         ["idle", connections] => idle::child(connections.parse()?),
         ["all", folder] => report(folder.into(), &["delta", "group", "no-change", "idle", "load", "memory"]),

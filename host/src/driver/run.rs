@@ -1,14 +1,16 @@
 //! Performs one run: feeds the core's machine with what the connector and the db answer, and does what it orders, in order.
 //! Decides nothing.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::future::pending;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::future::OptionFuture;
+use futures_util::FutureExt;
 use tidewaiter_core::journal::Packed;
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::TypeKey;
@@ -60,7 +62,9 @@ pub struct Order {
 }
 
 /// A commit, or a staging with what it staged.
-type Writing = Pin<Box<dyn Future<Output = Result<Vec<StagedSegment>, CommitError>> + Send>>;
+type Writing = Result<Vec<StagedSegment>, CommitError>;
+/// A call into the connector, part of the run's task: a run that finds nothing wakes nobody. The error is a panic of ours.
+type Calling = Pin<Box<dyn Future<Output = Result<Answer, Box<dyn Any + Send>>> + Send>>;
 
 /// A call's answer, with the session that goes on to the next call.
 struct Answer {
@@ -82,10 +86,11 @@ struct Performer {
     from_guest: mpsc::Receiver<FromGuest>,
     session: Option<Box<dyn Session>>,
     /// The call under way; dropped with the run, and the instance with it.
-    calls: JoinSet<Answer>,
+    calling: Option<Calling>,
     /// The payloads of the batches that the machine was told of.
     held: VecDeque<Packed>,
-    writing: Option<Writing>,
+    /// One at most: a task of its own, so that compressing goes on beside the connector.
+    writing: JoinSet<Writing>,
     /// Written and not published yet; dropped if the run ends without.
     staged: Vec<StagedSegment>,
     time_up: Option<Pin<Box<tokio::time::Sleep>>>,
@@ -112,9 +117,9 @@ pub async fn perform(order: Order, mut signals: mpsc::Receiver<Signal>) -> (RunR
         to_run,
         from_guest,
         session: None,
-        calls: JoinSet::new(),
+        calling: None,
         held: VecDeque::new(),
-        writing: None,
+        writing: JoinSet::new(),
         staged: Vec::new(),
         time_up: Some(Box::pin(tokio::time::sleep(limits.run_time_max))),
         gauge: Arc::default(),
@@ -146,22 +151,16 @@ impl Performer {
                     self.machine.handle_shutdown(now.now());
                 }
             },
-            result = written(&mut self.writing) => self.written(result),
+            Some(result) = self.writing.join_next() => self.written(result),
             Some(message) = self.from_guest.recv(), if wants => self.receive(message),
-            Some(answer) = self.calls.join_next() => self.answered(answer),
-            () = over(&mut self.time_up) => {
-                self.time_up = None;
-                self.machine.handle_time_up();
-            }
-            () = over(&mut self.grace) => {
-                self.grace = None;
-                self.machine.handle_abandoned(Outcome::Stopped, now.now());
-            }
+            answer = done(&mut self.calling) => self.answered(answer),
+            () = done(&mut self.time_up) => self.machine.handle_time_up(),
+            () = done(&mut self.grace) => self.machine.handle_abandoned(Outcome::Stopped, now.now()),
         }
     }
 
-    fn written(&mut self, result: Result<Vec<StagedSegment>, CommitError>) {
-        self.writing = None;
+    fn written(&mut self, result: Result<Writing, JoinError>) {
+        let result = result.unwrap_or_else(|error| Err(CommitError::Storage(error.to_string())));
         let result = result.map(|staged| match staged.is_empty() {
             // A commit publishes all that is staged.
             true => self.staged.clear(),
@@ -173,7 +172,7 @@ impl Performer {
     /// Drops what was staged and is not published.
     async fn discard(&mut self) {
         // A run that was superseded may have a staging under way, which would be nobody's.
-        if let Some(Ok(staged)) = OptionFuture::from(self.writing.take()).await {
+        if let Some(Ok(Ok(staged))) = self.writing.join_next().await {
             self.staged.extend(staged);
         }
         let staged = std::mem::take(&mut self.staged);
@@ -199,7 +198,7 @@ impl Performer {
         }
     }
 
-    fn answered(&mut self, answer: Result<Answer, JoinError>) {
+    fn answered(&mut self, answer: Result<Answer, Box<dyn Any + Send>>) {
         // What was emitted before the call returned comes first.
         while let Ok(message) = self.from_guest.try_recv() {
             self.receive(message);
@@ -211,8 +210,8 @@ impl Performer {
                 self.session = session;
                 call
             }
-            Err(error) => {
-                let message = format!("the call into the connector ended unexpectedly: {error}");
+            Err(panic) => {
+                let message = format!("the host panicked in a call into the connector: {}", panic_message(&*panic));
                 return self.machine.handle_abandoned(Outcome::Failed(Failure::Host { message }), now);
             }
         };
@@ -267,7 +266,7 @@ impl Performer {
                     (self.order.db.clone(), self.order.key.clone(), self.order.run, self.order.clock.now());
                 let generation = self.order.state.generation;
                 let batches: Vec<_> = self.held.drain(..batches).collect();
-                self.writing = Some(Box::pin(async move { db.stage(&key, generation, run, batches, at).await }));
+                self.writing.spawn(async move { db.stage(&key, generation, run, batches, at).await });
             }
             Effect::Commit { published, batches, expected_revision, state, report } => {
                 let commit = Commit {
@@ -282,7 +281,7 @@ impl Performer {
                     at: self.order.clock.now(),
                 };
                 let db = self.order.db.clone();
-                self.writing = Some(Box::pin(async move { db.commit(commit).await.map(|_| Vec::new()) }));
+                self.writing.spawn(async move { db.commit(commit).await.map(|_| Vec::new()) });
             }
             Effect::Stop => {
                 self.stop.store(true, Ordering::Relaxed);
@@ -342,7 +341,7 @@ impl Performer {
         );
     }
 
-    /// Begins a call in a task of its own, with the session of this run, which is started by the first call.
+    /// Begins a call, with the session of this run, which is started by the first call.
     fn call<F>(&mut self, call: impl FnOnce(Box<dyn Session>) -> F + Send + 'static, failed: fn(Failure) -> Called)
     where
         F: Future<Output = Answer> + Send + 'static,
@@ -352,7 +351,7 @@ impl Performer {
         let (key, run) = (self.order.key.clone(), self.order.run);
         let (limits, gauge) = (self.limits, Arc::clone(&self.gauge));
         let (stop, to_run) = (Arc::clone(&self.stop), self.to_run.clone());
-        self.calls.spawn(async move {
+        let calling = async move {
             let session = match session {
                 Some(session) => Ok(session),
                 None => connection.start(&key, run, limits, stop, to_run, gauge).await,
@@ -361,7 +360,8 @@ impl Performer {
                 Ok(session) => call(session).await,
                 Err(failure) => Answer { session: None, call: failed(failure) },
             }
-        });
+        };
+        self.calling = Some(Box::pin(AssertUnwindSafe(calling).catch_unwind()));
     }
 
     fn log_end(&self, report: &RunReport) {
@@ -388,16 +388,19 @@ impl Performer {
     }
 }
 
-async fn written(writing: &mut Option<Writing>) -> Result<Vec<StagedSegment>, CommitError> {
-    match writing {
-        Some(writing) => writing.as_mut().await,
+/// The end of what is under way, once; never, if nothing is.
+async fn done<F: Future + Unpin>(under_way: &mut Option<F>) -> F::Output {
+    match under_way {
+        Some(future) => {
+            let output = future.await;
+            *under_way = None;
+            output
+        }
         None => pending().await,
     }
 }
 
-async fn over(time: &mut Option<Pin<Box<tokio::time::Sleep>>>) {
-    match time {
-        Some(sleep) => sleep.as_mut().await,
-        None => pending().await,
-    }
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }

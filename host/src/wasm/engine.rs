@@ -23,6 +23,8 @@ const TABLE_ELEMENTS_MAX: usize = 20_000;
 /// without it all of it is (measured: 5 µs against 12 µs for starting and dropping an instance).
 const RESIDENT_BYTES: usize = 2 * 1024 * 1024;
 const RESIDENT_BYTES_WITHOUT_SCAN: usize = 64 * 1024;
+/// Of a table, likewise: its elements in use are overwritten, which is less than these.
+const TABLE_RESIDENT_BYTES: usize = 64 * 1024;
 /// Slots that keep their memory when nothing uses them.
 const WARM_SLOTS: u32 = 16;
 /// Each memory of a pool has 4 GiB of addresses, and a guard. Fewer slots than this are not worth a pool.
@@ -142,6 +144,7 @@ fn pool(slots: u32) -> PoolingAllocationConfig {
     pool.max_memories_per_component(MEMORIES_MAX).max_tables_per_component(TABLES_MAX);
     pool.table_elements(TABLE_ELEMENTS_MAX);
     pool.linear_memory_keep_resident(if scans { RESIDENT_BYTES } else { RESIDENT_BYTES_WITHOUT_SCAN });
+    pool.table_keep_resident(TABLE_RESIDENT_BYTES);
     pool.max_unused_warm_slots(WARM_SLOTS).pagemap_scan(Enabled::Auto);
     pool
 }
@@ -160,6 +163,8 @@ struct Shared {
 #[derive(Default)]
 struct Guests {
     live: usize,
+    /// The ticker sleeps until the first of them.
+    resting: bool,
     ended: bool,
 }
 
@@ -196,14 +201,17 @@ impl Shared {
     fn enter(&self) {
         let mut guests = self.guests();
         guests.live += 1;
-        if guests.live == 1 {
+        if guests.resting {
             self.changed.notify_all();
         }
     }
 
     /// Waits for a guest; false: there will be none any more.
     fn wait(&self) -> bool {
-        let idle = |guests: &mut Guests| guests.live == 0 && !guests.ended;
+        let idle = |guests: &mut Guests| {
+            guests.resting = guests.live == 0 && !guests.ended;
+            guests.resting
+        };
         let guests = self.changed.wait_while(self.guests(), idle).unwrap_or_else(PoisonError::into_inner);
         !guests.ended
     }
