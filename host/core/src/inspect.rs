@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::limit::Limits;
-use crate::object::{Attribute, ConnectorObject, SyncDelta, Value, ValueMode};
+use crate::object::{ConnectorObject, SyncDelta, Value, ValueMode};
 use crate::schema::{ALL_CLASSES, Classes, ValueType};
 use crate::token::{SyncToken, TOKEN_BYTES_MAX};
 
@@ -93,12 +93,14 @@ pub struct Inspector {
     stopped: bool,
     /// Deltas came since the last checkpoint.
     uncovered: bool,
+    /// By the place of its declaration, what came of each attribute of the object at hand.
+    seen: Vec<Seen>,
 }
 
 impl Inspector {
     /// An inspector for a run against these classes.
     pub fn new(classes: Arc<Classes>, limits: Limits) -> Self {
-        Self { classes, limits, asked: None, rejected: None, stopped: false, uncovered: false }
+        Self { classes, limits, asked: None, rejected: None, stopped: false, uncovered: false, seen: Vec::new() }
     }
 
     /// Takes the source's classes anew, and forgets a rejection that the old ones may have caused.
@@ -178,7 +180,7 @@ impl Inspector {
         Ok(())
     }
 
-    fn batch(&self, deltas: &[SyncDelta], checkpoint: Option<&SyncToken>) -> Result<u64, Rejection> {
+    fn batch(&mut self, deltas: &[SyncDelta], checkpoint: Option<&SyncToken>) -> Result<u64, Rejection> {
         let too_large = |what: String| Err(Rejection::new(RejectionCode::BatchTooLarge, what));
         let count_max = self.limits.batch_count_max;
         if deltas.len() > count_max as usize {
@@ -199,7 +201,7 @@ impl Inspector {
         Ok(bytes)
     }
 
-    fn delta(&self, delta: &SyncDelta) -> Result<u64, Rejection> {
+    fn delta(&mut self, delta: &SyncDelta) -> Result<u64, Rejection> {
         let asked = self.asked.as_deref().unwrap_or_default();
         let place = self.classes.place(&delta.object_class).ok_or_else(|| {
             let message = format!("class {:?} is not declared by object-classes", delta.object_class);
@@ -218,46 +220,70 @@ impl Inspector {
             timestamp(time).map_err(|what| fault(format!("source-time: {what}")))?;
         }
         let object = delta.change.object();
-        object.map_or(Ok(()), |object| self.object(place, uid, object)).map_err(fault)?;
+        let inspected = object.map_or(Ok(()), |it| check_object(&self.classes, place, &mut self.seen, uid, it));
+        inspected.map_err(fault)?;
         let bytes = delta.size() as u64;
         if bytes > self.limits.object_bytes_max {
             return Err(fault(format!("{bytes} bytes, more than the {} of an object", self.limits.object_bytes_max)));
         }
         Ok(bytes)
     }
+}
 
-    fn object(&self, class: usize, uid: &str, object: &ConnectorObject) -> Result<(), String> {
-        if object.uid != uid {
-            return Err(format!("its last known object has another uid, {:?}", object.uid));
-        }
-        let mut next = 0;
-        for (index, attribute) in object.attributes.iter().enumerate() {
-            let name = &attribute.name;
-            let info = self.classes.attribute(class, name, next);
-            let (place, info) = info.ok_or_else(|| format!("attribute {name:?} is not declared"))?;
-            next = place + 1;
-            if object.attributes[..index].iter().any(|earlier| repeats(earlier, attribute)) {
-                return Err(format!("attribute {name:?} comes twice"));
+/// What came of one attribute of an object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Seen {
+    #[default]
+    Nothing,
+    Added,
+    Removed,
+    Everything,
+}
+
+impl Seen {
+    /// Takes what comes next, unless it was there already; what came and what went are two different things.
+    fn take(&mut self, mode: ValueMode) -> bool {
+        let now = match (*self, mode) {
+            (Self::Nothing, ValueMode::Added) => Self::Added,
+            (Self::Nothing, ValueMode::Removed) => Self::Removed,
+            (Self::Nothing, _) | (Self::Added, ValueMode::Removed) | (Self::Removed, ValueMode::Added) => {
+                Self::Everything
             }
-            for value in &attribute.values {
-                check_value(value, info.value_type).map_err(|what| format!("attribute {name:?}: {what}"))?;
-            }
-        }
-        Ok(())
+            _ => return false,
+        };
+        *self = now;
+        true
     }
 }
 
-/// The same attribute twice; what came and what went of one attribute are two different things.
-fn repeats(earlier: &Attribute, later: &Attribute) -> bool {
-    let apart = matches!(
-        (earlier.mode, later.mode),
-        (ValueMode::Added, ValueMode::Removed) | (ValueMode::Removed, ValueMode::Added)
-    );
-    let same = |a: &str, b: &str| match a.is_ascii() && b.is_ascii() {
-        true => a.eq_ignore_ascii_case(b),
-        false => a.to_lowercase() == b.to_lowercase(),
-    };
-    !apart && same(&earlier.name, &later.name)
+fn check_object(
+    classes: &Classes,
+    class: usize,
+    seen: &mut Vec<Seen>,
+    uid: &str,
+    object: &ConnectorObject,
+) -> Result<(), String> {
+    if object.uid != uid {
+        return Err(format!("its last known object has another uid, {:?}", object.uid));
+    }
+    seen.clear();
+    let mut next = 0;
+    for attribute in &object.attributes {
+        let name = &attribute.name;
+        let info = classes.attribute(class, name, next);
+        let (place, info) = info.ok_or_else(|| format!("attribute {name:?} is not declared"))?;
+        next = place + 1;
+        if seen.len() < next {
+            seen.resize(next, Seen::Nothing);
+        }
+        if !seen[place].take(attribute.mode) {
+            return Err(format!("attribute {name:?} comes twice"));
+        }
+        for value in &attribute.values {
+            check_value(value, info.value_type).map_err(|what| format!("attribute {name:?}: {what}"))?;
+        }
+    }
+    Ok(())
 }
 
 fn check_value(value: &Value, declared: ValueType) -> Result<(), String> {
@@ -303,4 +329,25 @@ fn json(text: &str) -> Result<(), String> {
 /// Enough of a bad value to find it again.
 fn cut(text: &str) -> &str {
     text.char_indices().nth(40).map_or(text, |(end, _)| &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attribute_comes_once_or_as_what_came_beside_what_went() {
+        use ValueMode::{Added, Part, Removed, Whole};
+        let taken = |modes: &[ValueMode]| {
+            let mut seen = Seen::default();
+            modes.iter().all(|mode| seen.take(*mode))
+        };
+        for fine in [&[Whole][..], &[Part], &[Added, Removed], &[Removed, Added]] {
+            assert!(taken(fine), "{fine:?}");
+        }
+        for twice in [&[Whole, Whole][..], &[Added, Added], &[Whole, Added], &[Removed, Part], &[Added, Removed, Added]]
+        {
+            assert!(!taken(twice), "{twice:?}");
+        }
+    }
 }

@@ -44,7 +44,7 @@ fn numbered(prefix: &str, mut number: u64, suffix: &str) -> String {
     }
     let mut text = String::with_capacity(prefix.len() + suffix.len() + 20);
     text.push_str(prefix);
-    text.extend(digits[at..].iter().map(|digit| char::from(*digit)));
+    text.push_str(str::from_utf8(&digits[at..]).unwrap_or_default());
     text.push_str(suffix);
     text
 }
