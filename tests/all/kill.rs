@@ -14,13 +14,28 @@ fn uids(entries: &[Value]) -> Vec<u32> {
     entries.iter().map(|entry| entry["uid"].as_str().unwrap().parse().unwrap()).collect()
 }
 
+/// Kills on the same data.
+const ROUNDS: u32 = 100;
+
+#[expect(clippy::disallowed_methods, reason = "how xtask says how long a test may take")]
+fn kills() -> u32 {
+    let asked = std::env::var("TIDEWAITER_TEST_KILLS").ok().and_then(|text| text.parse().ok());
+    asked.unwrap_or(if is_quick() { 6 } else { ROUNDS })
+}
+
 #[test]
 fn a_kill_at_any_instant_loses_nothing_and_repeats_nothing_in_the_journal() {
-    let rounds = if is_quick() { 6 } else { 50 };
+    let kills = kills();
+    for first in (0..kills).step_by(ROUNDS as usize) {
+        kill_again_and_again(first, ROUNDS.min(kills - first));
+    }
+}
+
+fn kill_again_and_again(seed: u32, rounds: u32) {
     let place = Place::new();
     place.write("tidewaiter.toml", "[sinks]\nout = { type = \"ndjson\", path = \"out.ndjson\" }\n");
     place.write("connections/hr.toml", &format!("{HR}every = \"100ms\"\nfrom = \"beginning\"\n"));
-    let mut seeded = Rng::with_seed(20_261_124);
+    let mut seeded = Rng::with_seed(20_261_124 + u64::from(seed));
     let mut in_the_middle = 0;
     for round in 0..rounds {
         let added = rows(round * ROWS + 1..=(round + 1) * ROWS, 2026);

@@ -24,7 +24,7 @@ cargo xtask setup            make wasm32-wasip2 components buildable on this mac
 cargo xtask build [NAME...]  build connectors into target/connectors
 cargo xtask lint             formatting, clippy, licences, bans and sources
 cargo xtask bench [PART...]  measure, each figure beside a peer, into target/bench: a report in JSON, and curves
-cargo xtask soak             the simulations, with 100,000 seeds each
+cargo xtask soak             the simulations, with 100,000 seeds each, and 1,000 kills of each kind
 cargo xtask test [--quick]   build what is needed and pass every test; --quick: fewer seeds";
 
 fn main() -> ExitCode {
@@ -131,7 +131,10 @@ fn soak(root: &Path) -> Result<()> {
     let seeds = |command: &mut Command| run("100,000 seeds", command.env("TIDEWAITER_TEST_SEEDS", "100000"));
     let test = ["test", "--locked", "--profile", "house", "--package"];
     seeds(cargo(root, &test).args(["tidewaiter-core", "--test", "simulation"]))?;
-    seeds(cargo(root, &test).args(["tidewaiter", "--lib", "crash"]))
+    seeds(cargo(root, &test).args(["tidewaiter", "--lib", "crash"]))?;
+    let kills = |command: &mut Command| run("1,000 kills", command.env("TIDEWAITER_TEST_KILLS", "1000"));
+    kills(cargo(root, &test).args(["tidewaiter", "--lib", "kill"]))?;
+    kills(cargo(root, &test).args(["tidewaiter-tests", "kill"]))
 }
 
 fn bench(root: &Path, parts: &[&str]) -> Result<()> {

@@ -2,6 +2,7 @@
 
 mod crash;
 mod keeping;
+mod kill;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::PermissionsExt;

@@ -302,21 +302,29 @@ impl World {
 
     fn read(&self) -> Model {
         let counters = self.store.counters().unwrap();
-        let (mut journal, mut after) = (Vec::new(), counters.first - 1);
-        while after < counters.sequence {
-            for entry in journal::read(&self.store, Incarnation(1), after, 10_000).unwrap() {
-                let Body::Delta(delta) = entry.body else { panic!("no marker was written") };
-                after = entry.id.sequence;
-                journal.push((after, delta.change.uid().to_owned()));
-            }
-        }
+        let journal = (counters.first..).zip(journaled(&self.store)).collect();
         let revision = |name: &str| self.store.state(&key(name)).unwrap().map_or(0, |state| state.revision);
         let sink = self.store.sink_position("file").unwrap();
         Model { journal, last: counters.sequence, revisions: TYPES.map(revision), sink }
     }
 }
 
-fn named(uid: &str) -> SyncDelta {
+/// The uids of all entries, which are one behind the other.
+pub(super) fn journaled(store: &RedbStore) -> Vec<String> {
+    let counters = store.counters().unwrap();
+    let (mut uids, mut after) = (Vec::new(), counters.first - 1);
+    while after < counters.sequence {
+        for entry in journal::read(store, Incarnation(1), after, 10_000).unwrap() {
+            let Body::Delta(delta) = entry.body else { panic!("no marker was written") };
+            after += 1;
+            assert_eq!(entry.id.sequence, after, "a gap");
+            uids.push(delta.change.uid().to_owned());
+        }
+    }
+    uids
+}
+
+pub(super) fn named(uid: &str) -> SyncDelta {
     let change = Change::Delete { uid: uid.into(), name: None, last_known: None };
     SyncDelta { object_class: "account".into(), change, source_time: None }
 }
