@@ -60,6 +60,8 @@ struct Process {
 struct World {
     chance: Rng,
     now: u64,
+    /// The wall clock, of what it should be; in milliseconds.
+    ahead: i64,
     /// The source holds the changes 1..=last.
     last: i64,
     disk: Disk,
@@ -72,9 +74,9 @@ fn key() -> TypeKey {
     TypeKey { connection: "hr".parse().unwrap(), object_type: "account".parse().unwrap() }
 }
 
-/// Both clocks run alike.
+/// Both clocks, if the wall clock never jumped.
 fn at(now: u64) -> Now {
-    Now { steady: Moment(now), wall: UnixMillis(i64::try_from(now).unwrap()) }
+    Now { steady: Moment(now), wall: UnixMillis(1_774_000_000_000 + i64::try_from(now).unwrap()) }
 }
 
 /// Small ones, so that runs stage and spend their budgets.
@@ -96,7 +98,7 @@ fn number(token: Option<&SyncToken>) -> i64 {
     }
 }
 
-fn start(disk: &Disk, now: u64) -> Process {
+fn start(disk: &Disk, now: Now) -> Process {
     let state = disk.state.clone().unwrap_or_else(|| TypeState::first(From::Latest, UnixMillis(0)));
     let mut scheduler = Scheduler::default();
     scheduler.add(Scheduled {
@@ -107,7 +109,7 @@ fn start(disk: &Disk, now: u64) -> Process {
         parallel: false,
         state,
     });
-    scheduler.handle_begin(at(now));
+    scheduler.handle_begin(now);
     let (held, staged) = Default::default();
     Process { scheduler, run: None, call: None, held, writing: None, staged, stop: false, runs: 0 }
 }
@@ -117,21 +119,31 @@ impl World {
         let mut chance = Rng::with_seed(seed);
         let last = i64::try_from(chance.u64(..3)).unwrap() * 7;
         let disk = Disk::default();
-        let process = start(&disk, 0);
-        Self { chance, now: 0, last, disk, process, rough: true }
+        let process = start(&disk, at(0));
+        Self { chance, now: 0, ahead: 0, last, disk, process, rough: true }
+    }
+
+    fn both(&self) -> Now {
+        Now { wall: UnixMillis(at(self.now).wall.0 + self.ahead), ..at(self.now) }
+    }
+
+    /// Somebody sets the wall clock, up to ten days forward or back of what it should be.
+    fn set_clock(&mut self) {
+        self.ahead = self.chance.i64(-864_000_000..=864_000_000);
+        self.process.scheduler.handle_clock_set(self.both());
     }
 
     fn wall(&self) -> UnixMillis {
-        UnixMillis(i64::try_from(self.now).unwrap())
+        self.both().wall
     }
 
     fn step(&mut self) {
         match self.chance.u64(..16) {
             0 => self.last += i64::try_from(self.chance.u64(..40)).unwrap(),
-            1 if self.rough && self.chance.u64(..8) == 0 => self.process = start(&self.disk, self.now),
+            1 if self.rough && self.chance.u64(..8) == 0 => self.process = start(&self.disk, self.both()),
             2 if self.rough && self.chance.u64(..10) == 0 => self.operate(),
             3 if self.chance.u64(..4) == 0 => {
-                self.process.scheduler.handle_trigger(&key(), Trigger::Api, Some(1), at(self.now))
+                self.process.scheduler.handle_trigger(&key(), Trigger::Api, Some(1), self.both())
             }
             4..=6 => self.finish_commit(),
             7..=12 => self.work(),
@@ -142,7 +154,10 @@ impl World {
 
     fn pass_time(&mut self) {
         self.now += self.chance.u64(..4000);
-        self.process.scheduler.handle_time(at(self.now));
+        if self.chance.u64(..20) == 0 {
+            self.set_clock();
+        }
+        self.process.scheduler.handle_time(self.both());
     }
 
     /// Performs the effects of both machines until there are none.
@@ -202,7 +217,7 @@ impl World {
                 self.process.writing = None;
                 self.process.held.clear();
                 self.process.staged.clear();
-                self.process.scheduler.handle_finished(&report, state, at(self.now));
+                self.process.scheduler.handle_finished(&report, state, self.both());
             }
         }
     }
@@ -306,7 +321,7 @@ impl World {
         let state =
             TypeState { sync, generation, revision, changed_by: Actor::Uid(1000), why: "operator".into(), ..stored };
         self.disk.state = Some(state.clone());
-        self.process.scheduler.handle_state_changed(&key(), state, at(self.now));
+        self.process.scheduler.handle_state_changed(&key(), state, self.both());
     }
 
     /// Nothing fails any more, and nothing new happens in the source.
@@ -426,7 +441,7 @@ fn a_refused_token_stays_and_nothing_runs_until_an_operator_acts() {
     assert_eq!(world.process.runs, runs, "ran with a lost token");
     let reset = TypeState { sync: SyncState::New, revision: state.revision + 1, generation: 1, ..state };
     world.disk.state = Some(reset.clone());
-    world.process.scheduler.handle_state_changed(&key(), reset, at(world.now));
+    world.process.scheduler.handle_state_changed(&key(), reset, world.both());
     world.calm();
     assert_eq!(number(world.disk.state.as_ref().unwrap().sync.token()), 5);
 }
