@@ -10,6 +10,7 @@
 //! - `kill`: SIGKILL at seeded instants
 //! - `languages`: connectors in Python and JavaScript
 //! - `promises`: those that need a look while things happen
+//! - `rough`: full and read-only disks, a process that is stopped, guests that take all they can get
 //! - `sink`: delivery that fails and comes back
 //! - `story`: the founding story, with the exact lines of the log
 //! - `sync`: the sandboxed csv connector, a real db, and runs from one to the other
@@ -26,6 +27,7 @@ mod hostile;
 mod kill;
 mod languages;
 mod promises;
+mod rough;
 mod sink;
 mod story;
 mod sync;

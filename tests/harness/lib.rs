@@ -164,7 +164,13 @@ impl Place {
 
     /// Starts a server.
     pub fn start(&self) -> Server {
-        let mut child = self.command(&["serve"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        self.start_by(self.command(&["serve"]))
+    }
+
+    /// Starts a server by a command that becomes it.
+    pub fn start_by(&self, mut command: Command) -> Server {
+        command.current_dir(self.folder.path()).stdin(Stdio::null());
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Log::default());
         let (lines, into) = (BufReader::new(child.stderr.take().unwrap()).lines(), Arc::clone(&log));
         std::thread::spawn(move || {

@@ -95,12 +95,23 @@ pub struct Inspector {
     uncovered: bool,
     /// By the place of its declaration, what came of each attribute of the object at hand.
     seen: Vec<Seen>,
+    /// The largest delta that passed, in bytes.
+    largest: u64,
 }
 
 impl Inspector {
     /// An inspector for a run against these classes.
     pub fn new(classes: Arc<Classes>, limits: Limits) -> Self {
-        Self { classes, limits, asked: None, rejected: None, stopped: false, uncovered: false, seen: Vec::new() }
+        Self {
+            classes,
+            limits,
+            asked: None,
+            rejected: None,
+            stopped: false,
+            uncovered: false,
+            seen: Vec::new(),
+            largest: 0,
+        }
     }
 
     /// Takes the source's classes anew, and forgets a rejection that the old ones may have caused.
@@ -138,6 +149,11 @@ impl Inspector {
         let bytes = self.gate("emit").and_then(|()| self.batch(deltas, checkpoint)).inspect_err(|r| self.reject(r))?;
         self.uncovered = checkpoint.is_none() && (self.uncovered || !deltas.is_empty());
         Ok(bytes)
+    }
+
+    /// The largest delta that passed, in bytes.
+    pub fn largest(&self) -> u64 {
+        self.largest
     }
 
     /// Inspects one `flush`.
@@ -192,7 +208,9 @@ impl Inspector {
         }
         let mut bytes = 0;
         for (index, delta) in deltas.iter().enumerate() {
-            bytes += self.delta(delta).map_err(|rejection| rejection.at(index, delta))?;
+            let size = self.delta(delta).map_err(|rejection| rejection.at(index, delta))?;
+            self.largest = self.largest.max(size);
+            bytes += size;
         }
         let bytes_max = self.limits.batch_bytes_max;
         if bytes > bytes_max {

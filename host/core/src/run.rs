@@ -208,14 +208,32 @@ pub struct RunReport {
     pub outcome: Outcome,
 }
 
-/// What an instance used.
+/// What a run used, of its limits and otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", default)]
 pub struct Spent {
-    /// The most memory that it held, in bytes: all memories and tables together.
+    /// The most memory that its instance held, in bytes: all memories and tables together.
     pub memory_peak_bytes: u64,
     /// Processor time of its calls, in microseconds.
     pub cpu_us: u64,
+    /// Its longest call, in milliseconds.
+    pub call_peak_ms: u64,
+    /// Host calls that did not come back in time.
+    pub abandoned_calls: u32,
+    /// The most deltas of one batch.
+    pub batch_peak_count: u64,
+    /// The largest batch, in bytes.
+    pub batch_peak_bytes: u64,
+    /// The largest delta, in bytes.
+    pub object_peak_bytes: u64,
+    /// The most bytes that no checkpoint covered.
+    pub uncovered_peak_bytes: u64,
+    /// The most bytes that were held in memory.
+    pub held_peak_bytes: u64,
+    /// The longest line of its log, in bytes, before it was cut.
+    pub log_line_peak_bytes: u64,
+    /// Lines of its log, with those that were too many.
+    pub log_lines: u64,
     /// The last lines that it logged.
     pub log: Vec<String>,
 }
@@ -362,6 +380,9 @@ pub struct Run {
     /// Batches that the driver holds and that no commit has taken.
     held: VecDeque<BatchInfo>,
     held_bytes: u64,
+    /// The most that there was of it, and of what no checkpoint covered.
+    held_peak_bytes: u64,
+    uncovered_peak_bytes: u64,
     /// What is staged; it comes before everything held.
     staged: Sum,
     /// The token that `sync` returned; it covers everything held.
@@ -417,6 +438,8 @@ impl Run {
             phase: Phase::Syncing,
             held: VecDeque::new(),
             held_bytes: 0,
+            held_peak_bytes: 0,
+            uncovered_peak_bytes: 0,
             staged: Sum::default(),
             returned: None,
             in_flight: None,
@@ -494,6 +517,8 @@ impl Run {
             self.spend();
         }
         let uncovered = self.uncovered_bytes();
+        self.held_peak_bytes = self.held_peak_bytes.max(self.held_bytes);
+        self.uncovered_peak_bytes = self.uncovered_peak_bytes.max(uncovered);
         if uncovered > self.limits.uncovered_bytes_max {
             let max = self.limits.uncovered_bytes_max;
             let message = format!("{uncovered} bytes of deltas without a checkpoint; at most {max} are staged");
@@ -771,7 +796,11 @@ impl Run {
             dropped: self.taken.deltas - journaled.deltas,
             bytes: journaled.bytes,
             retries: self.retries,
-            spent: Spent::default(),
+            spent: Spent {
+                held_peak_bytes: self.held_peak_bytes,
+                uncovered_peak_bytes: self.uncovered_peak_bytes,
+                ..Spent::default()
+            },
             outcome,
         }
     }

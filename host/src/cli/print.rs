@@ -16,10 +16,12 @@ use tidewaiter_core::token::{Shown, SyncToken};
 use super::check::Finding;
 use super::fail::{Exit, Fail};
 use crate::db::{Checked, Consumer, TokenChange};
-use crate::host::view::{ConnectionView, TokenView, TypeView};
+use crate::host::view::{ConnectionView, Limit, TokenView, TypeView};
 
 /// More of one text isn't shown; `--json` has all of it.
 const TEXT_BYTES_MAX: usize = 1000;
+/// Lines of its log that are shown with a run that failed.
+const LOG_LINES_SHOWN: usize = 5;
 
 /// Prints an answer as text or as JSON.
 pub(super) fn out<T: Serialize + ?Sized>(json: bool, answer: &T, text: impl FnOnce(&T) -> String) -> Result<(), Fail> {
@@ -202,12 +204,19 @@ pub(super) fn connection(view: &ConnectionView) -> String {
         vec![asked.decision.clone(), format!("{} {target}", asked.kind), optional.to_owned(), reason]
     });
     text.push_str(&table(&asked.collect::<Vec<_>>()));
-    text.push_str("\nLimits of a run\n");
-    let limits = view.limits.iter().map(|limit| {
-        let unit = if limit.name.ends_with("-time") { " ms" } else { "" };
-        vec![limit.name.clone(), format!("{}{unit}", limit.value)]
-    });
-    text.push_str(&table(&limits.collect::<Vec<_>>()));
+    text.push_str("\nLimits of a run, and the most that one took\n");
+    let rows = |limits: &[Limit]| {
+        let row = |limit: &Limit| {
+            let unit = if limit.name.ends_with("-time") { " ms" } else { "" };
+            let highest = limit.highest.map(|highest| format!("{highest}{unit}"));
+            vec![limit.name.clone(), format!("{}{unit}", limit.value), highest.unwrap_or_default()]
+        };
+        table(&limits.iter().map(row).collect::<Vec<_>>())
+    };
+    text.push_str(&rows(&view.limits));
+    let _ = writeln!(text, "host calls abandoned: {}", view.abandoned_calls);
+    text.push_str("\nLimits of the sandbox\n");
+    text.push_str(&rows(&view.sandbox));
     let _ = write!(text, "\nTypes\n{}", types(&view.types));
     text.push_str("\nLast runs that wrote something\n");
     if view.runs.is_empty() {
@@ -219,6 +228,10 @@ pub(super) fn connection(view: &ConnectionView) -> String {
             let _ = write!(text, ", {}: {}", failure.code(), shown(&failure.to_string(), TEXT_BYTES_MAX));
         }
         text.push('\n');
+        let said = if matches!(run.outcome, Outcome::Failed(_)) { run.spent.log.as_slice() } else { &[] };
+        for line in &said[said.len().saturating_sub(LOG_LINES_SHOWN)..] {
+            let _ = writeln!(text, "  | {line}");
+        }
     }
     text
 }

@@ -38,6 +38,7 @@ pub use self::consumer::{Consumer, ConsumerError};
 pub use self::open::{OpenError, restore};
 pub use self::retain::{Policy, Retained};
 pub use self::segment::{EncodeError, SegmentDamage, pack, unpack};
+pub(crate) use self::store::KEPT;
 pub use self::store::{Full, Quota, ReadError, Usage};
 
 /// The db of a data directory. Clones are the same db; the last one that is dropped writes what is queued, closes the file

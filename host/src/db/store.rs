@@ -18,7 +18,7 @@ use super::{CommitError, Committed, StagedSegment, TokenChange};
 
 /// How many rows of the token's history, and how many run reports, are kept for each key: at a run a minute, most of a day;
 /// at a change a day, years. Older ones go in the transaction that adds one.
-pub(super) const KEPT: u64 = 1000;
+pub(crate) const KEPT: u64 = 1000;
 
 /// A storage engine. Reads see what is durable; a read that began sees no later write.
 pub(super) trait Store: Send + Sync + 'static {

@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use tidewaiter_core::journal::Packed;
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::TypeKey;
-use tidewaiter_core::run::{BatchInfo, Effect, Failure, Outcome, Run, RunReport, Trigger};
+use tidewaiter_core::run::{BatchInfo, Effect, Failure, Outcome, Run, RunReport, Spent, Trigger};
 use tidewaiter_core::state::TypeState;
 use tidewaiter_core::token::{Shown, SyncToken};
 use tokio::sync::{mpsc, oneshot};
@@ -304,7 +304,8 @@ impl Performer {
     }
 
     fn with_spent(&self, report: RunReport) -> RunReport {
-        RunReport { spent: self.gauge.spent(), ..report }
+        let Spent { held_peak_bytes, uncovered_peak_bytes, .. } = report.spent;
+        RunReport { spent: Spent { held_peak_bytes, uncovered_peak_bytes, ..self.gauge.spent() }, ..report }
     }
 
     fn ask_latest(&mut self, why: String) {

@@ -17,6 +17,10 @@ pub type Calling<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send
 pub trait Source: std::fmt::Debug + Send + Sync {
     /// What it says of itself.
     fn info(&self) -> &ConnectorInfo;
+    /// The limits of each of its instances that are not configured, by name; none where there is no sandbox.
+    fn sandbox(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
     /// Starts an instance. Whatever it hands over goes where the setup says.
     fn start(&self, setup: Setup) -> Calling<'_, Box<dyn Session>>;
 }
@@ -45,6 +49,10 @@ pub trait Session: Send {
 impl Source for wasm::Connector {
     fn info(&self) -> &ConnectorInfo {
         wasm::Connector::info(self)
+    }
+
+    fn sandbox(&self) -> Vec<(&'static str, u64)> {
+        wasm::Connector::sandbox(self)
     }
 
     fn start(&self, setup: Setup) -> Calling<'_, Box<dyn Session>> {

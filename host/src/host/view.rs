@@ -13,6 +13,7 @@ use tidewaiter_core::state::TypeState;
 use tidewaiter_core::token::SyncToken;
 
 use super::{Host, HostError};
+use crate::db::KEPT;
 
 /// Runs that are shown with their connection.
 const RUNS_SHOWN: usize = 10;
@@ -94,6 +95,10 @@ pub struct ConnectionView {
     pub capabilities: Vec<Asked>,
     /// The limits of its runs.
     pub limits: Vec<Limit>,
+    /// The limits of every instance, which are not configured, and how many of them there may be.
+    pub sandbox: Vec<Limit>,
+    /// Host calls that did not come back in time, in the runs that are kept.
+    pub abandoned_calls: u64,
     /// Its types.
     pub types: Vec<TypeView>,
     /// Its last runs, newest first.
@@ -147,14 +152,17 @@ pub struct Limit {
     pub name: String,
     /// Its value.
     pub value: u64,
+    /// The most that any run took of it that is kept; none: it isn't counted.
+    #[serde(default)]
+    pub highest: Option<u64>,
 }
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The limits of a run, by their names.
-pub(crate) fn limits(limits: &Limits) -> Vec<Limit> {
+/// The limits of a run, by their names, and what these runs took of them.
+pub(crate) fn limits(limits: &Limits, runs: &[RunReport]) -> Vec<Limit> {
     let Limits {
         memory_bytes_max,
         call_time_max,
@@ -170,22 +178,31 @@ pub(crate) fn limits(limits: &Limits) -> Vec<Limit> {
         log_line_bytes_max,
         log_lines_max,
     } = *limits;
-    let rows = [
-        ("memory-bytes", memory_bytes_max),
-        ("call-time", millis(call_time_max)),
-        ("batch-count", batch_count_max.into()),
-        ("batch-bytes", batch_bytes_max),
-        ("object-bytes", object_bytes_max),
-        ("uncovered-bytes", uncovered_bytes_max),
-        ("stage-bytes", stage_bytes),
-        ("run-deltas", run_deltas_max),
-        ("run-bytes", run_bytes_max),
-        ("run-time", millis(run_time_max)),
-        ("pending-bytes", pending_bytes_max),
-        ("log-line-bytes", log_line_bytes_max as u64),
-        ("log-lines", log_lines_max.into()),
+    type Taken = fn(&RunReport) -> u64;
+    let rows: [(&str, u64, Option<Taken>); 13] = [
+        ("memory-bytes", memory_bytes_max, Some(|run| run.spent.memory_peak_bytes)),
+        ("call-time", millis(call_time_max), Some(|run| run.spent.call_peak_ms)),
+        ("batch-count", batch_count_max.into(), Some(|run| run.spent.batch_peak_count)),
+        ("batch-bytes", batch_bytes_max, Some(|run| run.spent.batch_peak_bytes)),
+        ("object-bytes", object_bytes_max, Some(|run| run.spent.object_peak_bytes)),
+        ("uncovered-bytes", uncovered_bytes_max, Some(|run| run.spent.uncovered_peak_bytes)),
+        ("stage-bytes", stage_bytes, None),
+        ("run-deltas", run_deltas_max, Some(|run| run.deltas)),
+        ("run-bytes", run_bytes_max, Some(|run| run.bytes)),
+        ("run-time", millis(run_time_max), Some(run_ms)),
+        ("pending-bytes", pending_bytes_max, Some(|run| run.spent.held_peak_bytes)),
+        ("log-line-bytes", log_line_bytes_max as u64, Some(|run| run.spent.log_line_peak_bytes)),
+        ("log-lines", log_lines_max.into(), Some(|run| run.spent.log_lines)),
     ];
-    rows.map(|(name, value)| Limit { name: name.to_owned(), value }).to_vec()
+    let limit = |(name, value, taken): (&str, u64, Option<Taken>)| {
+        let highest = taken.and_then(|taken| runs.iter().map(taken).max());
+        Limit { name: name.to_owned(), value, highest }
+    };
+    rows.map(limit).to_vec()
+}
+
+fn run_ms(run: &RunReport) -> u64 {
+    u64::try_from(run.ended.0.saturating_sub(run.started.0)).unwrap_or(0)
 }
 
 /// The settings, with what the schema calls `writeOnly` masked at any depth of objects.
@@ -233,9 +250,13 @@ impl Host {
         let schema = serde_json::from_str(&info.settings_schema).unwrap_or_default();
         let mut runs = Vec::new();
         for key in self.config.keys().filter(|key| key.connection == *name) {
-            runs.extend(self.db.runs(Some(&key), RUNS_SHOWN)?);
+            runs.extend(self.db.runs(Some(&key), usize::try_from(KEPT).unwrap_or(usize::MAX))?);
         }
         runs.sort_by_key(|report| std::cmp::Reverse(report.run));
+        let limits = limits(&connection.config.limits, &runs);
+        let sandbox = connection.connector.sandbox().into_iter();
+        let sandbox = sandbox.map(|(name, value)| Limit { name: name.to_owned(), value, highest: None }).collect();
+        let abandoned_calls = runs.iter().map(|run| u64::from(run.spent.abandoned_calls)).sum();
         runs.truncate(RUNS_SHOWN);
         Ok(ConnectionView {
             name: name.clone(),
@@ -243,7 +264,9 @@ impl Host {
             connector_version: info.version.clone(),
             settings: masked(&connection.config.settings, &schema),
             capabilities: connection.decided.iter().map(Asked::from).collect(),
-            limits: limits(&connection.config.limits),
+            limits,
+            sandbox,
+            abandoned_calls,
             types: self.types(Some(name))?,
             runs,
         })

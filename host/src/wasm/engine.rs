@@ -17,6 +17,10 @@ pub(super) const CORE_INSTANCES_MAX: u32 = 200;
 pub(super) const MEMORIES_MAX: u32 = 32;
 /// Tables of one component.
 pub(super) const TABLES_MAX: u32 = 64;
+/// Stack of a guest: deep enough for recursive parsers, and part of the fiber's.
+const STACK_BYTES: usize = 512 * 1024;
+/// Stack of a fiber: a guest's, and what host functions need that it calls.
+const FIBER_BYTES: usize = 2 * 1024 * 1024;
 /// Elements of one table.
 const TABLE_ELEMENTS_MAX: usize = 20_000;
 /// Memory of a slot that stays for its next instance. With `pagemap_scan` only written pages are reset, so more costs nothing;
@@ -92,6 +96,22 @@ impl Engine {
         self.allocation
     }
 
+    /// The limits of each instance, by name, and how many there may be at the same time: 0 where that has no limit.
+    pub(super) fn sandbox(&self) -> Vec<(&'static str, u64)> {
+        let instances = match self.allocation {
+            Allocation::Pooled(instances) => instances,
+            Allocation::OnDemand => 0,
+        };
+        vec![
+            ("instances", instances.into()),
+            ("stack-bytes", STACK_BYTES as u64),
+            ("core-instances", CORE_INSTANCES_MAX.into()),
+            ("memories", MEMORIES_MAX.into()),
+            ("tables", TABLES_MAX.into()),
+            ("table-elements", TABLE_ELEMENTS_MAX as u64),
+        ]
+    }
+
     pub(super) fn inner(&self) -> &wasmtime::Engine {
         &self.inner
     }
@@ -114,6 +134,7 @@ pub(super) fn config() -> Config {
     config.wasm_component_model(true).concurrency_support(false);
     config.wasm_gc(false).wasm_function_references(false).wasm_exceptions(false);
     config.wasm_threads(false).shared_memory(false).wasm_memory64(false).wasm_relaxed_simd(false);
+    config.max_wasm_stack(STACK_BYTES).async_stack_size(FIBER_BYTES);
     config.epoch_interruption(true);
     config
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -19,6 +19,13 @@ pub struct Gauge {
     memory_peak_bytes: AtomicU64,
     cpu_us: AtomicU64,
     last_poll_us: AtomicU64,
+    call_peak_ms: AtomicU64,
+    abandoned_calls: AtomicU32,
+    batch_peak_count: AtomicU64,
+    batch_peak_bytes: AtomicU64,
+    object_peak_bytes: AtomicU64,
+    log_line_peak_bytes: AtomicU64,
+    log_lines: AtomicU64,
     log: Mutex<VecDeque<String>>,
 }
 
@@ -28,12 +35,39 @@ impl Gauge {
         Spent {
             memory_peak_bytes: self.memory_peak_bytes.load(Ordering::Relaxed),
             cpu_us: self.cpu_us.load(Ordering::Relaxed),
+            call_peak_ms: self.call_peak_ms.load(Ordering::Relaxed),
+            abandoned_calls: self.abandoned_calls.load(Ordering::Relaxed),
+            batch_peak_count: self.batch_peak_count.load(Ordering::Relaxed),
+            batch_peak_bytes: self.batch_peak_bytes.load(Ordering::Relaxed),
+            object_peak_bytes: self.object_peak_bytes.load(Ordering::Relaxed),
+            log_line_peak_bytes: self.log_line_peak_bytes.load(Ordering::Relaxed),
+            log_lines: self.log_lines.load(Ordering::Relaxed),
             log: self.log.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect(),
+            ..Spent::default()
         }
     }
 
     pub(super) fn holds(&self, bytes: u64) {
         self.memory_peak_bytes.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    /// A call came back after so many milliseconds, or was given up; `abandoned`: in a host call.
+    pub(super) fn called(&self, ms: u64, abandoned: bool) {
+        self.call_peak_ms.fetch_max(ms, Ordering::Relaxed);
+        self.abandoned_calls.fetch_add(abandoned.into(), Ordering::Relaxed);
+    }
+
+    /// A batch was handed over: its deltas, their bytes, and those of the largest.
+    pub(super) fn handed_over(&self, count: u64, bytes: u64, largest: u64) {
+        self.batch_peak_count.fetch_max(count, Ordering::Relaxed);
+        self.batch_peak_bytes.fetch_max(bytes, Ordering::Relaxed);
+        self.object_peak_bytes.fetch_max(largest, Ordering::Relaxed);
+    }
+
+    /// A line of so many bytes came for the log.
+    pub(super) fn line(&self, bytes: u64) {
+        self.log_lines.fetch_add(1, Ordering::Relaxed);
+        self.log_line_peak_bytes.fetch_max(bytes, Ordering::Relaxed);
     }
 
     pub(super) fn said(&self, line: &str) {

@@ -34,6 +34,7 @@ impl wit::sync_results::Host for State {
             Ok(bytes) => bytes,
             Err(rejection) => return Ok(Err(convert::rejection(rejection))),
         };
+        self.memory.gauge.handed_over(deltas.len() as u64, bytes, run.inspector.largest());
         let deltas = (run.pack)(&deltas).map_err(wasmtime::Error::msg)?;
         // A run that is gone wants no more.
         let gone = run.to_run.send(FromGuest::Batch { deltas, bytes, checkpoint }).await.is_err();

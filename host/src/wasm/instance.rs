@@ -19,6 +19,7 @@ use super::load::{self, Connector};
 use super::log::{GuestLog, LogSource};
 use super::state::{ClassReader, FromGuest, Pack, ReadGrant, RunLink, State};
 use super::{convert, failure};
+use crate::clock::Clock;
 
 /// What an instance is given.
 #[derive(Debug)]
@@ -106,8 +107,12 @@ pub(super) async fn guarded<T>(
     gauge: &Gauge,
     call: impl Future<Output = wasmtime::Result<T>>,
 ) -> Result<T, Ended> {
-    match tokio::time::timeout(max, gauge.timed(call)).await {
-        Err(_) => Err(Ended::TooLong { max, waiting: gauge.waits() }),
+    let clock = Clock::start();
+    let ended = tokio::time::timeout(max, gauge.timed(call)).await;
+    let waiting = ended.is_err() && gauge.waits();
+    gauge.called(clock.moment().0, waiting);
+    match ended {
+        Err(_) => Err(Ended::TooLong { max, waiting }),
         Ok(result) => result.map_err(Ended::Trapped),
     }
 }

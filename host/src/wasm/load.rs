@@ -17,7 +17,7 @@ use super::convert;
 use super::engine::Engine;
 use super::instance::guarded;
 use super::log::GuestLog;
-use super::state::State;
+use super::state::{self, State};
 
 /// The largest component that is loaded, in bytes.
 const COMPONENT_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -132,6 +132,13 @@ impl Connector {
     /// What it says of itself.
     pub fn info(&self) -> &ConnectorInfo {
         &self.info
+    }
+
+    /// The limits of each of its instances that are not configured, by name.
+    pub fn sandbox(&self) -> Vec<(&'static str, u64)> {
+        let mut limits = self.engine.sandbox();
+        limits.extend(state::sandbox());
+        limits
     }
 }
 

@@ -46,6 +46,7 @@ impl GuestLog {
     /// One line.
     pub(super) fn line(&self, level: Level, stream: &'static str, text: &str) {
         let Some((LogSource { key, run }, gauge)) = &self.shared.source else { return };
+        gauge.line(text.len() as u64);
         {
             let mut lines = self.shared.lines.lock().unwrap_or_else(PoisonError::into_inner);
             *lines = lines.saturating_add(1);

@@ -147,6 +147,11 @@ impl State {
     }
 }
 
+/// The limits of what an instance has from its host.
+pub(super) fn sandbox() -> [(&'static str, u64); 2] {
+    [("resources", RESOURCES_MAX as u64), ("random-bytes", RANDOM_BYTES_MAX)]
+}
+
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
@@ -158,7 +163,7 @@ impl WasiView for State {
 pub(super) struct Memory {
     pub(super) max: u64,
     held: u64,
-    gauge: Arc<Gauge>,
+    pub(super) gauge: Arc<Gauge>,
     /// It was refused more.
     pub(super) refused: bool,
 }
