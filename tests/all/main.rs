@@ -9,6 +9,7 @@
 //! - `hostile`: guests that misbehave
 //! - `kill`: SIGKILL at seeded instants
 //! - `languages`: connectors in Python and JavaScript
+//! - `panics`: of the host itself
 //! - `promises`: those that need a look while things happen
 //! - `rough`: full and read-only disks, a process that is stopped, guests that take all they can get
 //! - `sink`: delivery that fails and comes back
@@ -26,6 +27,7 @@ mod host;
 mod hostile;
 mod kill;
 mod languages;
+mod panics;
 mod promises;
 mod rough;
 mod sink;
