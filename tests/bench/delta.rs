@@ -72,6 +72,11 @@ pub(crate) async fn component() -> Result<Arc<dyn Source>> {
 pub(crate) async fn run(source: &Arc<dyn Source>, last: i64, batch: i64, checkpoint: i64, dir: &Path) -> Result<Cost> {
     let data = tempfile::tempdir_in(dir)?;
     let db = Db::open(data.path(), "bench", Duration::ZERO)?;
+    fill(source, last, batch, checkpoint, &db).await
+}
+
+/// The same, into this db.
+pub(crate) async fn fill(source: &Arc<dyn Source>, last: i64, batch: i64, checkpoint: i64, db: &Db) -> Result<Cost> {
     let settings = json!({ "last": last, "batch": batch, "checkpoint": checkpoint });
     let connection = Connection::new(key().connection, Arc::new(config(settings, None)), Arc::clone(source))?;
     let clock = Clock::start();

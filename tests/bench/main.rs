@@ -15,6 +15,7 @@ mod group;
 mod idle;
 mod measure;
 mod native;
+mod open;
 mod plot;
 
 use std::path::PathBuf;
@@ -37,9 +38,10 @@ fn main() -> Result<()> {
         }
         ["run", way, last] => runtime_run(way, last.parse()?),
         ["idle", connections] => idle::child(connections.parse()?),
-        ["all", folder] => report(folder.into(), &["delta", "group", "no-change", "idle", "load", "memory"]),
+        ["fill", folder, last] => open::child(folder.as_ref(), last.parse()?),
+        ["all", folder] => report(folder.into(), &["delta", "group", "no-change", "idle", "load", "open", "memory"]),
         ["only", folder, parts @ ..] => report(folder.into(), parts),
-        _ => anyhow::bail!("bench all FOLDER | only FOLDER delta|group|no-change|idle|load|memory…"),
+        _ => anyhow::bail!("bench all FOLDER | only FOLDER delta|group|no-change|idle|load|open|memory…"),
     }
 }
 
@@ -55,6 +57,7 @@ fn report(out: PathBuf, parts: &[&str]) -> Result<()> {
             "group" => runtime.block_on(group::measure(5, &out))?,
             "no-change" => runtime.block_on(idle::no_change(5, &out))?,
             "load" => runtime.block_on(idle::load(5, &out))?,
+            "open" => open::measure(5, &out)?,
             "idle" => idle::measure(&out)?,
             other => anyhow::bail!("there is no part {other}"),
         };
