@@ -1,0 +1,242 @@
+//! What is known of a run when it is over: why it began, how it ended, what it used. Kept in the run history, and read back from
+//! older ones: fields are only added, with defaults.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::inspect::Rejection;
+use crate::name::TypeKey;
+use crate::time::UnixMillis;
+use crate::token::SyncToken;
+
+/// Why a run began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trigger {
+    /// The schedule.
+    Schedule,
+    /// The command line.
+    Command,
+    /// The HTTP API.
+    Api,
+    /// A failed run is tried again.
+    Retry,
+    /// The run before ended because its budget was spent.
+    Continue,
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Schedule => "schedule",
+            Self::Command => "command",
+            Self::Api => "api",
+            Self::Retry => "retry",
+            Self::Continue => "continue",
+        })
+    }
+}
+
+/// The contract's `error-kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the cases are documented in wit/types.wit")]
+pub enum ErrorKind {
+    Configuration,
+    InvalidCredential,
+    PermissionDenied,
+    ConnectionFailed,
+    ConnectionBroken,
+    TimedOut,
+    RateLimited,
+    Retryable,
+    UnknownObjectClass,
+    InvalidSyncToken,
+    Unsupported,
+    Internal,
+    Other,
+}
+
+/// An error that a connector answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ConnectorError {
+    /// What kind.
+    pub kind: ErrorKind,
+    /// In the connector's words.
+    pub message: String,
+    /// Not before this many milliseconds.
+    pub retry_after_ms: Option<u64>,
+}
+
+/// Why a run failed. The three families (the connector answered an error, it crashed or broke the contract, we failed) stay
+/// apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case", tag = "family")]
+pub enum Failure {
+    /// The connector answered an error.
+    #[error("connector error: {0}")]
+    Connector(ConnectorError),
+    /// The connector trapped, or was ended at a limit.
+    #[error("trapped: {message}")]
+    Trapped {
+        /// A stable code: `trap.unreachable`, `limit.memory-bytes`, `limit.call-time`…
+        code: String,
+        /// What happened, for people.
+        message: String,
+    },
+    /// The connector broke the contract.
+    #[error("contract violation: {message}")]
+    Contract {
+        /// The rejection's code.
+        code: String,
+        /// What was handed over.
+        message: String,
+        /// The object concerned.
+        uid: Option<String>,
+    },
+    /// The host failed.
+    #[error("host error: {message}")]
+    Host {
+        /// What happened.
+        message: String,
+    },
+}
+
+impl Failure {
+    /// The stable code of the failure, for logs and answers.
+    pub fn code(&self) -> String {
+        match self {
+            Self::Connector(error) => format!("connector.{}", kebab(error.kind)),
+            Self::Trapped { code, .. } => code.clone(),
+            Self::Contract { code, .. } => format!("contract.{code}"),
+            Self::Host { .. } => "host".to_owned(),
+        }
+    }
+
+    fn retry_after_ms(&self) -> Option<u64> {
+        match self {
+            Self::Connector(error) => error.retry_after_ms,
+            _ => None,
+        }
+    }
+}
+
+fn kebab(kind: ErrorKind) -> String {
+    let name = serde_json::to_value(kind).ok();
+    name.as_ref().and_then(|name| name.as_str()).unwrap_or("other").to_owned()
+}
+
+impl From<Rejection> for Failure {
+    fn from(rejection: Rejection) -> Self {
+        let Rejection { code, message, uid, .. } = rejection;
+        Self::Contract { code: code.as_str().to_owned(), message, uid }
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Everything that the source had is journaled.
+    Ok,
+    /// Ended at a checkpoint because its budget was spent: there may be more, and the next run is due at once.
+    More,
+    /// Ended at a checkpoint because the host shuts down.
+    Stopped,
+    /// The db has no room; in its words. Goes on when there is some.
+    Held(String),
+    /// An operator set or reset the token meanwhile; that wins.
+    Superseded,
+    /// It failed; what was checkpointed is kept.
+    Failed(Failure),
+}
+
+impl Outcome {
+    /// The name of the case, for logs and answers.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::More => "more",
+            Self::Stopped => "stopped",
+            Self::Held(_) => "held",
+            Self::Superseded => "superseded",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+/// What is known of a run when it is over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunReport {
+    /// Its number.
+    pub run: u64,
+    /// Of which type.
+    pub key: TypeKey,
+    /// Why it began.
+    pub trigger: Trigger,
+    /// When it began.
+    pub started: UnixMillis,
+    /// When it ended.
+    pub ended: UnixMillis,
+    /// The token that it began with.
+    pub token_in: Option<SyncToken>,
+    /// The token that is held now.
+    pub token_out: Option<SyncToken>,
+    /// Deltas journaled.
+    pub deltas: u64,
+    /// Deltas handed over and not journaled: no checkpoint covered them, so the next run gets them again.
+    pub dropped: u64,
+    /// Size of the deltas journaled, in bytes as they were handed over.
+    #[serde(default)]
+    pub bytes: u64,
+    /// Runs that had failed in a row before this one.
+    #[serde(default)]
+    pub retries: u32,
+    /// What the instance used.
+    #[serde(default)]
+    pub spent: Spent,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// What a run used, of its limits and otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct Spent {
+    /// The most memory that its instance held, in bytes: all memories and tables together.
+    pub memory_peak_bytes: u64,
+    /// Processor time of its calls, in microseconds.
+    pub cpu_us: u64,
+    /// Its longest call, in milliseconds.
+    pub call_peak_ms: u64,
+    /// Host calls that did not come back in time.
+    pub abandoned_calls: u32,
+    /// The most deltas of one batch.
+    pub batch_peak_count: u64,
+    /// The largest batch, in bytes.
+    pub batch_peak_bytes: u64,
+    /// The largest delta, in bytes.
+    pub object_peak_bytes: u64,
+    /// The most bytes that no checkpoint covered.
+    pub uncovered_peak_bytes: u64,
+    /// The most bytes that were held in memory.
+    pub held_peak_bytes: u64,
+    /// The longest line of its log, in bytes, before it was cut.
+    pub log_line_peak_bytes: u64,
+    /// Lines of its log, with those that were too many.
+    pub log_lines: u64,
+    /// The last lines that it logged.
+    pub log: Vec<String>,
+}
+
+impl RunReport {
+    /// Not before this many milliseconds the run should be tried again, says the connector.
+    pub fn retry_after_ms(&self) -> Option<u64> {
+        match &self.outcome {
+            Outcome::Failed(failure) => failure.retry_after_ms(),
+            _ => None,
+        }
+    }
+}
