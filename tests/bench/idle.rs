@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use jiff::tz::TimeZone;
 use serde_json::{Value as Json, json};
 use tidewaiter::clock::Clock;
 use tidewaiter::config::Config;
@@ -18,7 +19,7 @@ use tidewaiter::wasm::{Connector, Engine, EngineOptions};
 use tidewaiter_core::run::{Outcome, Trigger};
 use tidewaiter_core::schedule::Concurrency;
 use tidewaiter_core::state::{From, SyncState, TypeState};
-use tidewaiter_core::timing::Timing;
+use tidewaiter_core::timing::{Cron, Timing, Weekdays, When};
 use tidewaiter_core::token::SyncToken;
 use tidewaiter_tests::connector;
 use tokio::sync::mpsc;
@@ -131,10 +132,10 @@ pub(crate) fn child(connections: u32) -> Result<()> {
     Ok(())
 }
 
-fn many(connections: u32, every: Duration, data: &Path) -> Config {
+fn many(connections: u32, timing: &Timing, data: &Path) -> Config {
     let of = |n: u32| {
-        let config =
-            config(json!({ "last": 7, "server": format!("directory-{n}.example.org") }), Some(Timing::every(every)));
+        let settings = json!({ "last": 7, "server": format!("directory-{n}.example.org") });
+        let config = config(settings, Some(timing.clone()));
         (format!("c{n}").parse().expect("a name"), Arc::new(config))
     };
     Config {
@@ -154,17 +155,23 @@ fn many(connections: u32, every: Duration, data: &Path) -> Config {
 async fn idle(connections: u32) -> Result<Json> {
     let data = tempfile::tempdir()?;
     // What a host has anyway.
-    let warm =
-        Host::start(many(1, Duration::from_secs(3600), &data.path().join("one")), "bench", Runs::Scheduled).await?;
+    let hourly = Timing::every(Duration::from_secs(3600));
+    let warm = Host::start(many(1, &hourly, &data.path().join("one")), "bench", Runs::Scheduled).await?;
     warm.shutdown().await;
     drop(warm);
     let before = memory("RssAnon");
-    // First runs are spread over the interval: over one so long that hardly any comes while this looks.
-    let config = many(connections, Duration::from_secs(36_000_000), data.path());
-    let host = Host::start(config, "bench", Runs::Scheduled).await?;
+    let host = Host::start(many(connections, &hourly, data.path()), "bench", Runs::Scheduled).await?;
     host.begin().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let held = memory("RssAnon").saturating_sub(before);
+    host.shutdown().await;
+    drop(host);
+    // By interval each has a first run soon, which writes. On the 29th of February none is due now.
+    let leap_day = Cron::parse("0 0 29 2 *", Weekdays::Cron, TimeZone::UTC)?;
+    let timing = Timing { when: When::Cron(Box::new(leap_day)), ..hourly };
+    let host = Host::start(many(connections, &timing, &data.path().join("waiting")), "bench", Runs::Scheduled).await?;
+    host.begin().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let cpu_before = cpu();
     tokio::time::sleep(Duration::from_secs(3)).await;
     let spent = cpu().saturating_sub(cpu_before);
@@ -178,7 +185,7 @@ async fn idle(connections: u32) -> Result<Json> {
 
 async fn lateness(connections: u32) -> Result<(u64, u64, u64)> {
     let data = tempfile::tempdir()?;
-    let config = many(connections, Duration::from_secs(1), data.path());
+    let config = many(connections, &Timing::every(Duration::from_secs(1)), data.path());
     let host = Host::start(config, "bench", Runs::Scheduled).await?;
     host.begin().await;
     // The first runs establish tokens, and write.
