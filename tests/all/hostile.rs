@@ -101,6 +101,8 @@ async fn a_crash_or_a_limit_fails_the_run_by_its_code_and_keeps_the_token() {
         let (failure, journaled, state) = run(what).await;
         assert_eq!(failure.code(), code, "{what}: {failure}");
         assert_eq!((journaled, state), (vec![], SyncState::Live(SyncToken::Integer(0))), "{what}");
+        let traced = failure.to_string().contains("hostile::recurse");
+        assert_eq!(traced, what == "deep-recursion", "the guest's backtrace: {failure}");
     }
     for what in ["host-call-bomb", "random-bomb", "handle-bomb"] {
         let (failure, journaled, _) = run(what).await;
@@ -114,6 +116,16 @@ async fn a_trap_in_the_middle_keeps_what_was_checkpointed_and_nothing_else() {
     let (failure, journaled, state) = run("trap-in-the-middle").await;
     assert_eq!(failure.code(), "trap.unreachable-code-reached", "{failure}");
     assert_eq!((journaled, state), (vec!["before".to_owned()], SyncState::Live(SyncToken::Integer(1))));
+}
+
+#[test]
+fn a_trap_is_told_with_where_it_was_and_the_guests_last_words() {
+    let place = place("trap-in-the-middle");
+    assert_eq!(place.run("sync bad account").code, 4);
+    let shown = place.run("connections show bad").stdout;
+    let run: Vec<&str> = shown.lines().skip_while(|line| !line.contains(", trap.unreachable-code-reached: ")).collect();
+    assert!(run[0].contains(" < tidewaiter:connector/live-sync@0.1.0#sync"), "the backtrace: {shown}");
+    assert!(run[1..].iter().any(|line| line.contains("  | ") && line.contains("panicked at")), "its words: {shown}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,10 @@
 //! What a failed call means, in the core's words.
 
 use tidewaiter_core::run::Failure;
-use wasmtime::{Trap, WasmBacktrace};
+use wasmtime::{FrameInfo, Trap, WasmBacktrace};
+
+/// Functions of a backtrace that are told, the innermost first. A panic has some ten of its own before those of its author.
+const FRAMES_SHOWN: usize = 16;
 
 /// A trap, an end at a limit, or an error of ours.
 pub(super) fn classify(error: &wasmtime::Error, memory_refused: Option<u64>) -> Failure {
@@ -14,8 +17,13 @@ pub(super) fn classify(error: &wasmtime::Error, memory_refused: Option<u64>) -> 
     let message = match error.downcast_ref::<WasmBacktrace>() {
         None => what,
         Some(trace) => {
-            let names = trace.frames().iter().take(8).map(|frame| frame.func_name().unwrap_or("?"));
-            format!("{what}, in {}", names.collect::<Vec<_>>().join(" < "))
+            // A component without names has numbers still, which its author can look up.
+            let name = |frame: &FrameInfo| match frame.func_name() {
+                Some(name) => format!("{:#}", rustc_demangle::demangle(name)),
+                None => format!("function {}", frame.func_index()),
+            };
+            let names: Vec<String> = trace.frames().iter().take(FRAMES_SHOWN).map(name).collect();
+            format!("{what}, in {}", names.join(" < "))
         }
     };
     Failure::Trapped { code, message: tidewaiter_core::text::shown(&message, 2048) }
