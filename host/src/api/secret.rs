@@ -31,7 +31,9 @@ impl Secret {
         match options.write(true).create_new(true).mode(0o600).open(&path) {
             Ok(mut file) => {
                 let secret = random().map_err(named)?;
-                file.write_all(format!("{secret}\n").as_bytes()).and_then(|()| file.sync_all()).map_err(named)?;
+                let written = file.write_all(format!("{secret}\n").as_bytes()).and_then(|()| file.sync_all());
+                // Half a secret would be in the way of the next start.
+                written.inspect_err(|_| drop(std::fs::remove_file(&path))).map_err(named)?;
                 Ok(Self(secret))
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read(&path).map_err(named),

@@ -152,22 +152,24 @@ fn now() -> SystemTime {
 }
 
 fn key(path: &Path) -> io::Result<[u8; SEAL_BYTES]> {
-    let mut options = OpenOptions::new();
-    match options.write(true).create_new(true).mode(0o600).open(path) {
-        Ok(mut file) => {
-            let mut key = [0; SEAL_BYTES];
-            getrandom::fill(&mut key).map_err(io::Error::other)?;
-            file.write_all(&key)?;
-            file.sync_all()?;
-            Ok(key)
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let key = read_private(path)?;
-            key.try_into()
-                .map_err(|_| io::Error::other("the key is cut off; remove it, and connectors are compiled anew"))
-        }
+    match read_private(path).map(<[u8; SEAL_BYTES]>::try_from) {
+        Ok(Ok(key)) => Ok(key),
+        // Cut off: nothing that it sealed is used any more, and connectors are compiled anew.
+        Ok(Err(_)) => new_key(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => new_key(path),
         Err(error) => Err(error),
     }
+}
+
+/// Whole or not at all, whenever the process ends.
+fn new_key(path: &Path) -> io::Result<[u8; SEAL_BYTES]> {
+    let mut key = [0; SEAL_BYTES];
+    getrandom::fill(&mut key).map_err(io::Error::other)?;
+    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+    file.write_all(&key)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(key)
 }
 
 /// A file that only we can have written.
