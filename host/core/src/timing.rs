@@ -47,7 +47,7 @@ impl fmt::Display for Timing {
         match &self.when {
             When::Every(interval) if interval.subsec_millis() == 0 => write!(f, "every {} s", interval.as_secs()),
             When::Every(interval) => write!(f, "every {} ms", interval.as_millis()),
-            When::Cron(cron) => write!(f, "cron {cron}"),
+            When::Cron(cron) => cron.fmt(f),
         }
     }
 }
@@ -85,6 +85,9 @@ fn hash(of: &impl Hash) -> u64 {
 pub struct Cron {
     pattern: croner::Cron,
     zone: TimeZone,
+    /// As it was written.
+    text: Box<str>,
+    weekdays: Weekdays,
 }
 
 impl fmt::Debug for Cron {
@@ -95,7 +98,11 @@ impl fmt::Debug for Cron {
 
 impl fmt::Display for Cron {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.pattern.as_str(), self.zone.iana_name().unwrap_or("UTC"))
+        let kind = match self.weekdays {
+            Weekdays::Cron => "cron",
+            Weekdays::Quartz => "quartz",
+        };
+        write!(f, "{kind} {} {}", self.text, self.zone.iana_name().unwrap_or("UTC"))
     }
 }
 
@@ -129,7 +136,7 @@ impl Cron {
             Weekdays::Quartz => parser.seconds(Seconds::Required).alternative_weekdays(true).sloppy_ranges(true),
         };
         let pattern = parser.build().parse(text).map_err(|error| bad(error.to_string()))?;
-        let cron = Self { pattern, zone };
+        let cron = Self { pattern, zone, text: text.into(), weekdays };
         match cron.next(UnixMillis(0)) {
             Some(_) => Ok(cron),
             None => Err(bad("it never comes".into())),

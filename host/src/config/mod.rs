@@ -4,6 +4,7 @@
 mod timing;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -207,15 +208,22 @@ impl RunsTable {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct JournalTable {
-    max_bytes: Option<u64>,
-    max_connection_bytes: Option<u64>,
+    max_bytes: Option<NonZeroU64>,
+    max_connection_bytes: Option<NonZeroU64>,
+    #[serde(default, deserialize_with = "timing::span")]
     keep: Option<jiff::SignedDuration>,
 }
 
 impl JournalTable {
-    fn quota(&self) -> Quota {
-        let total_bytes = self.max_bytes.unwrap_or(JOURNAL_BYTES);
-        Quota { total_bytes, connection_bytes: self.max_connection_bytes.unwrap_or(total_bytes / 2) }
+    fn quota(&self) -> Result<Quota, String> {
+        let total_bytes = self.max_bytes.map_or(JOURNAL_BYTES, NonZeroU64::get);
+        let connection_bytes = self.max_connection_bytes.map_or(total_bytes / 2, NonZeroU64::get);
+        match connection_bytes > total_bytes {
+            true => {
+                Err(format!("journal.max-connection-bytes: {connection_bytes} are more than the {total_bytes} of all"))
+            }
+            false => Ok(Quota { total_bytes, connection_bytes }),
+        }
     }
 
     fn keep(&self) -> Result<Option<Duration>, String> {
@@ -251,11 +259,13 @@ struct ConnectionFile {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct LimitsTable {
-    memory_bytes: Option<u64>,
+    memory_bytes: Option<NonZeroU64>,
+    #[serde(default, deserialize_with = "timing::span")]
     call_time: Option<jiff::SignedDuration>,
     uncovered_bytes: Option<u64>,
-    run_deltas: Option<u64>,
-    run_bytes: Option<u64>,
+    run_deltas: Option<NonZeroU64>,
+    run_bytes: Option<NonZeroU64>,
+    #[serde(default, deserialize_with = "timing::span")]
     run_time: Option<jiff::SignedDuration>,
     log_lines: Option<u32>,
 }
@@ -270,9 +280,9 @@ impl LimitsTable {
         };
         limits.call_time_max = time(self.call_time, limits.call_time_max, "call-time")?;
         limits.run_time_max = time(self.run_time, limits.run_time_max, "run-time")?;
-        limits.run_deltas_max = self.run_deltas.unwrap_or(limits.run_deltas_max);
-        limits.run_bytes_max = self.run_bytes.unwrap_or(limits.run_bytes_max);
-        limits.memory_bytes_max = self.memory_bytes.unwrap_or(limits.memory_bytes_max);
+        limits.run_deltas_max = self.run_deltas.map_or(limits.run_deltas_max, NonZeroU64::get);
+        limits.run_bytes_max = self.run_bytes.map_or(limits.run_bytes_max, NonZeroU64::get);
+        limits.memory_bytes_max = self.memory_bytes.map_or(limits.memory_bytes_max, NonZeroU64::get);
         limits.uncovered_bytes_max = self.uncovered_bytes.unwrap_or(limits.uncovered_bytes_max);
         limits.log_lines_max = self.log_lines.unwrap_or(limits.log_lines_max);
         match limits.uncovered_bytes_max < limits.batch_bytes_max {
@@ -286,10 +296,12 @@ impl LimitsTable {
 #[serde(deny_unknown_fields)]
 struct TypeTable {
     class: String,
+    #[serde(default, deserialize_with = "timing::span")]
     every: Option<jiff::SignedDuration>,
     cron: Option<String>,
     quartz: Option<String>,
     zone: Option<String>,
+    #[serde(default, deserialize_with = "timing::span")]
     jitter: Option<jiff::SignedDuration>,
     misfire: Option<Misfire>,
     #[serde(default)]
@@ -341,10 +353,11 @@ impl Config {
         }
         let invalid = |message: String| ConfigError::Invalid { path: path.clone(), message };
         let (concurrency, keep) = (file.runs.concurrency().map_err(invalid)?, file.journal.keep().map_err(invalid)?);
+        let quota = file.journal.quota().map_err(invalid)?;
         let config = Self {
             compiler: None,
             concurrency,
-            quota: file.journal.quota(),
+            quota,
             keep,
             data: base.join(file.data),
             connectors: base.join(file.connectors),
@@ -522,7 +535,7 @@ mod tests {
         let hr = &config.connections[&"hr".parse().unwrap()];
         let [a, b] = ["a", "b"].map(|name| &hr.types[&name.parse().unwrap()]);
         assert!(hr.parallel_types && (a.rank, b.rank) == (1, 0));
-        assert_eq!(a.timing.as_ref().unwrap().to_string(), "cron 0 0/5 * * * ? Europe/Berlin");
+        assert_eq!(a.timing.as_ref().unwrap().to_string(), "quartz 0 0/5 * * * ? Europe/Berlin");
 
         for (key, part) in [
             ("every = \"1s\"\ncron = \"* * * * *\"", "one of every, cron and quartz"),

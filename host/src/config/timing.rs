@@ -1,9 +1,12 @@
 //! The schedule of a type as operators write it: `every`, or `cron` or `quartz` with a `zone`, and what goes with them.
 
+use std::fmt;
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
+use serde::Deserializer;
+use serde::de::{Unexpected, Visitor};
 use tidewaiter_core::timing::{Cron, Misfire, Timing, Weekdays, When};
 
 /// The shortest interval of a schedule.
@@ -50,6 +53,23 @@ impl TimingTable {
         }
         Ok(Some(Timing { when, jitter: jitter.unsigned_abs(), misfire: misfire.unwrap_or_default() }))
     }
+}
+
+/// A time with its unit, where there is one.
+pub(super) fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SignedDuration>, D::Error> {
+    struct Span;
+    impl Visitor<'_> for Span {
+        type Value = SignedDuration;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a time with its unit, as in \"500ms\", \"15s\", \"10m\" or \"720h\"")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<SignedDuration, E> {
+            text.parse().map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
+        }
+    }
+    deserializer.deserialize_str(Span).map(Some)
 }
 
 fn interval(every: SignedDuration) -> Result<Duration, String> {
