@@ -259,7 +259,10 @@ impl Scheduler {
             let Some(next) = slot.next else { continue };
             let wall = if next.wall <= now.wall { Some(next.wall) } else { cron.next(now.wall) };
             slot.next = wall.map(|wall| Occurrence { steady: now.until(wall), wall });
-            self.plan(&key);
+            // A retry is due by the steady clock, and comes first.
+            if slot.state.failures == 0 || slot.running.is_some() {
+                self.plan(&key);
+            }
         }
     }
 
@@ -282,6 +285,12 @@ impl Scheduler {
         }
         if let (Outcome::Failed(_), Some(_)) = (&report.outcome, &slot.timing) {
             let due = now.steady + retry_delay(slot.state.failures, report.retry_after_ms());
+            // An occurrence that came meanwhile waits as long as the retry does.
+            if slot.wanted.take_if(|wanted| wanted.waiters.is_empty()).is_some()
+                && let Some(lane) = self.lanes.get_mut(&report.key.connection)
+            {
+                lane.waiting.retain(|(_, key)| *key != report.key);
+            }
             self.set_due(&report.key, Some(due));
         }
         self.answer(waiters, &Ok(report.clone()));
@@ -349,6 +358,11 @@ impl Scheduler {
             return;
         }
         let Some(slot) = self.slots.get_mut(key) else { return };
+        // Who waits for what a run left does not need a run that begins after now.
+        if let (Trigger::Continue, Some(waiters)) = (trigger, &mut slot.running) {
+            waiters.extend(waiter);
+            return;
+        }
         if let Some(wanted) = &mut slot.wanted {
             wanted.waiters.extend(waiter);
             return;

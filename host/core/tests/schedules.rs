@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use tidewaiter_core::name::TypeKey;
-use tidewaiter_core::run::{Outcome, RunReport, Spent, Trigger};
+use tidewaiter_core::run::{ConnectorError, ErrorKind, Failure, Outcome, RunReport, Spent, Trigger};
 use tidewaiter_core::schedule::{Concurrency, Effect, Scheduled, Scheduler};
 use tidewaiter_core::state::{From, TypeState};
 use tidewaiter_core::time::{Moment, Now, UnixMillis};
@@ -226,6 +226,24 @@ fn a_run_longer_than_the_interval_has_one_follow_up_or_none() {
         }
         assert_eq!(machine.finish("hr/account", Outcome::Ok).len(), follow_ups, "{misfire:?}");
     }
+}
+
+#[test]
+fn a_failed_run_longer_than_the_interval_is_tried_after_its_delay() {
+    let mut machine = one(every(5)).begin();
+    assert_eq!(machine.tick(), ["hr/account"]);
+    machine.steady += 7 * SECOND;
+    assert!(machine.tick().is_empty(), "an occurrence came during the run");
+    let failure = Failure::Connector(ConnectorError {
+        kind: ErrorKind::RateLimited,
+        message: "slowly".into(),
+        retry_after_ms: Some(60_000),
+    });
+    assert!(machine.finish("hr/account", Outcome::Failed(failure)).is_empty(), "not at once");
+    machine.steady += 30 * SECOND;
+    assert!(machine.tick().is_empty(), "not before the connector's own time");
+    machine.steady += 31 * SECOND;
+    assert_eq!(machine.tick(), ["hr/account"]);
 }
 
 #[test]
