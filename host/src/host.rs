@@ -15,7 +15,7 @@ use tidewaiter_core::journal::{Entry, EntryId, Incarnation, Marker};
 use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::run::{RunReport, Trigger};
 use tidewaiter_core::schedule::{Refusal, Scheduled};
-use tidewaiter_core::state::{Actor, SyncState, TypeState};
+use tidewaiter_core::state::{Actor, From, SyncState, TypeState};
 use tidewaiter_core::token::{SyncToken, TOKEN_BYTES_MAX};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
@@ -128,8 +128,77 @@ pub struct Host {
     ended: CancellationToken,
 }
 
+/// An operator's act on a token.
+struct TokenWrite {
+    db: Db,
+    requests: mpsc::Sender<Request>,
+    clock: Clock,
+    key: TypeKey,
+    from: From,
+    sync: SyncState,
+    marker: Marker,
+    expected: Option<u64>,
+    by: Actor,
+}
+
+impl TokenWrite {
+    /// Answers the state before and after.
+    async fn perform(self) -> Result<(TypeState, TypeState), HostError> {
+        let Self { db, requests, clock, key, from, sync, marker, expected, by } = self;
+        let verb = if marker == Marker::TokenReset { "reset" } else { "set" };
+        loop {
+            let now = clock.now();
+            let stored = db.state(&key)?.unwrap_or_else(|| TypeState::first(from, now));
+            if let Some(expected) = expected.filter(|expected| *expected != stored.revision) {
+                return Err(HostError::Changed { key, expected, found: stored.revision });
+            }
+            let state = TypeState {
+                sync: sync.clone(),
+                revision: stored.revision + 1,
+                generation: stored.generation + 1,
+                failures: 0,
+                why: format!("{verb} by {by} at {now}"),
+                changed_at: now,
+                changed_by: by.clone(),
+            };
+            let commit = Commit {
+                key: key.clone(),
+                expected_revision: stored.revision,
+                state: state.clone(),
+                staged: Vec::new(),
+                batches: Vec::new(),
+                marker: Some((marker.clone(), by.clone())),
+                run: None,
+                report: None,
+                at: now,
+            };
+            match db.commit(commit).await {
+                // A run committed in between: the operator wins, on top of it.
+                Err(CommitError::Conflict) => {}
+                Err(error) => {
+                    // It may have been written all the same.
+                    if let Ok(Some(state)) = db.state(&key) {
+                        let _ = requests.send(Request::StateChanged { key, state }).await;
+                    }
+                    return Err(error.into());
+                }
+                Ok(_) => {
+                    tracing::info!(
+                        target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, why = state.why,
+                        state = state.sync.name(), "token {verb}"
+                    );
+                    let _ = requests.send(Request::StateChanged { key, state: state.clone() }).await;
+                    return Ok((stored, state));
+                }
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Tasks {
+    /// What operators asked for, until it is done.
+    acts: JoinSet<()>,
     scheduler: JoinSet<()>,
     deliveries: JoinSet<()>,
     retention: JoinSet<()>,
@@ -170,8 +239,13 @@ impl Host {
         let lateness = Arc::new(Lateness::default());
         let (requests, received) = mpsc::channel(REQUESTS);
         let journal_ends = CancellationToken::new();
-        let mut tasks =
-            Tasks { scheduler: JoinSet::new(), deliveries: JoinSet::new(), retention: JoinSet::new(), journal_ends };
+        let mut tasks = Tasks {
+            acts: JoinSet::new(),
+            scheduler: JoinSet::new(),
+            deliveries: JoinSet::new(),
+            retention: JoinSet::new(),
+            journal_ends,
+        };
         tasks.scheduler.spawn(
             Task::new(db.clone(), clock, connections.clone(), config.concurrency, Arc::clone(&lateness), types)
                 .work(received),
@@ -274,45 +348,16 @@ impl Host {
         by: Actor,
     ) -> Result<(TokenView, TokenView), HostError> {
         let from = self.type_config(key)?.from;
-        let verb = if marker == Marker::TokenReset { "reset" } else { "set" };
-        let (before, state) = loop {
-            let now = self.clock.now();
-            let stored = self.db.state(key)?.unwrap_or_else(|| TypeState::first(from, now));
-            if let Some(expected) = expected.filter(|expected| *expected != stored.revision) {
-                return Err(HostError::Changed { key: key.clone(), expected, found: stored.revision });
-            }
-            let state = TypeState {
-                sync: sync.clone(),
-                revision: stored.revision + 1,
-                generation: stored.generation + 1,
-                failures: 0,
-                why: format!("{verb} by {by} at {now}"),
-                changed_at: now,
-                changed_by: by.clone(),
-            };
-            let commit = Commit {
-                key: key.clone(),
-                expected_revision: stored.revision,
-                state: state.clone(),
-                staged: Vec::new(),
-                batches: Vec::new(),
-                marker: Some((marker.clone(), by.clone())),
-                run: None,
-                report: None,
-                at: now,
-            };
-            match self.db.commit(commit).await {
-                // A run committed in between: the operator wins, on top of it.
-                Err(CommitError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-                Ok(_) => break (stored, state),
-            }
-        };
-        tracing::info!(
-            target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, why = state.why,
-            state = state.sync.name(), "token {verb}"
-        );
-        let _ = self.requests.send(Request::StateChanged { key: key.clone(), state: state.clone() }).await;
+        let (db, requests, clock) = (self.db.clone(), self.requests.clone(), self.clock);
+        let act = TokenWrite { db, requests, clock, key: key.clone(), from, sync, marker, expected, by };
+        let (answer, answered) = oneshot::channel();
+        let mut tasks = self.tasks.lock().await;
+        while tasks.acts.try_join_next().is_some() {}
+        // Who asked may go away before it is done: the act is done all the same, and everybody learns of it.
+        tasks.acts.spawn(async move { drop(answer.send(act.perform().await)) });
+        drop(tasks);
+        let ended = |_| Err(CommitError::Storage("the host ended meanwhile".into()).into());
+        let (before, state) = answered.await.unwrap_or_else(ended)?;
         Ok((TokenView::new(key, before), TokenView::new(key, state)))
     }
 

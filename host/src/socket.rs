@@ -4,6 +4,7 @@
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,10 +130,26 @@ async fn client(stream: UnixStream, owner: u32, host: &Host) {
     let Ok(uid) = stream.peer_cred().map(|peer| peer.uid()) else { return };
     let mut lines = Framed::new(stream, LinesCodec::new_with_max_length(ASK_BYTES_MAX));
     let closing = host.closing();
+    let mut early = None;
     loop {
-        let asked = closing.run_until_cancelled(tokio::time::timeout(SILENCE_MAX, lines.next())).await;
+        let asked = match early.take() {
+            Some(line) => Some(Ok(Some(line))),
+            None => closing.run_until_cancelled(tokio::time::timeout(SILENCE_MAX, lines.next())).await,
+        };
         let reply = match asked {
-            Some(Ok(Some(Ok(line)))) if uid == owner || uid == 0 => answer(&line, uid, host).await,
+            Some(Ok(Some(Ok(line)))) if uid == owner || uid == 0 => {
+                let mut answering = pin!(answer(&line, uid, host));
+                loop {
+                    // Who is gone needs no answer, and leaves its place to others.
+                    tokio::select! {
+                        reply = &mut answering => break reply,
+                        more = lines.next(), if early.is_none() => match more {
+                            None => return,
+                            more => early = more,
+                        },
+                    }
+                }
+            }
             Some(Ok(Some(Ok(_)))) => bad_request(format!("uid {uid} is not let in")),
             Some(Ok(Some(Err(LinesCodecError::MaxLineLengthExceeded)))) => {
                 bad_request(format!("a line of more than {ASK_BYTES_MAX} bytes"))
@@ -193,17 +210,18 @@ impl Client {
     /// # Errors
     /// The host's, or it went away.
     pub async fn ask(&mut self, ask: &Ask) -> Result<Answer, Problem> {
-        let lost = |what: String| {
-            let message = format!("the host behind {} {what}", self.path.display());
-            Problem { code: ProblemCode::Host, message }
-        };
+        let path = self.path.display().to_string();
+        let lost =
+            |what: String| Problem { code: ProblemCode::Host, message: format!("the host behind {path} {what}") };
+        let gone = |what: String| Problem { code: ProblemCode::Gone, ..lost(what) };
         let text = serde_json::to_string(ask).map_err(|error| lost(format!("can't be asked: {error}")))?;
         // A host that refuses without reading says why all the same.
         let sent = self.lines.send(text).await;
         let reply = match self.lines.next().await {
             Some(Ok(line)) => serde_json::from_str(&line).map_err(|error| lost(format!("answered {error}")))?,
+            Some(Err(LinesCodecError::Io(error))) => return Err(gone(format!("went away: {error}"))),
             Some(Err(error)) => return Err(lost(format!("can't be heard: {error}"))),
-            None => return Err(lost(sent.err().map_or("went away".into(), |error| format!("went away: {error}")))),
+            None => return Err(gone(sent.err().map_or("went away".into(), |error| format!("went away: {error}")))),
         };
         match reply {
             Reply::Answer(answer) => Ok(answer),

@@ -8,7 +8,7 @@ use super::fail::{Exit, Fail};
 use super::print;
 use crate::config::Config;
 use crate::host::Runs;
-use crate::host::ask::{After, Answer, Ask};
+use crate::host::ask::{After, Answer, Ask, ProblemCode};
 
 /// Entries asked for at a time.
 const PAGE_COUNT: usize = 1000;
@@ -54,7 +54,13 @@ async fn pages(door: &mut Door, arguments: Arguments, json: bool) -> Result<(), 
     let mut left = limit.unwrap_or(usize::MAX);
     while left > 0 {
         let ask = Ask::Changes { after, limit: left.min(PAGE_COUNT), wait_ms: if follow { WAIT_MS } else { 0 } };
-        let Answer::Changes(entries) = door.ask(&ask).await? else { return Err(Fail::other_answer()) };
+        let entries = match door.ask(&ask).await {
+            Ok(Answer::Changes(entries)) => entries,
+            Ok(_) => return Err(Fail::other_answer()),
+            // Whoever follows does so until then.
+            Err(problem) if follow && problem.code == ProblemCode::Gone => return Ok(()),
+            Err(problem) => return Err(problem.into()),
+        };
         match entries.last().map(next) {
             Some(Some(last)) => after = last,
             Some(None) => return Err(Fail::other_answer()),

@@ -110,7 +110,7 @@ impl From<Problem> for Fail {
             ProblemCode::TokenLost | ProblemCode::ShuttingDown | ProblemCode::Changed | ProblemCode::Consumer => {
                 Exit::Refused
             }
-            ProblemCode::Host => Exit::Host,
+            ProblemCode::Host | ProblemCode::Gone => Exit::Host,
         };
         Self::new(exit, problem.message)
     }

@@ -219,10 +219,11 @@ async fn sync(config: Config, keys: Vec<TypeKey>, json: bool) -> Result<(), Fail
     let mut door = Door::open(config, Runs::WhenAsked).await?;
     let mut worst = Ok(());
     for key in keys {
+        let mut ask = Ask::Sync(key.clone());
         let result = loop {
-            match door.ask(&Ask::Sync(key.clone())).await {
+            match door.ask(&ask).await {
                 Ok(Answer::Sync(report)) => match print::out(json, report.as_ref(), print::report) {
-                    Ok(()) if report.outcome == Outcome::More => {}
+                    Ok(()) if report.outcome == Outcome::More => ask = Ask::SyncMore(key.clone()),
                     printed => break printed.and_then(|()| judged(&report)),
                 },
                 Ok(_) => break Err(Fail::other_answer()),

@@ -35,6 +35,8 @@ const WAIT_MAX: Duration = Duration::from_secs(25);
 pub enum Ask {
     /// Live sync of a type, now.
     Sync(TypeKey),
+    /// What follows a run that ended with more to do: the run that goes on by itself, or one that begins now.
+    SyncMore(TypeKey),
     /// The token of a type.
     Token(TypeKey),
     /// Set the token of a type.
@@ -193,6 +195,8 @@ pub enum ProblemCode {
     Dropped,
     /// A consumer is expired, exists already, or acknowledges what is not there.
     Consumer,
+    /// The host behind the socket ended while it was asked.
+    Gone,
     /// The db, or the host itself.
     Host,
 }
@@ -231,6 +235,7 @@ impl Host {
     pub async fn answer(&self, ask: Ask, by: Actor) -> Result<Answer, HostError> {
         Ok(match ask {
             Ask::Sync(key) => Answer::Sync(Box::new(self.sync(key, Trigger::Command).await?)),
+            Ask::SyncMore(key) => Answer::Sync(Box::new(self.sync(key, Trigger::Continue).await?)),
             Ask::Token(key) => Answer::Token(self.token(&key)?),
             Ask::TokenSet { key, token } => Answer::Token(self.token_set(&key, token, None, by).await?),
             Ask::TokenReset(key) => Answer::Token(self.token_reset(&key, None, by).await?),
