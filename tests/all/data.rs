@@ -69,6 +69,20 @@ fn deltas_that_no_checkpoint_covers_are_staged_and_published_whole() {
 }
 
 #[test]
+fn a_run_that_fails_leaves_nothing_staged() {
+    let place = place("last = 3000000\nbatch = 1000\ncheckpoint = 0", "[limits]\nuncovered-bytes = 40000000\n");
+    scheduled(&place, "1h");
+    let server = place.serve();
+    let ended = server.wait_for("run ended connection=made", 0);
+    assert!(server.log()[ended - 1].contains("outcome=\"failed\""));
+    // It is dropped once the run is over.
+    let staged = || place.run("db check --json").json()["staged_bytes"].as_u64().unwrap();
+    let left = (0..50).map(|_| staged()).find(|bytes| *bytes == 0);
+    assert_eq!(left, Some(0), "{} bytes", staged());
+    assert!(place.changes().is_empty());
+}
+
+#[test]
 fn a_kill_while_deltas_are_staged_leaves_none_of_them() {
     let place = place("last = 2000000\nbatch = 1000\ncheckpoint = 0", "");
     scheduled(&place, "1h");

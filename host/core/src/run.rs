@@ -340,7 +340,7 @@ impl Run {
                     }
                 }
             },
-            Err(CommitFailure::Full(why)) => return self.abandon(Outcome::Held(why), now),
+            Err(CommitFailure::Full(why)) => return self.hold(why, now),
             Err(CommitFailure::Conflict) => return self.abandon(Outcome::Superseded, now),
             Err(CommitFailure::Storage(message)) => {
                 return self.abandon(Outcome::Failed(Failure::Host { message }), now);
@@ -350,6 +350,18 @@ impl Run {
             self.established(now);
         }
         self.advance(now);
+    }
+
+    /// There is no room for more; what was journaled before is recorded.
+    fn hold(&mut self, why: String, now: UnixMillis) {
+        if !self.wrote || matches!(self.phase, Phase::Ending(Outcome::Held(_))) {
+            return self.abandon(Outcome::Held(why), now);
+        }
+        self.held.clear();
+        self.held_bytes = 0;
+        self.staged = Sum::default();
+        self.returned = None;
+        self.end(Outcome::Held(why), now);
     }
 
     /// An operator set or reset the token: nothing of this run is written any more.

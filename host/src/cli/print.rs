@@ -130,9 +130,12 @@ pub(super) fn consumers(consumers: &BTreeMap<String, Consumer>) -> String {
 }
 
 pub(super) fn checked(checked: &Checked) -> String {
-    let Checked { first, last, segments, bytes, types, problems } = checked;
+    let Checked { first, last, segments, bytes, staged_bytes, types, problems } = checked;
     let mut text =
         format!("entries {first} to {last} in {segments} segments of {bytes} bytes, states of {types} object types\n");
+    if *staged_bytes > 0 {
+        let _ = writeln!(text, "{staged_bytes} bytes are staged by runs under way");
+    }
     for problem in problems {
         let _ = writeln!(text, "problem: {}", shown(problem, TEXT_BYTES_MAX));
     }

@@ -62,7 +62,7 @@ pub enum ConsumerError {
         is: Incarnation,
     },
     /// Entries that are not there yet.
-    #[error("consumer {name} acknowledges entry {sequence}, and the last one is {last}")]
+    #[error("consumer {name} can't have entry {sequence}: the last one is {last}")]
     Ahead {
         /// Which.
         name: String,

@@ -108,6 +108,9 @@ pub struct Checked {
     pub segments: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Bytes of segments that runs under way have staged.
+    #[serde(default)]
+    pub staged_bytes: u64,
     /// Types that have a state.
     pub types: u64,
     /// What doesn't fit, a sentence each.

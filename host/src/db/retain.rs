@@ -9,8 +9,10 @@ use tidewaiter_core::time::UnixMillis;
 use super::consumer::Consumer;
 use super::store::{Quota, Usage};
 
-/// Room is made when this many of a hundred parts of a quota are used.
+/// Room is made when this many of a hundred parts of a quota are used, or something was refused.
 const ROOM_AT_PERCENT: u64 = 90;
+/// And then so much that no more than this many are used: a run that goes on has room for more than one commit.
+const ROOM_TO_PERCENT: u64 = 70;
 
 /// What decides which entries go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +59,8 @@ pub(super) struct Judge {
     usage: Usage,
     /// Bytes that were refused, for want of room.
     room: u64,
+    /// Room is being made.
+    making: bool,
 }
 
 impl Judge {
@@ -73,7 +77,7 @@ impl Judge {
         let consumers = consumers.values().filter(|consumer| consumer.expired.is_none());
         // Nobody: nothing is delivered.
         let delivered = sinks.chain(consumers.map(|consumer| consumer.position)).min().unwrap_or(0);
-        Self { delivered, keep: policy.keep, now, quota: policy.quota, usage, room }
+        Self { delivered, keep: policy.keep, now, quota: policy.quota, usage, room, making: false }
     }
 
     /// Whether the oldest segment that is left goes. Only from the front, so that the journal has no holes.
@@ -94,11 +98,13 @@ impl Judge {
     }
 
     /// Any quota counts, not only this segment's: what makes room for another connection may lie behind this one.
-    fn is_tight(&self) -> bool {
-        let tight = |used: u64, max: u64| used >= max / 100 * ROOM_AT_PERCENT || used.saturating_add(self.room) > max;
+    fn is_tight(&mut self) -> bool {
+        let percent = if self.making { ROOM_TO_PERCENT } else { ROOM_AT_PERCENT };
+        let tight = |used: u64, max: u64| used > max / 100 * percent || used.saturating_add(self.room) > max;
         let connections = &self.usage.connections;
-        tight(self.usage.total, self.quota.total_bytes)
-            || connections.values().any(|bytes| tight(*bytes, self.quota.connection_bytes))
+        self.making = tight(self.usage.total, self.quota.total_bytes)
+            || connections.values().any(|bytes| tight(*bytes, self.quota.connection_bytes));
+        self.making
     }
 }
 
@@ -146,7 +152,7 @@ mod tests {
         assert!(!judge(&policy(Some(5), u64::MAX), &sinks, &[], 10).drops(candidate(1, 20)), "a clock was set back");
         assert!(!judge(&policy(None, 1000), &sinks, &[], 899).drops(candidate(1, 0)));
         let mut tight = judge(&policy(None, 1000), &sinks, &[], 1000);
-        assert!(tight.drops(candidate(1, 9)) && tight.drops(candidate(2, 9)));
-        assert!(!tight.drops(candidate(3, 9)), "there is room again");
+        assert!((1..=3).all(|last| tight.drops(candidate(last, 9))));
+        assert!(!tight.drops(candidate(4, 9)), "there is room again");
     }
 }

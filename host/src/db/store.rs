@@ -228,7 +228,7 @@ impl Quota {
 
 /// There is no room.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{} holds {used} bytes of the {max} allowed, and what is left is not delivered to everyone yet", 
+#[error("{} holds {used} bytes, and {more} more are beyond the {max} allowed: entries go once every sink and consumer has them", 
     connection.as_ref().map_or("the journal".to_owned(), |name| format!("the journal of connection {name}")))]
 pub struct Full {
     /// Of this connection; none: of all.
@@ -309,6 +309,10 @@ impl<'a, S: Stored> Plan<'a, S> {
             Write::SinkPosition { .. } => Ok(Step::Do),
             Write::AddConsumer { name, consumer } => match self.consumer(name)? {
                 Some(_) => Err(ConsumerError::Exists { name: name.clone() }.into()),
+                None if consumer.position > self.counters.sequence => {
+                    let (sequence, last) = (consumer.position, self.counters.sequence);
+                    Err(ConsumerError::Ahead { name: name.clone(), sequence, last }.into())
+                }
                 None => Ok(self.put(name, consumer.clone())),
             },
             Write::Acknowledge { name, incarnation, sequence, at } => {
@@ -534,9 +538,13 @@ mod tests {
             remove("old"),
             acknowledge("old", 5),
             remove("old"),
+            Write::AddConsumer {
+                name: named("ahead"),
+                consumer: Consumer::new(Incarnation(1), 11, None, UnixMillis(0)),
+            },
         ];
         let (steps, ..) = judged(Quota::UNLIMITED, &group);
         let refused: Vec<bool> = steps.iter().map(Result::is_err).collect();
-        assert_eq!(refused, [true, false, true, false, false, true, true], "{steps:?}");
+        assert_eq!(refused, [true, false, true, false, false, true, true, true], "{steps:?}");
     }
 }

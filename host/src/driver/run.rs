@@ -93,6 +93,8 @@ struct Performer {
     writing: JoinSet<Writing>,
     /// Written and not published yet; dropped if the run ends without.
     staged: Vec<StagedSegment>,
+    /// The commit under way names what is staged.
+    publishes: bool,
     time_up: Option<Pin<Box<tokio::time::Sleep>>>,
     gauge: Arc<Gauge>,
     flush: Option<oneshot::Sender<bool>>,
@@ -121,6 +123,7 @@ pub async fn perform(order: Order, mut signals: mpsc::Receiver<Signal>) -> (RunR
         held: VecDeque::new(),
         writing: JoinSet::new(),
         staged: Vec::new(),
+        publishes: false,
         time_up: Some(Box::pin(tokio::time::sleep(limits.run_time_max))),
         gauge: Arc::default(),
         flush: None,
@@ -162,9 +165,9 @@ impl Performer {
     fn written(&mut self, result: Result<Writing, JoinError>) {
         let result = result.unwrap_or_else(|error| Err(CommitError::Storage(error.to_string())));
         let result = result.map(|staged| match staged.is_empty() {
-            // A commit publishes all that is staged.
-            true => self.staged.clear(),
-            false => self.staged.extend(staged),
+            // A commit publishes all that is staged, or nothing of it: the last one of a run that failed.
+            true if self.publishes => self.staged.clear(),
+            _ => self.staged.extend(staged),
         });
         self.machine.handle_committed(result.map_err(Into::into), self.order.clock.now());
     }
@@ -269,6 +272,7 @@ impl Performer {
                 self.writing.spawn(async move { db.stage(&key, generation, run, batches, at).await });
             }
             Effect::Commit { published, batches, expected_revision, state, report } => {
+                self.publishes = published;
                 let commit = Commit {
                     staged: if published { self.staged.clone() } else { Vec::new() },
                     key: self.order.key.clone(),
@@ -372,7 +376,9 @@ impl Performer {
             outcome = report.outcome.name(), deltas = report.deltas, token_in = %Shown(report.token_in.as_ref()),
             token_out = %Shown(report.token_out.as_ref()), "run ended"
         );
-        let dropped = self.held.iter().flat_map(unpack);
+        // What has no room comes again, however often: that it was so many is enough.
+        let held = matches!(report.outcome, Outcome::Held(_));
+        let dropped = self.held.iter().filter(|_| !held).flat_map(unpack);
         for delta in dropped.take(DROPPED_SHOWN) {
             tracing::warn!(
                 target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = report.run,

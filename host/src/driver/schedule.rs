@@ -227,8 +227,9 @@ impl Task {
             Ok((_, (_, report, state))) => (report, state),
             Err(error) => self.panicked(&key, running, &error),
         };
-        // A write that failed may have happened all the same: what is stored decides.
-        if matches!(report.outcome, Outcome::Failed(Failure::Host { .. }))
+        // A write that failed may have happened all the same, and who superseded a run may have gone without a word: what is stored
+        // decides.
+        if matches!(report.outcome, Outcome::Failed(Failure::Host { .. }) | Outcome::Superseded)
             && let Ok(Some(stored)) = self.db.state(&key)
         {
             state = TypeState { failures: state.failures, ..stored };

@@ -54,6 +54,7 @@ pub(super) fn check(db: &Database, deep: bool) -> Result<Checked, Fault> {
         let (number, row) = entry?;
         let (bytes, connection) = row.value();
         known.insert(number.value());
+        checked.staged_bytes += bytes;
         *usage.entry(connection.to_owned()).or_default() += bytes;
     }
     if segments.len()? != known.len() as u64 {

@@ -143,7 +143,7 @@ async fn a_full_journal_makes_room_of_what_is_delivered() {
     assert_eq!(db.retain(needed.clone(), UnixMillis(100)).await.unwrap().entries, 0);
     db.set_sink_position("file", 1000).await.unwrap();
     let made = db.retain(needed, UnixMillis(100)).await.unwrap();
-    assert!((100..=300).contains(&made.entries), "a tenth or so, and not all of it: {made:?}");
+    assert!((300..=500).contains(&made.entries), "a third or so, and not all of it: {made:?}");
     db.commit(commit("employee", 11, 100)).await.unwrap();
     fits(&db);
 }
@@ -178,7 +178,7 @@ async fn a_consumer_goes_on_where_it_acknowledged_and_expires_when_it_is_too_far
     db.acknowledge("audit", 40, UnixMillis(3)).await.unwrap();
     assert_eq!(db.consumer_position("audit").unwrap(), 60, "what came twice changes nothing");
     let ahead = db.acknowledge("audit", 101, UnixMillis(3)).await.unwrap_err();
-    assert_eq!(ahead.to_string(), "consumer audit acknowledges entry 101, and the last one is 100");
+    assert_eq!(ahead.to_string(), "consumer audit can't have entry 101: the last one is 100");
     let unknown = db.acknowledge("adit", 1, UnixMillis(3)).await.unwrap_err();
     assert_eq!(unknown.to_string(), "there is no consumer adit");
     assert!(db.retain(policy(None, &[]), UnixMillis(4)).await.unwrap().expired.is_empty());
