@@ -38,8 +38,10 @@ fn a_run_that_has_spent_its_budget_goes_on_as_another_one() {
     let ended = place.run("sync made account");
     assert_eq!(ended.code, 0, "{ended:?}");
     let told: Vec<&str> = ended.stdout.lines().collect();
-    // The host goes on by itself; who asks again gets the run after that.
-    assert!(told[0].contains("run 1 ok, more, 1") && told.last().unwrap().ends_with("→ 5000"), "{told:?}");
+    // The host goes on by itself; who waits is told of every run.
+    let each = ["run 1 ok, more, 1", "run 2 ok, more, 1", "run 3 ok"];
+    assert!(each.iter().zip(&told).all(|(begins, line)| line.contains(begins)), "{told:?}");
+    assert!(told.last().unwrap().ends_with(" 5000"), "{told:?}");
     assert_eq!(numbers(&place.changes()), all(5000));
     let shown = place.run("connections show made --json").json();
     let runs = shown["runs"].as_array().unwrap();
@@ -110,6 +112,10 @@ fn a_full_journal_holds_runs_until_somebody_has_what_is_in_it() {
     assert!(held.code == 5 && held.stderr.contains("the journal of connection made holds"), "{held:?}");
     let kept = numbers(&place.changes());
     assert!(!kept.is_empty() && kept == all(i64::try_from(kept.len()).unwrap()), "what was checkpointed stays");
+    assert!(place.run("connections list").stdout.contains("held"));
+    let shown = place.run("connections show made").stdout;
+    assert!(shown.contains(&format!("run 1 held, {} changes", kept.len())), "what it journaled is recorded: {shown}");
+    assert!(shown.contains("beyond the 40000 allowed"), "and why it ended: {shown}");
     let again = place.run("sync made account --json");
     assert!(again.code == 5 && again.stdout.contains("\"held\""), "{again:?}");
     assert!(!again.stderr.contains("sync called"), "the connector isn't asked for what has no place");
@@ -177,6 +183,20 @@ fn a_copy_made_while_a_server_runs_goes_on_elsewhere() {
     assert!(restored.code == 0 && restored.stdout.contains("restored as journal"), "{restored:?}");
     assert_eq!(target.run("restore copy.redb").code, 5, "not over data");
     assert_eq!(target.run("restore nothing.redb").code, 5);
+    let taken = source.run("backup copy.redb");
+    assert!(
+        taken.code == 1 && taken.stderr.contains("can't make") && taken.stderr.contains("File exists"),
+        "{taken:?}"
+    );
+    let mut damaged = std::fs::read(source.path("copy.redb")).unwrap();
+    let at = damaged.windows(11).position(|part| part == b"employee-nu").unwrap();
+    damaged[at] ^= 1;
+    let elsewhere = Place::empty();
+    elsewhere.write("tidewaiter.toml", "");
+    std::fs::write(elsewhere.path("copy.redb"), damaged).unwrap();
+    let refused = elsewhere.run("restore copy.redb");
+    assert!(refused.code != 0 && refused.stderr.contains("checksum"), "{refused:?}");
+    assert!(!elsewhere.path("data/tidewaiter.redb").exists(), "nothing is there");
     assert_eq!(target.run("sync made account").code, 0);
     let changes = target.changes();
     assert_eq!(numbers(&changes), all(510), "the token went on from where it was");

@@ -227,8 +227,12 @@ pub(super) fn connection(view: &ConnectionView) -> String {
     }
     for run in &view.runs {
         let _ = write!(text, "{}  {}", run.ended, report(run));
-        if let Outcome::Failed(failure) = &run.outcome {
-            let _ = write!(text, ", {}: {}", failure.code(), shown(&failure.to_string(), TEXT_BYTES_MAX));
+        match &run.outcome {
+            Outcome::Failed(failure) => {
+                let _ = write!(text, ", {}: {}", failure.code(), shown(&failure.to_string(), TEXT_BYTES_MAX));
+            }
+            Outcome::Held(why) => _ = write!(text, ": {why}"),
+            _ => {}
         }
         text.push('\n');
         let said = if matches!(run.outcome, Outcome::Failed(_)) { run.spent.log.as_slice() } else { &[] };

@@ -11,7 +11,7 @@ use tidewaiter_core::state::Actor;
 use tidewaiter_core::time::UnixMillis;
 
 use super::migrate;
-use super::redb::{RedbStore, first_open, opener, renew};
+use super::redb::{RedbStore, first_open, opener, problems, renew};
 
 const DB_FILE: &str = "tidewaiter.redb";
 const RESTORED_FILE: &str = "tidewaiter.redb.restored";
@@ -160,6 +160,10 @@ fn renewed(copy: &Path, begun: &Path, dir: &Path, by: &Actor, now: UnixMillis) -
         |error: Box<dyn std::error::Error + Send + Sync>| OpenError::Unusable { path: copy.to_owned(), source: error };
     let database = first_open(&opener(begun)).map_err(|error| unusable(error.into()))?;
     migrate::migrate(&database, dir, copy)?;
+    // What is damaged is said now, and not when the original is long gone.
+    if let Some(problem) = problems(&database).map_err(|error| unusable(error.into()))?.into_iter().next() {
+        return Err(unusable(format!("it is damaged: {problem}").into()));
+    }
     let incarnation = migrate::random().map_err(|error| unusable(error.into()))?;
     renew(&database, incarnation, by, now).map_err(|error| unusable(error.into()))?;
     Ok(Incarnation(incarnation))

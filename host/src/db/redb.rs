@@ -65,6 +65,11 @@ pub(super) fn first_open(opener: &Opener) -> Result<Database, StorageError> {
     Ok(caught(|| Ok(opener()?))?)
 }
 
+/// What doesn't fit in a db that nothing else uses yet.
+pub(super) fn problems(database: &Database) -> Result<Vec<String>, ReadError> {
+    Ok(caught(|| check::check(database, true))?.problems)
+}
+
 impl RedbStore {
     pub(super) fn new(opener: Opener, database: Database) -> Self {
         Self { opener, database: RwLock::new(Some(database)), failed: AtomicBool::new(false) }

@@ -94,6 +94,14 @@ pub enum ReadError {
     /// A consumer can't go on.
     #[error(transparent)]
     Consumer(#[from] ConsumerError),
+    /// A copy can't be begun.
+    #[error("can't make {path}: {problem}")]
+    Target {
+        /// Where it was to be.
+        path: String,
+        /// Why not.
+        problem: String,
+    },
     /// Another row is damaged.
     #[error("{row} is damaged: {problem}")]
     Row {

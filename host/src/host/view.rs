@@ -75,7 +75,7 @@ pub struct TypeView {
     pub class: String,
     /// When it runs, as in `every 15 s`; none: only when asked.
     pub schedule: Option<String>,
-    /// Its last run.
+    /// Its last run that wrote something.
     pub last_run: Option<RunReport>,
 }
 

@@ -15,16 +15,16 @@ use tidewaiter_core::time::UnixMillis;
 use super::write::{self, Tables};
 use super::{Fault, builder, caught, read_states};
 use crate::db::segment::{Encoder, Head};
-use crate::db::store::{Prepared, Quota, StorageError, Write};
+use crate::db::store::{Prepared, Quota, ReadError, StorageError, Write};
 use crate::db::tables::{
     CONSUMERS, INCARNATION, INDEX, META, RUNS, RUNS_OF, SEGMENTS, SINKS, STAGED, STATES, TOKENS, USAGE,
 };
 
 /// Copies what one snapshot has into a new file.
 pub(super) fn backup(db: &Database, to: &Path) -> Result<(), Fault> {
-    let io = |error: io::Error| Fault::Engine(format!("{}: {error}", to.display()));
+    let target = |error: io::Error| ReadError::Target { path: to.display().to_string(), problem: error.to_string() };
     let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(0o600).open(to).map_err(io)?;
+    options.write(true).create_new(true).mode(0o600).open(to).map_err(target)?;
     let copied = copy(db, to);
     if copied.is_err() {
         let _ = std::fs::remove_file(to);
