@@ -1,5 +1,9 @@
 //! OpenIDM's calls, as people's scripts make them, against a real server.
 
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tidewaiter_tests::{Place, Server, call};
 
@@ -150,4 +154,34 @@ fn a_failed_run_is_told_with_its_code() {
     let (status, body) = server.call("POST", SYNC, &[], "");
     assert!((500..=504).contains(&status) && body["message"].as_str().unwrap().contains("people.csv"), "{body}");
     assert!(body["detail"]["code"].as_str().unwrap().starts_with("connector."), "{body}");
+}
+
+/// Somebody sets the token and hangs up at some instant: it is set, and runs go on from there, or it isn't.
+#[test]
+fn a_client_that_hangs_up_leaves_no_run_behind() {
+    let place = Place::new();
+    place.install("synthetic");
+    let made = "connector = \"synthetic\"\n[settings]\nlast = 1000\n[types.account]\nclass = \"account\"\n";
+    place.write("connections/hr.toml", made);
+    let server = place.serve();
+    let address = server.api().trim_start_matches("http://").split('/').next().unwrap().to_owned();
+    let secret = std::fs::read_to_string(place.path("data/http-token")).unwrap();
+    for round in 0..40_u64 {
+        let body = json!({ "connectorData": { "nativeType": "integer", "syncToken": 900 + round } }).to_string();
+        let head = format!(
+            "PUT /openidm/{STAGE}/SYSTEMHRACCOUNT HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            secret.trim(),
+            body.len()
+        );
+        let mut client = TcpStream::connect(&address).unwrap();
+        client.write_all((head + &body).as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_micros(round * 40));
+        drop(client);
+        // The first of them may be superseded, if it began before the token was set.
+        let ended = [place.run("sync hr account"), place.run("sync hr account")];
+        assert_eq!(ended[1].code, 0, "round {round}: {ended:?}");
+        assert!(ended[1].stdout.ends_with(" 1000\n"), "round {round}: {ended:?}");
+        assert!(place.run("token get hr account").stdout.contains("1000"), "round {round}: what is stored is what ran");
+    }
 }
