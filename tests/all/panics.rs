@@ -1,11 +1,9 @@
 //! A panic of the host itself in a run: that run fails and says so, what was checkpointed is kept, everything else goes on.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidewaiter::clock::Clock;
-use tidewaiter::config::{ConnectionConfig, TypeConfig};
 use tidewaiter::db::{Db, pack};
 use tidewaiter::driver::{Calling, Connection, Order, Session, Source, perform};
 use tidewaiter::wasm::{FromGuest, Setup, SyncOptions};
@@ -13,9 +11,10 @@ use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::object::{Change, SyncDelta};
 use tidewaiter_core::run::{Failure, Outcome, RunReport, Trigger};
-use tidewaiter_core::schema::{Classes, ConnectorInfo, ObjectClassInfo, Operation};
+use tidewaiter_core::schema::{Classes, ConnectorInfo, ObjectClassInfo};
 use tidewaiter_core::state::{From, TypeState};
 use tidewaiter_core::token::SyncToken;
+use tidewaiter_tests::{connection_config, info};
 use tokio::sync::mpsc;
 
 /// Where it panics.
@@ -108,33 +107,9 @@ fn key() -> TypeKey {
 }
 
 async fn run(db: &Db, number: u64, place: Where, from: From) -> RunReport {
-    let info = ConnectorInfo {
-        name: "panics".into(),
-        version: "0.1.0".into(),
-        summary: String::new(),
-        licence: String::new(),
-        operations: vec![Operation::LiveSync],
-        settings_schema: "{}".into(),
-        settings_version: 1,
-        token_formats_read: vec![],
-        token_format_written: String::new(),
-        capabilities: vec![],
-        all_classes: false,
-    };
-    let account =
-        TypeConfig { class: "account".into(), timing: None, rank: 0, from, attributes: None, options: BTreeMap::new() };
-    let config = ConnectionConfig {
-        connector: "panics".parse().unwrap(),
-        settings: serde_json::json!({}),
-        types: BTreeMap::from([("account".parse().unwrap(), account)]),
-        parallel_types: false,
-        read: Vec::new(),
-        grants: "/".into(),
-        limits: Limits::default(),
-        base: "/".into(),
-    };
+    let config = connection_config("panics", serde_json::json!({}), from, Limits::default());
     let clock = Clock::start();
-    let source: Arc<dyn Source> = Arc::new(Panics { place, info });
+    let source: Arc<dyn Source> = Arc::new(Panics { place, info: info("panics") });
     let connection = Connection::new(key().connection, Arc::new(config), source).unwrap();
     let state = db.state(&key()).unwrap().unwrap_or_else(|| TypeState::first(from, clock.now()));
     let order = Order {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value as Json, json};
 use tidewaiter::clock::Clock;
-use tidewaiter::config::{ConnectionConfig, TypeConfig};
+use tidewaiter::config::ConnectionConfig;
 use tidewaiter::db::Db;
 use tidewaiter::driver::{Connection, Order, Source, perform};
 use tidewaiter::wasm::{Connector, Engine, EngineOptions};
@@ -18,7 +18,7 @@ use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::run::{Outcome, Trigger};
 use tidewaiter_core::state::{From, TypeState};
-use tidewaiter_tests::connector;
+use tidewaiter_tests::{connection_config, connector};
 use tokio::sync::mpsc;
 
 use crate::measure::{Cost, begin, median, memory, ratios, reset_peak, round, spread};
@@ -41,24 +41,9 @@ pub(crate) fn limits() -> Limits {
 }
 
 pub(crate) fn config(settings: Json, timing: Option<tidewaiter_core::timing::Timing>) -> ConnectionConfig {
-    let account = TypeConfig {
-        class: "account".into(),
-        timing,
-        rank: 0,
-        from: From::Beginning,
-        attributes: None,
-        options: BTreeMap::new(),
-    };
-    ConnectionConfig {
-        connector: "synthetic".parse().expect("a name"),
-        settings,
-        types: BTreeMap::from([("account".parse().expect("a name"), account)]),
-        parallel_types: false,
-        read: Vec::new(),
-        grants: "/".into(),
-        limits: limits(),
-        base: "/".into(),
-    }
+    let mut config = connection_config("synthetic", settings, From::Beginning, limits());
+    config.types.values_mut().for_each(|account| account.timing = timing.clone());
+    config
 }
 
 /// The component, loaded.

@@ -13,10 +13,9 @@ use tidewaiter_connector::bindings::tidewaiter::connector::types as sdk;
 use tidewaiter_core::inspect::Inspector;
 use tidewaiter_core::object::{Attribute, Change, ConnectorObject, SyncDelta, Value, ValueMode};
 use tidewaiter_core::run::Failure;
-use tidewaiter_core::schema::{
-    AttributeInfo, ChangeFeed, Classes, ConnectorInfo, ObjectClassInfo, Operation, ValueType,
-};
+use tidewaiter_core::schema::{AttributeInfo, ChangeFeed, Classes, ConnectorInfo, ObjectClassInfo, ValueType};
 use tidewaiter_core::token::SyncToken;
+use tidewaiter_tests::info;
 use tokio::sync::mpsc;
 
 /// How the changes come into this process.
@@ -36,20 +35,7 @@ pub(crate) struct NativeSource {
 
 impl NativeSource {
     pub(crate) fn new(way: Way) -> Self {
-        let info = ConnectorInfo {
-            name: "synthetic".into(),
-            version: "0.1.0".into(),
-            summary: String::new(),
-            licence: String::new(),
-            operations: vec![Operation::LiveSync],
-            settings_schema: "{}".into(),
-            settings_version: 1,
-            token_formats_read: vec![],
-            token_format_written: String::new(),
-            capabilities: vec![],
-            all_classes: false,
-        };
-        Self { way, info }
+        Self { way, info: info("synthetic") }
     }
 }
 

@@ -1,0 +1,42 @@
+//! What a run needs that is built here and not read from files: a description and a configuration, plain as can be.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+use tidewaiter::config::{ConnectionConfig, TypeConfig};
+use tidewaiter_core::limit::Limits;
+use tidewaiter_core::schema::{ConnectorInfo, Operation};
+use tidewaiter_core::state::From;
+
+/// What a connector says of itself that only does live sync and asks for nothing.
+pub fn info(name: &str) -> ConnectorInfo {
+    ConnectorInfo {
+        name: name.into(),
+        version: "0.1.0".into(),
+        summary: String::new(),
+        licence: String::new(),
+        operations: vec![Operation::LiveSync],
+        settings_schema: "{}".into(),
+        settings_version: 1,
+        token_formats_read: vec![],
+        token_format_written: String::new(),
+        capabilities: vec![],
+        all_classes: false,
+    }
+}
+
+/// A connection to it with one type, `account`, that runs when asked.
+pub fn connection_config(connector: &str, settings: Json, from: From, limits: Limits) -> ConnectionConfig {
+    let account =
+        TypeConfig { class: "account".into(), timing: None, rank: 0, from, attributes: None, options: BTreeMap::new() };
+    ConnectionConfig {
+        connector: connector.parse().unwrap(),
+        settings,
+        types: BTreeMap::from([("account".parse().unwrap(), account)]),
+        parallel_types: false,
+        read: Vec::new(),
+        grants: "/".into(),
+        limits,
+        base: "/".into(),
+    }
+}
