@@ -96,20 +96,20 @@ impl Engine {
         self.allocation
     }
 
-    /// The limits of each instance, by name, and how many there may be at the same time: 0 where that has no limit.
+    /// The limits of each instance, by name; and how many there may be at the same time, where they come from a pool.
     pub(super) fn sandbox(&self) -> Vec<(&'static str, u64)> {
-        let instances = match self.allocation {
-            Allocation::Pooled(instances) => instances,
-            Allocation::OnDemand => 0,
+        let pooled = match self.allocation {
+            Allocation::Pooled(instances) => Some(("instances", instances.into())),
+            Allocation::OnDemand => None,
         };
-        vec![
-            ("instances", instances.into()),
+        let each = [
             ("stack-bytes", STACK_BYTES as u64),
             ("core-instances", CORE_INSTANCES_MAX.into()),
             ("memories", MEMORIES_MAX.into()),
             ("tables", TABLES_MAX.into()),
             ("table-elements", TABLE_ELEMENTS_MAX as u64),
-        ]
+        ];
+        pooled.into_iter().chain(each).collect()
     }
 
     pub(super) fn inner(&self) -> &wasmtime::Engine {
