@@ -94,6 +94,23 @@ fn a_socket_of_a_dead_server_hinders_nobody() {
 }
 
 #[test]
+fn clients_that_are_gone_leave_their_places_to_others() {
+    let place = Place::new();
+    place.install("hostile");
+    let slow = "connector = \"hostile\"\nsettings.do = \"endless-loop\"\n[types.account]\nclass = \"account\"\n";
+    place.write("connections/slow.toml", &format!("{slow}[limits]\ncall-time = \"20s\"\n"));
+    let server = place.serve();
+    // More than there are places.
+    for _ in 0..80 {
+        let mut client = UnixStream::connect(place.path("data/tidewaiter.sock")).unwrap();
+        client.write_all(b"{\"sync\":{\"connection\":\"slow\",\"object_type\":\"account\"}}\n").unwrap();
+    }
+    server.wait_for("sync called connection=slow", 0);
+    assert_eq!(place.run("connections list").code, 0);
+    assert!(!server.log().iter().any(|line| line.contains("run ended connection=slow")), "it had to wait for the run");
+}
+
+#[test]
 fn who_holds_the_data_is_named() {
     let place = Place::new();
     let server = place.serve();

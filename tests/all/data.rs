@@ -110,6 +110,7 @@ fn a_full_journal_holds_runs_until_somebody_has_what_is_in_it() {
     place.write("tidewaiter.toml", "[journal]\nmax-bytes = 40000\nmax-connection-bytes = 40000\n");
     let held = place.run("sync made account");
     assert!(held.code == 5 && held.stderr.contains("the journal of connection made holds"), "{held:?}");
+    assert!(!held.stderr.contains("uid="), "what comes again is counted, not listed: {held:?}");
     let kept = numbers(&place.changes());
     assert!(!kept.is_empty() && kept == all(i64::try_from(kept.len()).unwrap()), "what was checkpointed stays");
     assert!(place.run("connections list").stdout.contains("held"));
@@ -149,10 +150,12 @@ fn a_consumer_has_a_place_of_its_own_until_it_is_too_far_behind() {
     assert_eq!(place.run("consumers ack other 3").code, 3);
     assert_eq!(place.run("consumers ack audit 3").code, 5, "there is nothing yet");
     assert_eq!(place.run("consumers add ../x").code, 2);
-    assert_eq!(place.run("sync made account").code, 0);
-    let server = place.serve();
-    server.wait_for("consumer-expired", 0);
-    drop(server);
+    let synced = place.run("sync made account");
+    assert_eq!(synced.code, 0);
+    // Whichever looks first: a command that takes its time does so itself.
+    if !synced.stderr.contains("consumer-expired") {
+        place.serve().wait_for("consumer-expired", 0);
+    }
     let expired = place.run("changes --consumer audit");
     assert!(expired.code == 5 && expired.stderr.contains("consumer audit is expired since"), "{expired:?}");
     assert!(place.run("consumers list").stdout.contains("expired since"));
