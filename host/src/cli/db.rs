@@ -9,7 +9,7 @@ use super::fail::{Exit, Fail};
 use super::print;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::db::{self, OpenError};
+use crate::db::{self, Checked, OpenError};
 use crate::host::Runs;
 use crate::host::ask::{Answer, Ask};
 
@@ -17,7 +17,7 @@ use crate::host::ask::{Answer, Ask};
 pub(super) enum Command {
     /// Look whether everything fits together; changes nothing
     Check {
-        /// Read every entry
+        /// Read every entry, and every page of the file
         #[arg(long)]
         deep: bool,
     },
@@ -26,6 +26,9 @@ pub(super) enum Command {
 }
 
 pub(super) async fn perform(config: Config, command: Command, json: bool) -> Result<(), Fail> {
+    if let Command::Check { deep: true } = command {
+        examine(&config, json).await?;
+    }
     let mut door = Door::open(config, Runs::Never).await?;
     let done = match command {
         Command::Check { deep } => check(&mut door, deep, json).await,
@@ -36,6 +39,19 @@ pub(super) async fn perform(config: Config, command: Command, json: bool) -> Res
     };
     door.close().await;
     done
+}
+
+/// Looks at the file before anything opens it.
+async fn examine(config: &Config, json: bool) -> Result<(), Fail> {
+    let data = config.data.clone();
+    let examined = tokio::task::spawn_blocking(move || db::examine(&data, "tidewaiter db check")).await;
+    let examined = examined.map_err(|error| Fail::new(Exit::Host, error))?;
+    let problems = examined.map_err(|error| Fail::of(Exit::Host, &error))?;
+    if problems.is_empty() {
+        return Ok(());
+    }
+    print::out(json, &Checked { problems, ..Checked::default() }, print::checked)?;
+    Err(Fail::told(Exit::RunFailed))
 }
 
 async fn check(door: &mut Door, deep: bool, json: bool) -> Result<(), Fail> {

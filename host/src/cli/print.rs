@@ -131,8 +131,14 @@ pub(super) fn consumers(consumers: &BTreeMap<String, Consumer>) -> String {
 
 pub(super) fn checked(checked: &Checked) -> String {
     let Checked { first, last, segments, bytes, staged_bytes, types, problems } = checked;
-    let mut text =
-        format!("entries {first} to {last} in {segments} segments of {bytes} bytes, states of {types} object types\n");
+    let mut text = String::new();
+    // Of a file that is too damaged to be opened nothing is known.
+    if *first > 0 {
+        let _ = writeln!(
+            text,
+            "entries {first} to {last} in {segments} segments of {bytes} bytes, states of {types} object types"
+        );
+    }
     if *staged_bytes > 0 {
         let _ = writeln!(text, "{staged_bytes} bytes are staged by runs under way");
     }

@@ -35,7 +35,7 @@ use self::store::{Chore, Counters, Done, Prepared, Store, Write};
 use self::writer::{Durable, Order, Writer};
 
 pub use self::consumer::{Consumer, ConsumerError};
-pub use self::open::{OpenError, restore};
+pub use self::open::{OpenError, examine, restore};
 pub use self::retain::{Policy, Retained};
 pub use self::segment::{EncodeError, SegmentDamage, pack, unpack};
 pub(crate) use self::store::KEPT;

@@ -11,7 +11,7 @@ use tidewaiter_core::state::Actor;
 use tidewaiter_core::time::UnixMillis;
 
 use super::migrate;
-use super::redb::{RedbStore, first_open, opener, problems, renew};
+use super::redb::{self, RedbStore, first_open, opener, problems, renew};
 
 const DB_FILE: &str = "tidewaiter.redb";
 const RESTORED_FILE: &str = "tidewaiter.redb.restored";
@@ -158,15 +158,37 @@ fn renewed(copy: &Path, begun: &Path, dir: &Path, by: &Actor, now: UnixMillis) -
     std::fs::set_permissions(begun, Permissions::from_mode(0o600)).map_err(io)?;
     let unusable =
         |error: Box<dyn std::error::Error + Send + Sync>| OpenError::Unusable { path: copy.to_owned(), source: error };
+    // What is damaged is said now, and not when the original is long gone.
+    let sound = |problems: Vec<String>| match problems.is_empty() {
+        true => Ok(()),
+        false => Err(unusable(format!("it is damaged: {}", problems.join("; ")).into())),
+    };
+    sound(redb::examine(begun).map_err(|error| unusable(error.into()))?)?;
     let database = first_open(&opener(begun)).map_err(|error| unusable(error.into()))?;
     migrate::migrate(&database, dir, copy)?;
-    // What is damaged is said now, and not when the original is long gone.
-    if let Some(problem) = problems(&database).map_err(|error| unusable(error.into()))?.into_iter().next() {
-        return Err(unusable(format!("it is damaged: {problem}").into()));
-    }
+    sound(problems(&database).map_err(|error| unusable(error.into()))?)?;
     let incarnation = migrate::random().map_err(|error| unusable(error.into()))?;
     renew(&database, incarnation, by, now).map_err(|error| unusable(error.into()))?;
     Ok(Incarnation(incarnation))
+}
+
+/// What is wrong with the file of a db, as far as it can be told without trusting it: the engine may panic on a damaged file that it
+/// opens. Changes nothing. Blocks, for some half a second a GiB. None of it: there is no db, or another process has it.
+///
+/// # Errors
+/// The file can't be read.
+pub fn examine(dir: &Path, holder: &str) -> Result<Vec<String>, OpenError> {
+    let path = dir.join(DB_FILE);
+    match path.try_exists() {
+        Ok(true) => {}
+        Ok(false) => return Ok(Vec::new()),
+        Err(source) => return Err(OpenError::Io { what: "look at", path, source }),
+    }
+    let _lock = match lock(dir, holder, Duration::ZERO) {
+        Err(OpenError::Owned { .. }) => return Ok(Vec::new()),
+        other => other?,
+    };
+    redb::examine(&path).map_err(|error| OpenError::Unusable { path, source: Box::new(error) })
 }
 
 /// Opens the db in the data directory, which is ours.
@@ -180,5 +202,5 @@ pub(super) fn open(dir: &Path) -> Result<(RedbStore, Incarnation), OpenError> {
     let unusable = |error| OpenError::Unusable { path: path.clone(), source: Box::new(error) };
     let database = first_open(&opener).map_err(unusable)?;
     let incarnation = migrate::migrate(&database, dir, &path)?;
-    Ok((RedbStore::new(opener, database), incarnation))
+    Ok((RedbStore::new(opener, Some(path), database), incarnation))
 }

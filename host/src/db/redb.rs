@@ -5,14 +5,15 @@
 mod check;
 mod chore;
 mod copy;
+mod overlay;
 mod write;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use redb::{Database, ReadableDatabase, ReadableTable};
 use tidewaiter_core::name::{BadName, ConnectionName, TypeKey};
@@ -38,10 +39,14 @@ pub(super) type Opener = Box<dyn Fn() -> Result<Database, redb::DatabaseError> +
 /// A redb file.
 pub(super) struct RedbStore {
     opener: Opener,
+    /// The file itself; none: it isn't one.
+    file: Option<PathBuf>,
     /// None while it can't be opened.
     database: RwLock<Option<Database>>,
     /// It has failed, and must be opened again.
     failed: AtomicBool,
+    /// Held while something is written.
+    writing: Mutex<()>,
 }
 
 /// What every open has in common: cache, and a line in the log when a crash left something to repair.
@@ -65,14 +70,31 @@ pub(super) fn first_open(opener: &Opener) -> Result<Database, StorageError> {
     Ok(caught(|| Ok(opener()?))?)
 }
 
+/// What is wrong with the file of a db that nobody has open, in the engine's words. Changes nothing.
+pub(super) fn examine(path: &Path) -> Result<Vec<String>, ReadError> {
+    let mut problems = overlay::examine(path)?;
+    if !problems.is_empty() {
+        // Reading only goes where the tables are, and may say which of them it is.
+        let read = || check::check(&Database::builder().open_read_only(path)?, true);
+        problems.extend(caught(read).map(|checked| checked.problems).unwrap_or_default());
+    }
+    Ok(problems)
+}
+
 /// What doesn't fit in a db that nothing else uses yet.
 pub(super) fn problems(database: &Database) -> Result<Vec<String>, ReadError> {
     Ok(caught(|| check::check(database, true))?.problems)
 }
 
 impl RedbStore {
-    pub(super) fn new(opener: Opener, database: Database) -> Self {
-        Self { opener, database: RwLock::new(Some(database)), failed: AtomicBool::new(false) }
+    pub(super) fn new(opener: Opener, file: Option<PathBuf>, database: Database) -> Self {
+        Self {
+            opener,
+            file,
+            database: RwLock::new(Some(database)),
+            failed: AtomicBool::new(false),
+            writing: Mutex::new(()),
+        }
     }
 
     /// Does some work on the open db. Whatever the engine complains of, it is opened again before the next work.
@@ -99,6 +121,10 @@ impl RedbStore {
         let result = caught(|| work(database));
         self.failed.fetch_or(matches!(result, Err(Fault::Engine(_))), Ordering::AcqRel);
         result
+    }
+
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reopen(&self) -> Result<(), Fault> {
@@ -181,10 +207,12 @@ impl From<Fault> for StorageError {
 
 impl Store for RedbStore {
     fn write(&self, group: &[Write], quota: Quota) -> Result<Written, StorageError> {
+        let _writing = self.writing();
         Ok(self.with(|db| write::group(db, group, quota))?)
     }
 
     fn chore(&self, chore: &Chore) -> Result<Done, CommitError> {
+        let _writing = self.writing();
         Ok(self.with(|db| chore::perform(db, chore))?)
     }
 
@@ -304,7 +332,23 @@ impl Store for RedbStore {
     }
 
     fn check(&self, deep: bool) -> Result<Checked, ReadError> {
-        Ok(self.with(|db| check::check(db, deep))?)
+        let mut checked = self.with(|db| check::check(db, deep))?;
+        if let (true, Some(file)) = (deep, &self.file) {
+            // Readers go on; the writer waits.
+            let _writing = self.writing();
+            checked.problems.extend(overlay::examine(file)?);
+        }
+        Ok(checked)
+    }
+}
+
+impl Drop for RedbStore {
+    fn drop(&mut self) {
+        let slot = self.database.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let close = |database: Database| database.close().map_err(|error| Fault::Engine(error.to_string()));
+        if let Some(Err(Fault::Engine(problem))) = slot.take().map(|database| caught(|| close(database))) {
+            tracing::error!("the db could not be closed: {problem}");
+        }
     }
 }
 

@@ -555,7 +555,7 @@ fn on_disk(dir: &Path) -> (RedbStore, Arc<Disk>) {
         }
     };
     let database = opener().unwrap();
-    (RedbStore::new(Box::new(opener), database), disk)
+    (RedbStore::new(Box::new(opener), None, database), disk)
 }
 
 fn started(store: RedbStore) -> Db {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
+use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use serde::de::DeserializeOwned;
 use tidewaiter_core::run::RunReport;
 
@@ -11,7 +11,7 @@ use crate::db::segment::Unpacked;
 use crate::db::tables::{CONSUMERS, INDEX, META, RUNS, SEGMENTS, STAGED, STATES, TOKENS, USAGE, parse};
 use crate::db::{Checked, TokenChange};
 
-pub(super) fn check(db: &Database, deep: bool) -> Result<Checked, Fault> {
+pub(super) fn check(db: &impl ReadableDatabase, deep: bool) -> Result<Checked, Fault> {
     let txn = db.begin_read()?;
     let meta = txn.open_table(META)?;
     let counters = read_counters(&meta)?;

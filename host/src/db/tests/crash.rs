@@ -154,7 +154,7 @@ fn opened(power: &Power) -> RedbStore {
     let backend = power.now();
     let opener = move || builder().create_with_backend(backend.clone());
     let database = opener().unwrap();
-    RedbStore::new(Box::new(opener), database)
+    RedbStore::new(Box::new(opener), None, database)
 }
 
 impl World {
