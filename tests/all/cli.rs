@@ -187,6 +187,11 @@ fn a_bad_configuration_starts_nothing() {
         ("connections/hr.toml", &HR.replace("folder =", "map ="), &["connection hr", "folder"]),
         ("connections/hr.toml", "connector = \"csv\"\n[types]\n", &["hr.toml", "no object type"]),
         ("connections/h r.toml", HR, &["h r.toml", "not a usable name"]),
+        (
+            "tidewaiter.toml",
+            "[sinks]\na = { type = \"ndjson\", path = \"x\" }\nb = { type = \"ndjson\", path = \"people/../x\" }",
+            &["sinks a and b", "both write"],
+        ),
         ("grants/crm.toml", "read = []", &["crm.toml"]),
         ("grants/hr.toml", "raed = []", &["grants/hr.toml", "line 1", "raed"]),
     ];
@@ -226,6 +231,10 @@ fn check_says_the_exact_lines_to_add() {
         class.code == 4 && class.stdout.contains("types.account.class") && class.stdout.contains("robot"),
         "{class:?}"
     );
+
+    place.write("connections/hr.toml", &format!("{HR}cron = \"0 0 12 1 1 * 2020\"\n"));
+    let past = place.run("check");
+    assert!(past.code == 4 && past.stdout.contains("types.account: cron 0 0 12 1 1 * 2020"), "{past:?}");
 }
 
 #[test]

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use tidewaiter_core::grant::{Decided, Decision};
+use tidewaiter_core::name::TypeName;
 use tidewaiter_core::schema::Capability;
 use tidewaiter_core::text::shown;
+use tidewaiter_core::timing::{Timing, When};
 
 use super::fail::{Exit, Fail};
 use super::print;
-use crate::config::Config;
+use crate::clock::Clock;
+use crate::config::{Config, TypeConfig};
 use crate::driver::Connection;
 use crate::host;
 
@@ -55,12 +58,25 @@ async fn find(connection: &Arc<Connection>) -> Finding {
     if problems.is_empty() {
         problems = connection.check().await;
     }
+    problems.extend(past(connection));
     Finding {
         connection: connection.name.to_string(),
         connector: format!("{} {}", connection.config.connector, shown(&connection.connector.info().version, 40)),
         problems,
         add: addition(connection),
     }
+}
+
+/// Schedules that have no occurrence any more.
+fn past(connection: &Connection) -> Vec<String> {
+    let now = Clock::start().now();
+    let ended = |timing: &Timing| matches!(&timing.when, When::Cron(cron) if cron.next(now).is_none());
+    let types = connection.config.types.iter();
+    let problem = |(name, config): (&TypeName, &TypeConfig)| {
+        let timing = config.timing.as_ref().filter(|timing| ended(timing))?;
+        Some(format!("types.{name}: {timing} has no occurrence from now on"))
+    };
+    types.filter_map(problem).collect()
 }
 
 fn problem(connection: &Connection, decided: &Decided) -> Option<String> {

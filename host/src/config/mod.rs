@@ -392,15 +392,21 @@ impl Config {
     }
 
     fn distinct_files(&self) -> Result<(), ConfigError> {
-        let mut files: BTreeMap<&Path, &String> = BTreeMap::new();
+        let mut files: BTreeMap<PathBuf, &String> = BTreeMap::new();
         for (second, path) in &self.sinks {
-            if let Some(first) = files.insert(path, second) {
+            if let Some(first) = files.insert(real(path), second) {
                 let (first, second, path) = (first.clone(), second.clone(), path.clone());
                 return Err(ConfigError::SameFile { first, second, path });
             }
         }
         Ok(())
     }
+}
+
+/// The same for every way to a file, whether it is there already or only its folder.
+fn real(path: &Path) -> PathBuf {
+    let in_folder = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
+    path.canonicalize().ok().or_else(in_folder).unwrap_or_else(|| path.to_owned())
 }
 
 fn connection(
