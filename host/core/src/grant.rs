@@ -1,11 +1,27 @@
-//! Ask and grant: what a connector asked for, what the operator granted, and what follows.
+//! Ask and grant: what a connector asked for, what the operator granted, what the ceiling leaves of it, and what follows. Effective is
+//! what all three have.
+
+pub mod address;
+pub mod http;
 
 use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value as Json;
 
+use self::http::{BadDestination, Foreseen, HttpGrant, HttpPolicy, Pattern};
 use crate::schema::{Capability, CapabilityRequest};
+
+/// What a file of grants allows to one connection, or the ceiling to all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// Folders that may be read. Absolute.
+    pub read: Vec<PathBuf>,
+    /// Where HTTP requests may go.
+    pub http: Vec<HttpGrant>,
+    /// Secrets that may be seen.
+    pub reveal: Vec<String>,
+}
 
 /// Why a capability is there or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -13,8 +29,12 @@ use crate::schema::{Capability, CapabilityRequest};
 pub enum Decision {
     /// Asked for and granted.
     Granted,
+    /// Asked for, and some of it granted.
+    InPart,
     /// Asked for, not granted.
     NotGranted,
+    /// Granted, but beyond the ceiling.
+    BeyondCeiling,
     /// This host can't give that at all.
     NotAvailable,
 }
@@ -30,6 +50,19 @@ pub struct Decided {
     pub optional: bool,
     /// What was decided.
     pub decision: Decision,
+    /// The entries of the file of grants that have a part in it.
+    pub by: Vec<String>,
+}
+
+/// What is asked for can't be told.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadAsk {
+    /// A template that can't be filled in.
+    #[error(transparent)]
+    Template(#[from] BadTemplate),
+    /// HTTP to what is no destination.
+    #[error("the capability http asks for {0}")]
+    Http(#[from] BadDestination),
 }
 
 /// A template that can't be filled in.
@@ -100,10 +133,79 @@ fn fill(template: &str, settings: &Json) -> Result<Vec<String>, BadTemplate> {
     Ok(texts)
 }
 
-/// Whether one of the granted folders is this one or holds it. All paths absolute and without links.
-pub fn allows(granted: &[PathBuf], asked: &Path) -> bool {
+/// What is asked for over HTTP. A setting that is a URL with a path asks for its host.
+///
+/// # Errors
+/// The first that is no destination.
+pub fn asked_http(requests: &[CapabilityRequest]) -> Result<Vec<Pattern>, BadAsk> {
+    let texts = requests.iter().filter_map(|request| match &request.capability {
+        Capability::Http(text) => Some(without_path(text)),
+        _ => None,
+    });
+    texts.map(|text| Ok(text.parse()?)).collect()
+}
+
+/// A URL up to its host and port.
+pub fn without_path(url: &str) -> &str {
+    let host = url.find("://").map_or(0, |at| at + "://".len());
+    let end = url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at);
+    &url[..end]
+}
+
+/// Decides about one request. `granted` and `ceiling` have their folders without links; `folder` is where an asked-for folder is, if
+/// it is there.
+pub fn decide(
+    request: CapabilityRequest,
+    folder: Option<&Path>,
+    granted: &Grants,
+    ceiling: Option<&Grants>,
+) -> Decided {
+    let CapabilityRequest { capability, reason, optional } = request;
+    let (decision, by) = match &capability {
+        Capability::Read(_) => {
+            let holder = |grants: &Grants| folder.and_then(|folder| holder(&grants.read, folder).cloned());
+            both(
+                holder(granted).map(|path| path.display().to_string()),
+                ceiling.map(|ceiling| holder(ceiling).is_some()),
+            )
+        }
+        Capability::Reveal(name) => {
+            let named = |grants: &Grants| grants.reveal.contains(name);
+            both(named(granted).then(|| name.clone()), ceiling.map(named))
+        }
+        Capability::Http(text) => match without_path(text).parse() {
+            Ok(pattern) => {
+                let (asked, ceiling) = (Vec::new(), ceiling.map(|ceiling| ceiling.http.clone()));
+                foreseen(HttpPolicy { asked, granted: granted.http.clone(), ceiling }.foresee(&pattern))
+            }
+            Err(_) => (Decision::NotAvailable, Vec::new()),
+        },
+        Capability::Tcp(_) | Capability::Write(_) => (Decision::NotAvailable, Vec::new()),
+    };
+    Decided { capability, reason, optional, decision, by }
+}
+
+fn both(by: Option<String>, below: Option<bool>) -> (Decision, Vec<String>) {
+    match (by, below) {
+        (None, _) => (Decision::NotGranted, Vec::new()),
+        (Some(by), Some(false)) => (Decision::BeyondCeiling, vec![by]),
+        (Some(by), _) => (Decision::Granted, vec![by]),
+    }
+}
+
+fn foreseen(foreseen: Foreseen) -> (Decision, Vec<String>) {
+    match foreseen {
+        Foreseen::Granted { by } => (Decision::Granted, by),
+        Foreseen::InPart { by } => (Decision::InPart, by),
+        Foreseen::BeyondCeiling { by } => (Decision::BeyondCeiling, by),
+        Foreseen::NotGranted => (Decision::NotGranted, Vec::new()),
+    }
+}
+
+/// The granted folder that is this one or holds it. All paths absolute and without links.
+fn holder<'a>(granted: &'a [PathBuf], asked: &Path) -> Option<&'a PathBuf> {
     let plain = asked.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-    plain && granted.iter().any(|folder| asked.starts_with(folder))
+    granted.iter().find(|folder| plain && asked.starts_with(folder))
 }
 
 #[cfg(test)]
@@ -135,14 +237,69 @@ mod tests {
         assert!(expanded("{settings.deep}", true, &settings).is_err());
     }
 
+    fn decided(
+        capability: Capability,
+        folder: Option<&str>,
+        granted: &Grants,
+        ceiling: Option<&Grants>,
+    ) -> (Decision, Vec<String>) {
+        let request = CapabilityRequest { capability, reason: "why".into(), optional: false };
+        let decided = decide(request, folder.map(Path::new), granted, ceiling);
+        (decided.decision, decided.by)
+    }
+
     #[test]
     fn a_granted_folder_allows_itself_and_what_is_below() {
-        let granted = [PathBuf::from("/srv/hr")];
-        assert!(allows(&granted, Path::new("/srv/hr")));
-        assert!(allows(&granted, Path::new("/srv/hr/2026")));
+        let nothing = Grants::default();
+        let granted = Grants { read: vec!["/srv/crm".into(), "/srv/hr".into()], ..Grants::default() };
+        let read = |folder, ceiling| decided(Capability::Read("x".into()), folder, &granted, ceiling);
+        let by = |folder: &str| vec![folder.to_owned()];
+        assert_eq!(read(Some("/srv/hr"), None), (Decision::Granted, by("/srv/hr")));
+        assert_eq!(read(Some("/srv/hr/2026"), None), (Decision::Granted, by("/srv/hr")));
         for outside in ["/srv", "/srv/hrx", "/srv/hr/../secret", "srv/hr", "/"] {
-            assert!(!allows(&granted, Path::new(outside)), "{outside}");
+            assert_eq!(read(Some(outside), None), (Decision::NotGranted, vec![]), "{outside}");
         }
-        assert!(!allows(&[], Path::new("/srv/hr")));
+        assert_eq!(read(None, None), (Decision::NotGranted, vec![]));
+        assert_eq!(read(Some("/srv/hr"), Some(&nothing)), (Decision::BeyondCeiling, by("/srv/hr")));
+        let above = Grants { read: vec!["/srv".into()], ..Grants::default() };
+        assert_eq!(read(Some("/srv/hr"), Some(&above)), (Decision::Granted, by("/srv/hr")));
+        assert_eq!(read(Some("/other"), Some(&above)), (Decision::NotGranted, vec![]));
+    }
+
+    #[test]
+    fn a_secret_is_seen_by_name() {
+        let nothing = Grants::default();
+        let granted = Grants { reveal: vec!["bind".into()], ..Grants::default() };
+        let reveal = |name: &str, ceiling| decided(Capability::Reveal(name.into()), None, &granted, ceiling).0;
+        assert_eq!(reveal("bind", None), Decision::Granted);
+        assert_eq!(reveal("bind2", None), Decision::NotGranted);
+        assert_eq!(reveal("bind", Some(&nothing)), Decision::BeyondCeiling);
+        assert_eq!(reveal("bind", Some(&granted)), Decision::Granted);
+    }
+
+    #[test]
+    fn http_is_foreseen_and_a_path_does_not_matter() {
+        let nothing = Grants::default();
+        let entry = |to: &str| HttpGrant { to: to.parse().unwrap(), methods: None, ranges: vec![], proxy: None };
+        let granted = Grants { http: vec![entry("https://api.example.com")], ..Grants::default() };
+        let http = |to: &str, ceiling| decided(Capability::Http(to.into()), None, &granted, ceiling).0;
+        assert_eq!(http("https://api.example.com/v1?x=/", None), Decision::Granted);
+        assert_eq!(http("https://*.example.com", None), Decision::InPart);
+        assert_eq!(http("https://example.com", None), Decision::NotGranted);
+        assert_eq!(http("https://api.example.com", Some(&nothing)), Decision::BeyondCeiling);
+        assert_eq!(http("ldap://api.example.com", None), Decision::NotAvailable);
+        for other in [Capability::Tcp("x:1".into()), Capability::Write("/srv".into())] {
+            assert_eq!(decided(other, None, &granted, None).0, Decision::NotAvailable);
+        }
+        let request = |to: &str| CapabilityRequest {
+            capability: Capability::Http(to.into()),
+            reason: "why".into(),
+            optional: false,
+        };
+        let asked = asked_http(&[read("x", false), request("https://a.example.com/v1"), request("https://*.b.com#c")]);
+        let asked: Vec<String> = asked.unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(asked, ["https://a.example.com", "https://*.b.com"]);
+        let error = asked_http(&[request("example.com/v1")]).unwrap_err().to_string();
+        assert_eq!(error, "the capability http asks for \"example.com\": it begins with neither http:// nor https://");
     }
 }

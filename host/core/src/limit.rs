@@ -33,6 +33,12 @@ pub struct Limits {
     pub log_line_bytes_max: usize,
     /// `log-lines`: lines of a guest's log in one run; what is more is counted.
     pub log_lines_max: u32,
+    /// `http-requests`: requests under way at the same time; one more waits.
+    pub http_requests_max: u32,
+    /// `http-response-bytes`: the body of one answer.
+    pub http_response_bytes_max: u64,
+    /// `logins-per-hour`: tokens fetched and secrets revealed; accounts get locked by those who try too often.
+    pub logins_per_hour_max: u32,
 }
 
 impl Default for Limits {
@@ -51,6 +57,9 @@ impl Default for Limits {
             pending_bytes_max: 16 * MIB,
             log_line_bytes_max: 4096,
             log_lines_max: 1000,
+            http_requests_max: 16,
+            http_response_bytes_max: 256 * MIB,
+            logins_per_hour_max: 60,
         }
     }
 }

@@ -154,6 +154,12 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether the source refused the login.
+    pub fn is_refused_login(&self) -> bool {
+        let kind = ErrorKind::InvalidCredential;
+        matches!(self, Self::Failed(Failure::Connector(error)) if error.kind == kind)
+    }
+
     /// The name of the case, for logs and answers.
     pub fn name(&self) -> &'static str {
         match self {
@@ -227,11 +233,46 @@ pub struct Spent {
     pub log_line_peak_bytes: u64,
     /// Lines of its log, with those that were too many.
     pub log_lines: u64,
+    /// HTTP requests, with those that didn't leave.
+    pub http_requests: u64,
+    /// HTTP requests that a rule stopped.
+    pub http_denied: u64,
+    /// The most HTTP requests under way at the same time.
+    pub http_requests_peak: u64,
+    /// Bytes of bodies that came over HTTP.
+    pub http_received_bytes: u64,
+    /// The largest body that came, in bytes.
+    pub http_response_peak_bytes: u64,
+    /// Headers of its own that a login took the place of.
+    pub http_headers_replaced: u64,
     /// The last lines that it logged.
     pub log: Vec<String>,
 }
 
 impl RunReport {
+    /// Takes a uid out of its words. Answers whether it was in them.
+    pub fn forget(&mut self, uid: &str) -> bool {
+        const ERASED: &str = "[erased]";
+        let mut found = false;
+        let mut take = |text: &mut String| {
+            if !uid.is_empty() && text.contains(uid) {
+                *text = text.replace(uid, ERASED);
+                found = true;
+            }
+        };
+        self.spent.log.iter_mut().for_each(&mut take);
+        match &mut self.outcome {
+            Outcome::Failed(Failure::Connector(error)) => take(&mut error.message),
+            Outcome::Failed(Failure::Trapped { message, .. } | Failure::Host { message }) => take(message),
+            Outcome::Failed(Failure::Contract { message, uid: of, .. }) => {
+                take(message);
+                of.iter_mut().for_each(take);
+            }
+            Outcome::Ok | Outcome::More | Outcome::Stopped | Outcome::Held(_) | Outcome::Superseded => {}
+        }
+        found
+    }
+
     /// Not before this many milliseconds the run should be tried again, says the connector.
     pub fn retry_after_ms(&self) -> Option<u64> {
         match &self.outcome {

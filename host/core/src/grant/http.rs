@@ -1,0 +1,689 @@
+//! Where an HTTP request goes, and the patterns that say where it may go. A destination is read strictly, so that nobody later reads
+//! another one out of the same text.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use super::address::{AddressKind, Range, vet};
+
+/// The longest name of a host (RFC 1035).
+const NAME_BYTES_MAX: usize = 253;
+/// The longest part of a name.
+const LABEL_BYTES_MAX: usize = 63;
+
+/// How a request is carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scheme {
+    /// In clear.
+    Http,
+    /// Over TLS.
+    Https,
+}
+
+impl Scheme {
+    /// As in a URL.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    const fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Http, Self::Https].into_iter().find(|scheme| scheme.name().eq_ignore_ascii_case(text))
+    }
+}
+
+/// A host, in the one form in which it is compared and connected to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Host {
+    /// In lower case, ASCII, without a dot at its end.
+    Name(String),
+    /// An address.
+    Ip(IpAddr),
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Ip(IpAddr::V4(address)) => address.fmt(f),
+            Self::Ip(IpAddr::V6(address)) => write!(f, "[{address}]"),
+        }
+    }
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Destination {
+    /// How.
+    pub scheme: Scheme,
+    /// To which host.
+    pub host: Host,
+    /// To which port.
+    pub port: u16,
+}
+
+impl Destination {
+    /// Host and port as a URL has them: the port only where it is not the scheme's.
+    pub fn authority(&self) -> String {
+        match self.port == self.scheme.port() {
+            true => self.host.to_string(),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+
+    /// Reads `https://HOST[:PORT]`, or what a request has of it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(scheme: &str, authority: &str) -> Result<Self, BadDestination> {
+        let bad = |problem| BadDestination { text: format!("{scheme}://{authority}"), problem };
+        let scheme = Scheme::parse(scheme).ok_or_else(|| bad(Problem::Scheme))?;
+        let (host, port) = split(authority).map_err(bad)?;
+        let port = port.map(|text| port_of(text).map_err(bad)).transpose()?.unwrap_or(scheme.port());
+        Ok(Self { scheme, host: host_of(host).map_err(bad)?, port })
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme.name(), self.authority())
+    }
+}
+
+impl FromStr for Destination {
+    type Err = BadDestination;
+
+    fn from_str(text: &str) -> Result<Self, BadDestination> {
+        let (scheme, authority) = scheme_and_authority(text)?;
+        Self::parse(scheme, authority)
+    }
+}
+
+fn scheme_and_authority(text: &str) -> Result<(&str, &str), BadDestination> {
+    let (scheme, rest) =
+        text.split_once("://").ok_or_else(|| BadDestination { text: text.to_owned(), problem: Problem::Scheme })?;
+    Ok((scheme, rest.strip_suffix('/').unwrap_or(rest)))
+}
+
+/// Not a destination, or not a pattern of some.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?}: {problem}")]
+pub struct BadDestination {
+    text: String,
+    problem: Problem,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum Problem {
+    #[error("it begins with neither http:// nor https://")]
+    Scheme,
+    #[error("a user or password has no place in it")]
+    Userinfo,
+    #[error("it has more than a host and a port")]
+    More,
+    #[error("the port is none of 1 to 65535")]
+    Port,
+    #[error("there is no host")]
+    NoHost,
+    #[error("the host has characters that no name has; write an international name in its xn-- form")]
+    Characters,
+    #[error("the host has a part that is empty or longer than 63 bytes, or is longer than 253 bytes")]
+    Length,
+    #[error(
+        "the host is an address in a form that is read in different ways; write it in full, as in 127.0.0.1 or [::1]"
+    )]
+    Address,
+    #[error("a * stands only for the first parts of a name, as in https://*.example.com")]
+    Wildcard,
+}
+
+/// Host and port, apart.
+fn split(authority: &str) -> Result<(&str, Option<&str>), Problem> {
+    if authority.contains('@') {
+        return Err(Problem::Userinfo);
+    }
+    if authority.contains(['/', '?', '#', '\\']) {
+        return Err(Problem::More);
+    }
+    let after_host = match authority.strip_prefix('[') {
+        Some(rest) => rest.find(']').map(|end| end + 2).ok_or(Problem::Address)?,
+        None => authority.find(':').unwrap_or(authority.len()),
+    };
+    match (&authority[..after_host], &authority[after_host..]) {
+        (host, "") => Ok((host, None)),
+        (host, rest) => Ok((host, Some(rest.strip_prefix(':').ok_or(Problem::Address)?))),
+    }
+}
+
+fn port_of(text: &str) -> Result<u16, Problem> {
+    // A sign would be read by some.
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse::<u16>() {
+        Ok(port) if digits && port != 0 => Ok(port),
+        _ => Err(Problem::Port),
+    }
+}
+
+fn host_of(text: &str) -> Result<Host, Problem> {
+    if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return inner.parse::<Ipv6Addr>().map(|address| Host::Ip(address.into())).map_err(|_| Problem::Address);
+    }
+    let name = name_of(text)?;
+    // What ends in a number is an address to some resolvers, in octal, hexadecimal, or with parts left out (RFC 3986, 7.4).
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let numeric = last.bytes().all(|byte| byte.is_ascii_digit())
+        || last.strip_prefix("0x").is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    match name.parse::<Ipv4Addr>() {
+        Ok(address) => Ok(Host::Ip(address.into())),
+        Err(_) if numeric => Err(Problem::Address),
+        Err(_) => Ok(Host::Name(name)),
+    }
+}
+
+/// A name as it is compared: in lower case, without the dot that may end it.
+fn name_of(text: &str) -> Result<String, Problem> {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    if text.is_empty() {
+        return Err(Problem::NoHost);
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')) {
+        return Err(Problem::Characters);
+    }
+    let fits = |label: &str| (1..=LABEL_BYTES_MAX).contains(&label.len());
+    match text.len() <= NAME_BYTES_MAX && text.split('.').all(fits) {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err(Problem::Length),
+    }
+}
+
+/// Destinations that are asked for or granted: `https://HOST[:PORT]`, where `*.` at the beginning of the host stands for one or more
+/// parts of a name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pattern {
+    below: bool,
+    to: Destination,
+}
+
+impl Pattern {
+    /// Whether it is these that are meant.
+    pub fn matches(&self, destination: &Destination) -> bool {
+        (self.to.scheme, self.to.port) == (destination.scheme, destination.port)
+            && match (&self.to.host, &destination.host) {
+                (Host::Name(parent), Host::Name(name)) if self.below => is_below(name, parent),
+                (own, other) => !self.below && own == other,
+            }
+    }
+
+    /// Whether all that another one means is meant.
+    pub fn covers(&self, other: &Self) -> bool {
+        match other.below {
+            false => self.matches(&other.to),
+            true => {
+                let of_parent = |parent: &str, name: &str| name == parent || is_below(name, parent);
+                let same = (self.to.scheme, self.to.port) == (other.to.scheme, other.to.port);
+                let names = (&self.to.host, &other.to.host);
+                self.below && same && matches!(names, (Host::Name(own), Host::Name(name)) if of_parent(own, name))
+            }
+        }
+    }
+
+    /// Whether it is one address, written out.
+    fn is_literal(&self) -> bool {
+        matches!(self.to.host, Host::Ip(_))
+    }
+
+    /// The one destination that it stands for, if it is one.
+    pub fn exact(&self) -> Option<&Destination> {
+        (!self.below).then_some(&self.to)
+    }
+}
+
+fn is_below(name: &str, parent: &str) -> bool {
+    name.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'))
+}
+
+impl FromStr for Pattern {
+    type Err = BadDestination;
+
+    fn from_str(text: &str) -> Result<Self, BadDestination> {
+        let (scheme, authority) = scheme_and_authority(text)?;
+        let bad = |problem| BadDestination { text: text.to_owned(), problem };
+        let (below, authority) = match authority.strip_prefix("*.") {
+            Some(rest) => (true, rest),
+            None => (false, authority),
+        };
+        if authority.contains('*') {
+            return Err(bad(Problem::Wildcard));
+        }
+        let to = Destination::parse(scheme, authority).map_err(|error| bad(error.problem))?;
+        match below && matches!(to.host, Host::Ip(_)) {
+            true => Err(bad(Problem::Wildcard)),
+            false => Ok(Self { below, to }),
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let below = if self.below { "*." } else { "" };
+        write!(f, "{}://{below}{}", self.to.scheme.name(), self.to.authority())
+    }
+}
+
+/// An entry of a list of grants, or of the ceiling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpGrant {
+    /// Where requests may go.
+    pub to: Pattern,
+    /// With which methods; none: any.
+    pub methods: Option<Vec<String>>,
+    /// Where its names may lead, and nowhere else if there are any; private networks have to be named here.
+    pub ranges: Vec<Range>,
+    /// Goes through this proxy, which resolves the name itself: no address can be looked at then.
+    pub proxy: Option<Destination>,
+}
+
+impl HttpGrant {
+    /// With any method, to public addresses.
+    pub fn to(to: Pattern) -> Self {
+        Self { to, methods: None, ranges: Vec::new(), proxy: None }
+    }
+
+    fn matches(&self, method: &str, to: &Destination) -> bool {
+        self.to.matches(to) && self.methods.as_ref().is_none_or(|methods| methods.iter().any(|known| known == method))
+    }
+}
+
+/// What a connection may do over HTTP: what was asked for, and granted, and is below the ceiling.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HttpPolicy {
+    /// What the connector asked for.
+    pub asked: Vec<Pattern>,
+    /// What was granted.
+    pub granted: Vec<HttpGrant>,
+    /// The most that any connection gets; none: whatever was granted.
+    pub ceiling: Option<Vec<HttpGrant>>,
+}
+
+/// Why a request may not leave. The text is for the operator.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// The connector didn't ask for it.
+    #[error("{method} {to} was not asked for in the connector's description")]
+    NotAsked {
+        /// How it was to be asked.
+        method: String,
+        /// Where it was to go.
+        to: Destination,
+    },
+    /// Nobody granted it.
+    #[error("{method} {to} is not granted")]
+    NotGranted {
+        /// As above.
+        method: String,
+        /// As above.
+        to: Destination,
+    },
+    /// The host allows it to nobody.
+    #[error("{method} {to} is granted, but beyond the ceiling")]
+    BeyondCeiling {
+        /// As above.
+        method: String,
+        /// As above.
+        to: Destination,
+    },
+}
+
+impl Denied {
+    /// The stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotAsked { .. } => "egress.not_asked",
+            Self::NotGranted { .. } => "egress.host_not_granted",
+            Self::BeyondCeiling { .. } => "egress.beyond_ceiling",
+        }
+    }
+}
+
+/// A request that may leave, and by which entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowed<'a> {
+    /// What grants it.
+    pub grant: &'a HttpGrant,
+    ceiling: Option<&'a HttpGrant>,
+    /// Which entries these are.
+    pub place: Place,
+}
+
+/// The entries of a policy that let a request leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    granted: usize,
+    ceiling: Option<usize>,
+}
+
+impl Allowed<'_> {
+    /// Whether an address that the name resolved to may be connected to.
+    ///
+    /// # Errors
+    /// What the address is, where it is no place to go.
+    pub fn vet(&self, address: IpAddr) -> Result<(), AddressKind> {
+        let by = |entry: &HttpGrant| vet(address, entry.to.is_literal(), &entry.ranges);
+        by(self.grant)?;
+        self.ceiling.map_or(Ok(()), by)
+    }
+}
+
+impl HttpPolicy {
+    /// Whether a request may leave. Of the grants, and of the ceiling's entries, the first one that matches decides.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn decide(&self, method: &str, to: &Destination) -> Result<Allowed<'_>, Denied> {
+        let (method_of, to_of) = (|| method.to_owned(), || to.clone());
+        if !self.asked.iter().any(|asked| asked.matches(to)) {
+            return Err(Denied::NotAsked { method: method_of(), to: to_of() });
+        }
+        let first = |entries: &[HttpGrant]| entries.iter().position(|entry| entry.matches(method, to));
+        let granted = first(&self.granted).ok_or_else(|| Denied::NotGranted { method: method_of(), to: to_of() })?;
+        let beyond = || Denied::BeyondCeiling { method: method_of(), to: to_of() };
+        let ceiling = self.ceiling.as_deref().map(|entries| first(entries).ok_or_else(beyond)).transpose()?;
+        Ok(self.at(Place { granted, ceiling }))
+    }
+
+    /// The entries at a place of this policy.
+    pub fn at(&self, place: Place) -> Allowed<'_> {
+        let ceiling = self.ceiling.as_deref().zip(place.ceiling).map(|(entries, at)| &entries[at]);
+        Allowed { grant: &self.granted[place.granted], ceiling, place }
+    }
+
+    /// Whether all that one asked-for pattern means is granted and below the ceiling, whatever the methods: to be shown before
+    /// anything is sent. The entries that have a part in it, written out.
+    pub fn foresee(&self, asked: &Pattern) -> Foreseen {
+        let covered = |entries: &[HttpGrant]| entries.iter().any(|entry| entry.to.covers(asked));
+        let parts = |entries: &[HttpGrant]| -> Vec<String> {
+            let parts = entries.iter().filter(|entry| entry.to.covers(asked) || asked.covers(&entry.to));
+            parts.map(|entry| entry.to.to_string()).collect()
+        };
+        let by = parts(&self.granted);
+        if by.is_empty() {
+            return Foreseen::NotGranted;
+        }
+        match &self.ceiling {
+            Some(ceiling) if parts(ceiling).is_empty() => Foreseen::BeyondCeiling { by },
+            Some(ceiling) if !covered(ceiling) => Foreseen::InPart { by },
+            _ if covered(&self.granted) => Foreseen::Granted { by },
+            _ => Foreseen::InPart { by },
+        }
+    }
+}
+
+/// What can be said of an asked-for pattern before a request is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Foreseen {
+    /// By these entries.
+    Granted {
+        /// The grants that have a part in it.
+        by: Vec<String>,
+    },
+    /// Only some of it, by these entries.
+    InPart {
+        /// As above.
+        by: Vec<String>,
+    },
+    /// By none.
+    NotGranted,
+    /// By these entries, and none of it is below the ceiling.
+    BeyondCeiling {
+        /// As above.
+        by: Vec<String>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to(text: &str) -> Destination {
+        text.parse().unwrap()
+    }
+
+    fn pattern(text: &str) -> Pattern {
+        text.parse().unwrap()
+    }
+
+    fn grant(text: &str) -> HttpGrant {
+        HttpGrant { to: pattern(text), methods: None, ranges: Vec::new(), proxy: None }
+    }
+
+    #[test]
+    fn a_destination_has_one_form() {
+        for (text, form) in [
+            ("https://api.example.com", "https://api.example.com"),
+            ("HTTPS://API.Example.COM.:443/", "https://api.example.com"),
+            ("http://api.example.com:80", "http://api.example.com"),
+            ("http://api.example.com:443", "http://api.example.com:443"),
+            ("https://xn--bcher-kva.example:8443", "https://xn--bcher-kva.example:8443"),
+            ("https://127.0.0.1", "https://127.0.0.1"),
+            ("https://[::1]:8443", "https://[::1]:8443"),
+            ("https://[0:0:0:0:0:0:0:1]", "https://[::1]"),
+            ("https://a_b.example", "https://a_b.example"),
+            ("https://1.example", "https://1.example"),
+            ("https://0x7g", "https://0x7g"),
+        ] {
+            assert_eq!(to(text).to_string(), form, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_refused() {
+        let label = "a".repeat(64);
+        let name = format!("{}.example", ["a".repeat(63).as_str(); 4].join("."));
+        for (text, problem) in [
+            ("ftp://example.com", "neither http"),
+            ("example.com", "neither http"),
+            ("https://user@example.com", "user or password"),
+            ("https://evil.com@example.com:443", "user or password"),
+            ("https://example.com/path", "more than"),
+            ("https://example.com?x", "more than"),
+            ("https://example.com#x", "more than"),
+            ("https://example.com\\@evil.com", "user or password"),
+            ("https://example.com\\.evil.com", "more than"),
+            ("https://example.com:0", "port"),
+            ("https://example.com:65536", "port"),
+            ("https://example.com:+443", "port"),
+            ("https://example.com:", "port"),
+            ("https://example.com:80:80", "port"),
+            ("https://", "no host"),
+            ("https://.", "no host"),
+            ("https://:443", "no host"),
+            ("https://exa mple.com", "characters"),
+            ("https://exämple.com", "xn--"),
+            ("https://example\u{3002}com", "xn--"),
+            ("https://ex%61mple.com", "characters"),
+            ("https://*.example.com", "characters"),
+            ("https://a..b", "empty"),
+            ("https://a.b..", "empty"),
+            (&format!("https://{label}.b"), "63 bytes"),
+            (&format!("https://{name}"), "253 bytes"),
+            ("https://127.1", "in full"),
+            ("https://2130706433", "in full"),
+            ("https://0x7f000001", "in full"),
+            ("https://0x7f.0.0.0x1", "in full"),
+            ("https://0177.0.0.1", "in full"),
+            ("https://127.0.0.1.1", "in full"),
+            ("https://0x", "in full"),
+            ("https://[::1", "in full"),
+            ("https://[::1]x", "in full"),
+            ("https://[127.0.0.1]", "in full"),
+            ("https://[fe80::1%25eth0]", "in full"),
+        ] {
+            let error = text.parse::<Destination>().expect_err(text).to_string();
+            assert!(error.contains(problem), "{text}: {error}");
+        }
+        let (longest, name) = ("a".repeat(63), ["a".repeat(62).as_str(); 4].join("."));
+        assert!(format!("https://{longest}.b").parse::<Destination>().is_ok());
+        assert_eq!(name.len(), 251);
+        assert!(format!("https://{name}.b").parse::<Destination>().is_ok(), "253 bytes");
+        assert!(format!("https://{name}.bc").parse::<Destination>().is_err(), "254 bytes");
+    }
+
+    #[test]
+    fn patterns_mean_what_they_say_and_nothing_else() {
+        for (text, matching, others) in [
+            (
+                "https://example.com",
+                "https://example.com https://EXAMPLE.com. https://example.com:443",
+                "http://example.com https://example.com:8443 https://www.example.com https://example.com.evil.org \
+                 https://evilexample.com http://example.com:443",
+            ),
+            (
+                "https://*.example.com",
+                "https://www.example.com https://a.b.example.com",
+                "https://example.com https://evilexample.com https://www.example.com.evil.org http://www.example.com \
+                 https://www.example.com:8443 https://example.com.www",
+            ),
+            (
+                "http://127.0.0.1:8080",
+                "http://127.0.0.1:8080",
+                "http://127.0.0.1 http://127.0.0.2:8080 http://[::1]:8080",
+            ),
+            ("https://[::1]", "https://[::1] https://[0::1]", "https://[::2] https://127.0.0.1"),
+        ] {
+            for destination in matching.split_whitespace() {
+                assert!(pattern(text).matches(&to(destination)), "{text} means {destination}");
+            }
+            for destination in others.split_whitespace() {
+                assert!(!pattern(text).matches(&to(destination)), "{text} doesn't mean {destination}");
+            }
+        }
+        assert_eq!(pattern("https://*.Example.com.:443/").to_string(), "https://*.example.com");
+        for text in
+            ["https://*", "https://*.", "https://a.*.com", "https://*.*.com", "https://*.127.0.0.1", "https://*a.b"]
+        {
+            assert!(text.parse::<Pattern>().is_err(), "{text}");
+        }
+        assert_eq!(pattern("https://*.example.com").exact(), None);
+        assert_eq!(pattern("https://example.com").exact(), Some(&to("https://example.com")));
+    }
+
+    #[test]
+    fn a_pattern_covers_what_is_narrower() {
+        for (wide, narrow) in [
+            ("https://example.com", "https://example.com"),
+            ("https://*.example.com", "https://www.example.com"),
+            ("https://*.example.com", "https://*.example.com"),
+            ("https://*.example.com", "https://*.eu.example.com"),
+        ] {
+            assert!(pattern(wide).covers(&pattern(narrow)), "{wide} covers {narrow}");
+            assert_eq!(pattern(narrow).covers(&pattern(wide)), wide == narrow, "{narrow} covers {wide}");
+        }
+        for (one, other) in [
+            ("https://*.example.com", "https://example.com"),
+            ("https://*.example.com", "https://*.evilexample.com"),
+            ("https://*.example.com", "http://*.example.com"),
+            ("https://*.example.com", "https://*.example.com:8443"),
+            ("https://example.com", "https://*.example.com"),
+            ("https://127.0.0.1", "https://*.example.com"),
+        ] {
+            assert!(!pattern(one).covers(&pattern(other)), "{one} covers {other}");
+        }
+    }
+
+    #[test]
+    fn a_request_leaves_if_it_was_asked_for_and_granted_and_is_below_the_ceiling() {
+        let here = to("https://api.example.com");
+        let list = |texts: &[&str]| texts.iter().map(|text| grant(text)).collect::<Vec<_>>();
+        let policy = |asked: &[&str], granted: &[&str], ceiling: Option<&[&str]>| HttpPolicy {
+            asked: asked.iter().map(|text| pattern(text)).collect(),
+            granted: list(granted),
+            ceiling: ceiling.map(list),
+        };
+        let code = |policy: HttpPolicy| policy.decide("GET", &here).map(|_| ()).map_err(|denied| denied.code());
+        let (exact, wild, other) = ("https://api.example.com", "https://*.example.com", "https://example.org");
+        assert_eq!(code(policy(&[], &[exact], None)), Err("egress.not_asked"));
+        assert_eq!(code(policy(&[other], &[exact], None)), Err("egress.not_asked"));
+        assert_eq!(code(policy(&[exact], &[], None)), Err("egress.host_not_granted"));
+        assert_eq!(code(policy(&[exact], &[other], None)), Err("egress.host_not_granted"));
+        assert_eq!(code(policy(&[exact], &[wild], None)), Ok(()));
+        assert_eq!(code(policy(&[other, wild], &[other, exact], None)), Ok(()));
+        assert_eq!(code(policy(&[exact], &[exact], Some(&[]))), Err("egress.beyond_ceiling"));
+        assert_eq!(code(policy(&[exact], &[exact], Some(&[other]))), Err("egress.beyond_ceiling"));
+        assert_eq!(code(policy(&[exact], &[exact], Some(&[other, wild]))), Ok(()));
+        let denied = policy(&[exact], &[], None).decide("GET", &here).unwrap_err();
+        assert_eq!(denied.to_string(), "GET https://api.example.com is not granted");
+    }
+
+    #[test]
+    fn methods_that_are_not_listed_are_not_granted() {
+        let reads = HttpGrant { methods: Some(vec!["GET".into(), "HEAD".into()]), ..grant("https://*.example.com") };
+        let here = to("https://api.example.com");
+        let asked = vec![pattern("https://api.example.com")];
+        let policy = HttpPolicy { asked: asked.clone(), granted: vec![reads.clone()], ceiling: None };
+        assert!(policy.decide("HEAD", &here).is_ok());
+        for method in ["POST", "get", ""] {
+            assert_eq!(policy.decide(method, &here).unwrap_err().code(), "egress.host_not_granted", "{method}");
+        }
+        let all = vec![grant("https://api.example.com")];
+        let below = HttpPolicy { asked, granted: all, ceiling: Some(vec![reads]) };
+        assert!(below.decide("GET", &here).is_ok());
+        assert_eq!(below.decide("POST", &here).unwrap_err().code(), "egress.beyond_ceiling");
+    }
+
+    #[test]
+    fn the_first_entry_that_matches_decides_where_a_name_may_lead() {
+        let ranged = |text: &str, range: &str| HttpGrant { ranges: vec![range.parse().unwrap()], ..grant(text) };
+        let here = to("https://api.example.com");
+        let private: IpAddr = "10.0.0.1".parse().unwrap();
+        let asked = vec![pattern("https://*.example.com"), pattern("https://10.0.0.1")];
+        let granted = vec![ranged("https://api.example.com", "10.0.0.0/8"), grant("https://*.example.com")];
+        let mut policy = HttpPolicy { asked, granted, ceiling: None };
+        assert_eq!(policy.decide("GET", &here).unwrap().vet(private), Ok(()));
+        let other = to("https://other.example.com");
+        assert_eq!(policy.decide("GET", &other).unwrap().vet(private), Err(AddressKind::Private));
+        policy.ceiling = Some(vec![grant("https://*.example.com")]);
+        assert_eq!(
+            policy.decide("GET", &here).unwrap().vet(private),
+            Err(AddressKind::Private),
+            "the ceiling has none"
+        );
+        policy.ceiling = Some(vec![ranged("https://*.example.com", "10.0.0.0/24")]);
+        assert_eq!(policy.decide("GET", &here).unwrap().vet(private), Ok(()));
+        policy.granted.reverse();
+        assert_eq!(policy.decide("GET", &here).unwrap().vet(private), Err(AddressKind::Private), "the other is first");
+        policy.granted = vec![grant("https://10.0.0.1")];
+        policy.ceiling = None;
+        let literal = to("https://10.0.0.1");
+        assert_eq!(policy.decide("GET", &literal).unwrap().vet(private), Ok(()), "written out");
+    }
+
+    #[test]
+    fn what_will_be_granted_is_said_before() {
+        let foresee = |asked: &str, granted: &[&str], ceiling: Option<&[&str]>| {
+            let list = |texts: &[&str]| texts.iter().map(|text| grant(text)).collect::<Vec<_>>();
+            let policy = HttpPolicy { asked: vec![], granted: list(granted), ceiling: ceiling.map(list) };
+            policy.foresee(&pattern(asked))
+        };
+        let (a, b, wild) = ("https://a.example.com", "https://b.example.com", "https://*.example.com");
+        let by = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        assert_eq!(foresee(a, &[], None), Foreseen::NotGranted);
+        assert_eq!(foresee(a, &[b], None), Foreseen::NotGranted);
+        assert_eq!(foresee(a, &[b, wild], None), Foreseen::Granted { by: by(&[wild]) });
+        assert_eq!(foresee(wild, &[a, b], None), Foreseen::InPart { by: by(&[a, b]) });
+        assert_eq!(foresee(wild, &[wild], None), Foreseen::Granted { by: by(&[wild]) });
+        assert_eq!(foresee(a, &[a], Some(&[b])), Foreseen::BeyondCeiling { by: by(&[a]) });
+        assert_eq!(foresee(a, &[a], Some(&[wild])), Foreseen::Granted { by: by(&[a]) });
+        assert_eq!(foresee(wild, &[wild], Some(&[a])), Foreseen::InPart { by: by(&[wild]) });
+        assert_eq!(foresee(wild, &[a], Some(&[wild])), Foreseen::InPart { by: by(&[a]) });
+    }
+}
