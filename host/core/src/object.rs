@@ -161,6 +161,13 @@ impl Change {
         }
     }
 
+    fn object_mut(&mut self) -> Option<&mut ConnectorObject> {
+        match self {
+            Self::Create(object) | Self::Update { object, .. } | Self::CreateOrUpdate { object, .. } => Some(object),
+            Self::Delete { last_known, .. } => last_known.as_mut(),
+        }
+    }
+
     fn size(&self) -> usize {
         let object = self.object().map_or(0, ConnectorObject::size);
         match self {
@@ -174,6 +181,14 @@ impl Change {
 }
 
 impl SyncDelta {
+    /// Leaves out every attribute that is not among these; names compare case-insensitively.
+    pub fn keep_only(&mut self, names: &[String]) {
+        let wanted = |attribute: &Attribute| names.iter().any(|name| name.eq_ignore_ascii_case(&attribute.name));
+        if let Some(object) = self.change.object_mut() {
+            object.attributes.retain(wanted);
+        }
+    }
+
     /// The delta's size by the contract's rule, in bytes.
     pub fn size(&self) -> usize {
         let time = self.source_time.as_ref().map_or(0, String::len);
@@ -210,5 +225,39 @@ pub mod encoded {
         }
         let text = String::deserialize(deserializer)?;
         from_text(&text).ok_or_else(|| serde::de::Error::custom("not base64"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_that_are_not_wanted_are_left_out_of_every_change() {
+        let attribute = |name: &str| Attribute { name: name.into(), values: vec![], mode: ValueMode::Whole };
+        let object = || ConnectorObject {
+            uid: "1".into(),
+            name: "a".into(),
+            attributes: ["mail", "Salary", "phone"].map(attribute).to_vec(),
+        };
+        let changes = [
+            Change::Create(object()),
+            Change::Update { object: object(), previous_uid: None },
+            Change::CreateOrUpdate { object: object(), previous_uid: None },
+            Change::Delete { uid: "1".into(), name: None, last_known: Some(object()) },
+        ];
+        for change in changes {
+            let mut delta = SyncDelta { object_class: "account".into(), change, source_time: None };
+            delta.keep_only(&["MAIL".into(), "salary".into()]);
+            let left: Vec<_> = delta.change.object().unwrap().attributes.iter().map(|a| a.name.as_str()).collect();
+            assert_eq!(left, ["mail", "Salary"]);
+        }
+        let mut bare = SyncDelta {
+            object_class: "a".into(),
+            change: Change::Delete { uid: "1".into(), name: None, last_known: None },
+            source_time: None,
+        };
+        bare.keep_only(&[]);
+        assert_eq!(bare.change.object(), None);
     }
 }
