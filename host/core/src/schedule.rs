@@ -149,6 +149,8 @@ struct Lane {
     connector: ConnectorName,
     parallel: bool,
     running: usize,
+    /// The source refused the login: nothing is due until a run is asked for and succeeds, or a secret changes.
+    refused: bool,
     /// By the time they were wanted, and those of the same time by rank.
     waiting: VecDeque<(Moment, TypeKey)>,
     /// It stands in its pool's queue.
@@ -173,7 +175,7 @@ impl Scheduler {
     pub fn add(&mut self, scheduled: Scheduled) {
         let Scheduled { key, connector, timing, rank, parallel, state } = scheduled;
         self.pools.entry(connector.clone()).or_default();
-        let lane = || Lane { connector, parallel, running: 0, waiting: VecDeque::new(), queued: false };
+        let lane = || Lane { connector, parallel, running: 0, refused: false, waiting: VecDeque::new(), queued: false };
         self.lanes.entry(key.connection.clone()).or_insert_with(lane);
         let slot = Slot { timing, rank, state, next: None, due: None, running: None, wanted: None };
         self.slots.insert(key, slot);
@@ -252,7 +254,8 @@ impl Scheduler {
 
     /// The wall clock was set: what goes by it is due at other moments.
     pub fn handle_clock_set(&mut self, now: Now) {
-        let keys: Vec<TypeKey> = self.slots.keys().cloned().collect();
+        let held = |key: &TypeKey| self.lanes.get(&key.connection).is_some_and(|lane| lane.refused);
+        let keys: Vec<TypeKey> = self.slots.keys().filter(|key| !held(key)).cloned().collect();
         for key in keys {
             let Some(slot) = self.slots.get_mut(&key) else { continue };
             let Some(When::Cron(cron)) = slot.timing.as_ref().map(|timing| &timing.when) else { continue };
@@ -293,6 +296,11 @@ impl Scheduler {
             }
             self.set_due(&report.key, Some(due));
         }
+        match &report.outcome {
+            outcome if outcome.is_refused_login() => self.hold(&report.key.connection),
+            Outcome::Ok | Outcome::More => self.release(&report.key.connection, now),
+            _ => {}
+        }
         self.answer(waiters, &Ok(report.clone()));
         self.running -= 1;
         if let Some(lane) = self.lanes.get_mut(&report.key.connection) {
@@ -321,6 +329,38 @@ impl Scheduler {
         // The next regular occurrence is soon enough; a retry that was far away has no reason any more.
         if slot.next.is_some_and(|next| next.steady > now.steady) {
             self.plan(key);
+        }
+    }
+
+    /// A secret of a connection has changed: what its source refused is tried again.
+    pub fn handle_secret_changed(&mut self, connection: &ConnectionName, now: Now) {
+        self.release(connection, now);
+        self.start_ready();
+    }
+
+    /// Nothing of a connection is due any more: accounts get locked by those who try too often. Whoever asks for a run gets it.
+    fn hold(&mut self, connection: &ConnectionName) {
+        let Some(lane) = self.lanes.get_mut(connection) else { return };
+        lane.refused = true;
+        for (key, slot) in self.slots.iter_mut().filter(|(key, _)| key.connection == *connection) {
+            slot.due = None;
+            if slot.wanted.take_if(|wanted| wanted.waiters.is_empty()).is_some() {
+                lane.waiting.retain(|(_, waiting)| waiting != key);
+            }
+        }
+    }
+
+    /// Its schedules go on, and what failed is tried again.
+    fn release(&mut self, connection: &ConnectionName, now: Now) {
+        let Some(lane) = self.lanes.get_mut(connection).filter(|lane| lane.refused) else { return };
+        lane.refused = false;
+        let keys: Vec<TypeKey> = self.slots.keys().filter(|key| key.connection == *connection).cloned().collect();
+        for key in keys {
+            self.plan(&key);
+            let failed = |slot: &Slot| slot.timing.is_some() && slot.state.failures > 0;
+            if self.slots.get(&key).is_some_and(failed) {
+                self.want(&key, Trigger::Retry, None, now.steady);
+            }
         }
     }
 

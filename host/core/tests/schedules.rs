@@ -246,6 +246,49 @@ fn a_failed_run_longer_than_the_interval_is_tried_after_its_delay() {
     assert_eq!(machine.tick(), ["hr/account"]);
 }
 
+fn refused() -> Outcome {
+    Outcome::Failed(Failure::Connector(ConnectorError {
+        kind: ErrorKind::InvalidCredential,
+        message: "who are you?".into(),
+        retry_after_ms: None,
+    }))
+}
+
+#[test]
+fn a_refused_login_is_not_tried_again_until_a_secret_changes_or_somebody_succeeds() {
+    let types =
+        || [scheduled("hr", "account", every(1)), scheduled("hr", "group", every(1)), scheduled("crm", "x", every(1))];
+    let mut machine = Machine::new(Concurrency::default(), types()).begin();
+    machine.run_for(SECOND);
+    machine.steady += 2 * SECOND;
+    let begun = machine.tick();
+    let hr = begun.iter().find(|key| key.starts_with("hr/")).unwrap().clone();
+    if begun.contains(&"crm/x".to_owned()) {
+        machine.finish("crm/x", Outcome::Ok);
+    }
+    machine.running.iter_mut().for_each(|(_, _, state)| state.failures += 1);
+    assert_eq!(machine.finish(&hr, refused()), [""; 0], "the other type waits, too");
+    let after = machine.run_for(100 * SECOND);
+    assert!(!after.is_empty() && after.iter().all(|(_, key)| key == "crm/x"), "{after:?}");
+
+    machine.scheduler.handle_secret_changed(&"hr".parse().unwrap(), machine.now());
+    assert_eq!(machine.started(), std::slice::from_ref(&hr), "what was refused is tried at once");
+    machine.finish(&hr, refused());
+    assert!(machine.run_for(100 * SECOND).iter().all(|(_, key)| key == "crm/x"));
+
+    let (connection, object_type) = hr.split_once('/').unwrap();
+    let asked = key(connection, object_type);
+    machine.scheduler.handle_trigger(&asked, Trigger::Command, Some(1), machine.now());
+    assert_eq!(machine.started(), std::slice::from_ref(&hr), "who asks gets a run");
+    machine.running.iter_mut().for_each(|(_, _, state)| state.failures = 0);
+    machine.finish(&hr, Outcome::Ok);
+    let after = machine.run_for(10 * SECOND);
+    assert!(
+        after.iter().any(|(_, key)| key == "hr/account") && after.iter().any(|(_, key)| key == "hr/group"),
+        "{after:?}"
+    );
+}
+
 #[test]
 fn types_of_a_tick_run_in_their_order_one_after_the_other() {
     let ranked = |name: &str, rank| Scheduled { rank, ..scheduled("hr", name, every(5)) };
