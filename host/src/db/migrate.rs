@@ -15,14 +15,14 @@ use super::redb::builder;
 use super::segment::Unpacked;
 use super::tables::{
     BYTES, CONSUMERS, FIRST_SEQUENCE, FORMAT, INCARNATION, INDEX, LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, RUNS,
-    RUNS_OF, SEGMENTS, SINKS, STAGED, STATES, TOKENS, USAGE,
+    RUNS_OF, SEGMENTS, SENSITIVE, SINKS, STAGED, STATES, TOKENS, USAGE, VAULT,
 };
 
 /// Brings a db from one format to the next, in one transaction and so that doing it again does no harm.
 type Migration = fn(&WriteTransaction) -> Result<(), redb::Error>;
 
 /// The n-th leads from format n to n + 1.
-const MIGRATIONS: [Migration; 1] = [to_2];
+const MIGRATIONS: [Migration; 2] = [to_2, to_3];
 
 /// The format that this host writes.
 const FORMAT_NOW: u64 = MIGRATIONS.len() as u64 + 1;
@@ -65,6 +65,8 @@ pub(super) fn write_first(database: &Database) -> Result<(), redb::Error> {
         txn.open_table(RUNS_OF)?;
         txn.open_table(TOKENS)?;
         txn.open_table(SINKS)?;
+        txn.open_table(VAULT)?;
+        txn.open_table(SENSITIVE)?;
     }
     txn.commit()?;
     Ok(())
@@ -97,6 +99,13 @@ fn to_2(txn: &WriteTransaction) -> Result<(), redb::Error> {
     }
     txn.open_table(STAGED)?;
     txn.open_table(CONSUMERS)?;
+    Ok(())
+}
+
+/// Rows may be sealed; refresh tokens and sensitive attributes have tables.
+fn to_3(txn: &WriteTransaction) -> Result<(), redb::Error> {
+    txn.open_table(VAULT)?;
+    txn.open_table(SENSITIVE)?;
     Ok(())
 }
 

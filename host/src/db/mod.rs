@@ -12,7 +12,9 @@ mod migrate;
 mod open;
 mod redb;
 mod retain;
+mod seal;
 mod segment;
+mod sensitive;
 mod store;
 mod tables;
 mod writer;
@@ -37,7 +39,9 @@ use self::writer::{Durable, Order, Writer};
 pub use self::consumer::{Consumer, ConsumerError};
 pub use self::open::{OpenError, examine, restore};
 pub use self::retain::{Policy, Retained};
+pub use self::seal::{KeyId, Keys};
 pub use self::segment::{EncodeError, SegmentDamage, pack, unpack};
+pub use self::sensitive::Sensitive;
 pub(crate) use self::store::KEPT;
 pub use self::store::{Full, Quota, ReadError, Usage};
 
@@ -54,6 +58,7 @@ struct Inner {
     store: Arc<dyn Store>,
     durable: Arc<Durable>,
     incarnation: Incarnation,
+    keys: Arc<Keys>,
     _lock: Option<open::Lock>,
 }
 
@@ -204,15 +209,23 @@ impl Db {
     /// # Errors
     /// In use, of a newer format, damaged, or the file system refuses. What is there is left as it is.
     pub fn open(dir: &Path, holder: &str, wait: Duration) -> Result<Self, OpenError> {
-        let lock = open::lock(dir, holder, wait)?;
-        let (store, incarnation) = open::open(dir)?;
+        Self::open_sealed(dir, holder, wait, Keys::default())
+    }
+
+    /// As `open`; what is written is sealed with the current one of these keys.
+    ///
+    /// # Errors
+    /// As `open`. A row that is sealed with another key is an error where it is read.
+    pub fn open_sealed(dir: &Path, holder: &str, wait: Duration, keys: Keys) -> Result<Self, OpenError> {
+        let (lock, keys) = (open::lock(dir, holder, wait)?, Arc::new(keys));
+        let (store, incarnation) = open::open(dir, Arc::clone(&keys))?;
         let unreadable = |error| OpenError::Unusable { path: dir.to_owned(), source: Box::new(error) };
         let counters = store.counters().map_err(unreadable)?;
         let dropped = store.drop_staged().map_err(|error| unreadable(error.into()))?;
         if dropped > 0 {
             tracing::info!(segments = dropped, "segments that were staged and not published are dropped");
         }
-        let started = Self::on(Arc::new(store), counters, incarnation, Some(lock));
+        let started = Self::on(Arc::new(store), counters, incarnation, keys, Some(lock));
         started.map_err(|source| OpenError::Io { what: "start the writer of", path: dir.to_owned(), source })
     }
 
@@ -220,11 +233,12 @@ impl Db {
         store: Arc<dyn Store>,
         counters: Counters,
         incarnation: Incarnation,
+        keys: Arc<Keys>,
         lock: Option<open::Lock>,
     ) -> std::io::Result<Self> {
         let durable = Arc::new(Durable::new(counters));
         let writer = Writer::spawn(Arc::clone(&store), Arc::clone(&durable))?;
-        Ok(Self { inner: Arc::new(Inner { writer, store, durable, incarnation, _lock: lock }) })
+        Ok(Self { inner: Arc::new(Inner { writer, store, durable, incarnation, keys, _lock: lock }) })
     }
 
     /// Which db this is.
@@ -255,7 +269,7 @@ impl Db {
     /// The state is another one than was expected, or the storage engine failed.
     pub async fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
         debug_assert_eq!(commit.state.revision, commit.expected_revision + 1, "a state counts its writes");
-        let prepared = prepare(commit).await?;
+        let prepared = prepare(commit, &self.inner.keys).await?;
         match self.write(Write::Commit(Box::new(prepared))).await? {
             Done::Committed(committed) => Ok(committed),
             other => Err(unexpected(&other)),
@@ -276,7 +290,7 @@ impl Db {
         at: UnixMillis,
     ) -> Result<Vec<StagedSegment>, CommitError> {
         let head = Head { key: key.clone(), generation, run: Some(run), at };
-        let segments = encode(&head, None, batches).await?;
+        let segments = encode(&head, None, batches, &self.inner.keys).await?;
         match self.write(Write::Stage { connection: key.connection.clone(), segments }).await? {
             Done::Staged(staged) => Ok(staged),
             other => Err(unexpected(&other)),
@@ -395,6 +409,82 @@ impl Db {
         Ok(self.inner.store.backup(to)?)
     }
 
+    /// The key that is written with; none: what is written can be read by whoever has the file.
+    pub fn key(&self) -> Option<KeyId> {
+        self.inner.keys.current()
+    }
+
+    /// Seals with the current key, or with none, what is stored otherwise; others get their turn in between.
+    ///
+    /// # Errors
+    /// Something is sealed with a key that isn't there, or the storage engine failed.
+    pub async fn rekey(&self) -> Result<(), CommitError> {
+        let mut from = 0;
+        loop {
+            match self.inner.writer.perform(Order::Chore(Chore::Rekey { from })).await? {
+                Done::Rekeyed(Some(next)) => from = next,
+                Done::Rekeyed(None) => return Ok(()),
+                other => return Err(unexpected(&other)),
+            }
+        }
+    }
+
+    /// The attributes that are sensitive.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub fn sensitive(&self) -> Result<Sensitive, ReadError> {
+        self.inner.store.sensitive()
+    }
+
+    /// Notes that these attributes of a connection, by class and name, are sensitive, and returns when that is durable. Writes only
+    /// what is new.
+    ///
+    /// # Errors
+    /// The storage engine failed.
+    pub async fn note_sensitive(
+        &self,
+        connection: &ConnectionName,
+        attributes: Vec<(String, String)>,
+    ) -> Result<(), CommitError> {
+        let known = self.sensitive().map_err(|error| CommitError::Storage(error.to_string()))?;
+        let new = |(class, name): &(String, String)| !known.contains(connection.as_str(), class, name);
+        let lower = |(class, name): (String, String)| (class.to_lowercase(), name.to_lowercase());
+        let attributes: Vec<_> = attributes.into_iter().filter(new).map(lower).collect();
+        match attributes.is_empty() {
+            true => Ok(()),
+            false => self.write(Write::Sensitive { connection: connection.clone(), attributes }).await.map(drop),
+        }
+    }
+
+    /// Takes a uid out of the reports of runs: their failures, and the last lines of their logs.
+    ///
+    /// # Errors
+    /// A damaged row, or the storage engine failed.
+    pub async fn forget(&self, connection: &ConnectionName, uid: &str) -> Result<(), CommitError> {
+        let chore = Chore::Forget { connection: connection.clone(), uid: uid.to_owned() };
+        self.inner.writer.perform(Order::Chore(chore)).await.map(drop)
+    }
+
+    /// What is kept for a credential, `CONNECTION/NAME`.
+    ///
+    /// # Errors
+    /// As `states`; or its key isn't there.
+    pub fn kept(&self, credential: &str) -> Result<Option<Vec<u8>>, ReadError> {
+        self.inner.store.kept(credential)
+    }
+
+    /// Keeps something for a credential, sealed, and returns when that is durable.
+    ///
+    /// # Errors
+    /// There is no key to seal it with, or the storage engine failed.
+    pub async fn keep(&self, credential: &str, content: Vec<u8>) -> Result<(), CommitError> {
+        if self.key().is_none() {
+            return Err(CommitError::Storage("there is no key to encrypt it with".into()));
+        }
+        self.write(Write::Keep { credential: credential.to_owned(), content }).await.map(drop)
+    }
+
     /// Looks whether everything fits together; `deep`: every entry is read. Blocks.
     ///
     /// # Errors
@@ -484,14 +574,14 @@ fn unexpected(done: &Done) -> CommitError {
 }
 
 /// Encodes the entries here, on the caller's side, so that the writer only writes. Lets others work after each segment.
-async fn prepare(commit: Commit) -> Result<Prepared, EncodeError> {
+async fn prepare(commit: Commit, keys: &Keys) -> Result<Prepared, EncodeError> {
     let Commit { key, expected_revision, state, staged, batches, marker, run, report, at } = commit;
     let marked = marker.is_some();
     let segments = match marked || batches.iter().any(|batch| batch.count > 0) {
         false => Vec::new(),
         true => {
             let head = Head { key: key.clone(), generation: state.generation, run, at };
-            encode(&head, marker, batches).await?
+            encode(&head, marker, batches, keys).await?
         }
     };
     Ok(Prepared { key, expected_revision, state, staged, segments, marked, run, report, at })
@@ -501,6 +591,7 @@ async fn encode(
     head: &Head,
     marker: Option<(Marker, Actor)>,
     batches: Vec<Packed>,
+    keys: &Keys,
 ) -> Result<Vec<Segment>, EncodeError> {
     let mut encoder = Encoder::new(head)?;
     if let Some((marker, by)) = marker {
@@ -512,7 +603,7 @@ async fn encode(
             tokio::task::yield_now().await;
         }
     }
-    Ok(encoder.finish())
+    Ok(seal::sealed(encoder.finish(), keys))
 }
 
 #[cfg(test)]

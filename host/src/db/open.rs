@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidewaiter_core::journal::Incarnation;
@@ -12,6 +13,7 @@ use tidewaiter_core::time::UnixMillis;
 
 use super::migrate;
 use super::redb::{self, RedbStore, first_open, opener, problems, renew};
+use super::seal::Keys;
 
 const DB_FILE: &str = "tidewaiter.redb";
 const RESTORED_FILE: &str = "tidewaiter.redb.restored";
@@ -127,10 +129,10 @@ fn owner(file: File) -> String {
 pub fn restore(
     copy: &Path,
     dir: &Path,
-    holder: &str,
-    wait: Duration,
+    (holder, wait): (&str, Duration),
     by: &Actor,
     now: UnixMillis,
+    keys: &Keys,
 ) -> Result<Incarnation, OpenError> {
     let _lock = lock(dir, holder, wait)?;
     let (path, begun) = (dir.join(DB_FILE), dir.join(RESTORED_FILE));
@@ -141,7 +143,7 @@ pub fn restore(
     if path.try_exists().map_err(io("look at", &path))? {
         return Err(OpenError::There { path });
     }
-    let renewed = renewed(copy, &begun, dir, by, now).inspect_err(|_| {
+    let renewed = renewed(copy, &begun, dir, by, now, keys).inspect_err(|_| {
         let _ = std::fs::remove_file(&begun);
     });
     let incarnation = renewed?;
@@ -152,7 +154,14 @@ pub fn restore(
 }
 
 /// The copy as a db of its own, under a name that nobody opens.
-fn renewed(copy: &Path, begun: &Path, dir: &Path, by: &Actor, now: UnixMillis) -> Result<Incarnation, OpenError> {
+fn renewed(
+    copy: &Path,
+    begun: &Path,
+    dir: &Path,
+    by: &Actor,
+    now: UnixMillis,
+    keys: &Keys,
+) -> Result<Incarnation, OpenError> {
     let io = |source| OpenError::Io { what: "copy", path: copy.to_owned(), source };
     std::fs::copy(copy, begun).map_err(io)?;
     std::fs::set_permissions(begun, Permissions::from_mode(0o600)).map_err(io)?;
@@ -163,12 +172,12 @@ fn renewed(copy: &Path, begun: &Path, dir: &Path, by: &Actor, now: UnixMillis) -
         true => Ok(()),
         false => Err(unusable(format!("it is damaged: {}", problems.join("; ")).into())),
     };
-    sound(redb::examine(begun).map_err(|error| unusable(error.into()))?)?;
+    sound(redb::examine(begun, keys).map_err(|error| unusable(error.into()))?)?;
     let database = first_open(&opener(begun)).map_err(|error| unusable(error.into()))?;
     migrate::migrate(&database, dir, copy)?;
-    sound(problems(&database).map_err(|error| unusable(error.into()))?)?;
+    sound(problems(&database, keys).map_err(|error| unusable(error.into()))?)?;
     let incarnation = migrate::random().map_err(|error| unusable(error.into()))?;
-    renew(&database, incarnation, by, now).map_err(|error| unusable(error.into()))?;
+    renew(&database, incarnation, by, now, keys).map_err(|error| unusable(error.into()))?;
     Ok(Incarnation(incarnation))
 }
 
@@ -177,7 +186,7 @@ fn renewed(copy: &Path, begun: &Path, dir: &Path, by: &Actor, now: UnixMillis) -
 ///
 /// # Errors
 /// The file can't be read.
-pub fn examine(dir: &Path, holder: &str) -> Result<Vec<String>, OpenError> {
+pub fn examine(dir: &Path, holder: &str, keys: &Keys) -> Result<Vec<String>, OpenError> {
     let path = dir.join(DB_FILE);
     match path.try_exists() {
         Ok(true) => {}
@@ -188,11 +197,11 @@ pub fn examine(dir: &Path, holder: &str) -> Result<Vec<String>, OpenError> {
         Err(OpenError::Owned { .. }) => return Ok(Vec::new()),
         other => other?,
     };
-    redb::examine(&path).map_err(|error| OpenError::Unusable { path, source: Box::new(error) })
+    redb::examine(&path, keys).map_err(|error| OpenError::Unusable { path, source: Box::new(error) })
 }
 
 /// Opens the db in the data directory, which is ours.
-pub(super) fn open(dir: &Path) -> Result<(RedbStore, Incarnation), OpenError> {
+pub(super) fn open(dir: &Path, keys: Arc<Keys>) -> Result<(RedbStore, Incarnation), OpenError> {
     let path = dir.join(DB_FILE);
     let there = path.try_exists().map_err(|source| OpenError::Io { what: "look at", path: path.clone(), source })?;
     if !there {
@@ -202,5 +211,5 @@ pub(super) fn open(dir: &Path) -> Result<(RedbStore, Incarnation), OpenError> {
     let unusable = |error| OpenError::Unusable { path: path.clone(), source: Box::new(error) };
     let database = first_open(&opener).map_err(unusable)?;
     let incarnation = migrate::migrate(&database, dir, &path)?;
-    Ok((RedbStore::new(opener, Some(path), database), incarnation))
+    Ok((RedbStore::new(opener, Some(path), database, keys), incarnation))
 }

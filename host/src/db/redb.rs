@@ -13,7 +13,7 @@ use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use redb::{Database, ReadableDatabase, ReadableTable};
 use tidewaiter_core::name::{BadName, ConnectionName, TypeKey};
@@ -22,10 +22,13 @@ use tidewaiter_core::state::TypeState;
 
 pub(super) use self::copy::renew;
 use super::consumer::Consumer;
+use super::seal::{Keys, Kind, SealError};
+use super::segment::SegmentDamage;
+use super::sensitive::Sensitive;
 use super::store::{Chore, Counters, Done, Quota, ReadError, StorageError, Store, Usage, Visit, Write, Written};
 use super::tables::{
     BYTES, CONSUMERS, FIRST_SEQUENCE, INDEX, LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, RUNS, RUNS_OF, SEGMENTS,
-    SINKS, STATES, TOKENS, USAGE, ordered_key, parse, state_key,
+    SENSITIVE, SINKS, STATES, TOKENS, USAGE, VAULT, ordered_key, parse, state_key,
 };
 use super::{Checked, CommitError, TokenChange};
 
@@ -43,6 +46,7 @@ pub(super) struct RedbStore {
     file: Option<PathBuf>,
     /// None while it can't be opened.
     database: RwLock<Option<Database>>,
+    keys: Arc<Keys>,
     /// It has failed, and must be opened again.
     failed: AtomicBool,
     /// Held while something is written.
@@ -71,27 +75,28 @@ pub(super) fn first_open(opener: &Opener) -> Result<Database, StorageError> {
 }
 
 /// What is wrong with the file of a db that nobody has open, in the engine's words. Changes nothing.
-pub(super) fn examine(path: &Path) -> Result<Vec<String>, ReadError> {
+pub(super) fn examine(path: &Path, keys: &Keys) -> Result<Vec<String>, ReadError> {
     let mut problems = overlay::examine(path)?;
     if !problems.is_empty() {
         // Reading only goes where the tables are, and may say which of them it is.
-        let read = || check::check(&Database::builder().open_read_only(path)?, true);
+        let read = || check::check(&Database::builder().open_read_only(path)?, true, keys);
         problems.extend(caught(read).map(|checked| checked.problems).unwrap_or_default());
     }
     Ok(problems)
 }
 
 /// What doesn't fit in a db that nothing else uses yet.
-pub(super) fn problems(database: &Database) -> Result<Vec<String>, ReadError> {
-    Ok(caught(|| check::check(database, true))?.problems)
+pub(super) fn problems(database: &Database, keys: &Keys) -> Result<Vec<String>, ReadError> {
+    Ok(caught(|| check::check(database, true, keys))?.problems)
 }
 
 impl RedbStore {
-    pub(super) fn new(opener: Opener, file: Option<PathBuf>, database: Database) -> Self {
+    pub(super) fn new(opener: Opener, file: Option<PathBuf>, database: Database, keys: Arc<Keys>) -> Self {
         Self {
             opener,
             file,
             database: RwLock::new(Some(database)),
+            keys,
             failed: AtomicBool::new(false),
             writing: Mutex::new(()),
         }
@@ -208,12 +213,12 @@ impl From<Fault> for StorageError {
 impl Store for RedbStore {
     fn write(&self, group: &[Write], quota: Quota) -> Result<Written, StorageError> {
         let _writing = self.writing();
-        Ok(self.with(|db| write::group(db, group, quota))?)
+        Ok(self.with(|db| write::group(db, group, quota, &self.keys))?)
     }
 
     fn chore(&self, chore: &Chore) -> Result<Done, CommitError> {
         let _writing = self.writing();
-        Ok(self.with(|db| chore::perform(db, chore))?)
+        Ok(self.with(|db| chore::perform(db, chore, &self.keys))?)
     }
 
     fn counters(&self) -> Result<Counters, ReadError> {
@@ -221,11 +226,11 @@ impl Store for RedbStore {
     }
 
     fn states(&self) -> Result<BTreeMap<TypeKey, TypeState>, ReadError> {
-        Ok(self.with(|db| read_states(&db.begin_read()?.open_table(STATES)?))?)
+        Ok(self.with(|db| read_states(&db.begin_read()?.open_table(STATES)?, &self.keys))?)
     }
 
     fn state(&self, key: &TypeKey) -> Result<Option<TypeState>, ReadError> {
-        Ok(self.with(|db| read_state(&db.begin_read()?.open_table(STATES)?, key))?)
+        Ok(self.with(|db| read_state(&db.begin_read()?.open_table(STATES)?, key, &self.keys))?)
     }
 
     fn segments(&self, from: u64, visit: &mut Visit<'_>) -> Result<u64, ReadError> {
@@ -243,7 +248,9 @@ impl Store for RedbStore {
                 let (first, (number, count, ..)) = (first.value(), segment.value());
                 let lost = || ReadError::Missing { first, last: first + u64::from(count).saturating_sub(1) };
                 let bytes = segments.get(number)?.ok_or_else(lost)?;
-                if visit(first, bytes.value())?.is_break() {
+                let sealed =
+                    |error: SealError| ReadError::Segment { first, damage: SegmentDamage::Sealed(error.to_string()) };
+                if visit(first, &self.keys.open(Kind::Segment, bytes.value()).map_err(sealed)?)?.is_break() {
                     break;
                 }
             }
@@ -256,7 +263,8 @@ impl Store for RedbStore {
         let read = |db: &Database| {
             let txn = db.begin_read()?;
             let reports = txn.open_table(RUNS)?;
-            let report = |run: u64, bytes: &[u8]| parse(bytes, || format!("the report of run {run}"));
+            let report =
+                |run: u64, bytes: &[u8]| self.keys.parse(Kind::Run, bytes, || format!("the report of run {run}"));
             let Some(key) = key else {
                 let newest = reports.iter()?.rev().take(limit);
                 return newest.map(|entry| entry.map(|(run, row)| Ok(report(run.value(), row.value())?))?).collect();
@@ -278,7 +286,7 @@ impl Store for RedbStore {
             let history = db.begin_read()?.open_table(TOKENS)?;
             let newest = history.range(all_of(key))?.rev().take(limit);
             let name = || format!("the token history of {key}");
-            newest.map(|entry| Ok(parse(entry?.1.value(), name)?)).collect()
+            newest.map(|entry| Ok(self.keys.parse(Kind::Token, entry?.1.value(), name)?)).collect()
         };
         Ok(self.with(read)?)
     }
@@ -313,7 +321,7 @@ impl Store for RedbStore {
         let drop_all = |db: &Database| {
             let txn = db.begin_write()?;
             let dropped = {
-                let mut tables = write::Tables::open(&txn)?;
+                let mut tables = write::Tables::open(&txn, &self.keys)?;
                 let staged = tables.staged()?;
                 tables.discard(&staged)?
             };
@@ -323,16 +331,42 @@ impl Store for RedbStore {
         Ok(self.with(drop_all)?)
     }
 
+    fn sensitive(&self) -> Result<Sensitive, ReadError> {
+        let read = |db: &Database| {
+            let mut all = Sensitive::default();
+            for entry in db.begin_read()?.open_table(SENSITIVE)?.iter()? {
+                let (key, _) = entry?;
+                let (connection, class, attribute) = key.value();
+                all.insert(connection, class, attribute);
+            }
+            Ok(all)
+        };
+        Ok(self.with(read)?)
+    }
+
+    fn kept(&self, credential: &str) -> Result<Option<Vec<u8>>, ReadError> {
+        let read = |db: &Database| {
+            let vault = db.begin_read()?.open_table(VAULT)?;
+            let Some(row) = vault.get(credential)? else { return Ok(None) };
+            let bad = |error: SealError| ReadError::Row {
+                row: format!("the refresh token of {credential}"),
+                problem: error.to_string(),
+            };
+            Ok(Some(self.keys.open(Kind::Vault, row.value()).map_err(bad)?.into_owned()))
+        };
+        Ok(self.with(read)?)
+    }
+
     fn compact(&self) -> Result<bool, StorageError> {
         Ok(self.alone(|db| db.compact().map_err(|error| Fault::Engine(error.to_string())))?)
     }
 
     fn backup(&self, to: &Path) -> Result<(), StorageError> {
-        Ok(self.with(|db| copy::backup(db, to))?)
+        Ok(self.with(|db| copy::backup(db, to, &self.keys))?)
     }
 
     fn check(&self, deep: bool) -> Result<Checked, ReadError> {
-        let mut checked = self.with(|db| check::check(db, deep))?;
+        let mut checked = self.with(|db| check::check(db, deep, &self.keys))?;
         if let (true, Some(file)) = (deep, &self.file) {
             // Readers go on; the writer waits.
             let _writing = self.writing();
@@ -411,19 +445,26 @@ fn read_consumers(
 
 type StateKey = (&'static str, &'static str);
 
-fn read_state(states: &impl ReadableTable<StateKey, &'static [u8]>, key: &TypeKey) -> Result<Option<TypeState>, Fault> {
+fn read_state(
+    states: &impl ReadableTable<StateKey, &'static [u8]>,
+    key: &TypeKey,
+    keys: &Keys,
+) -> Result<Option<TypeState>, Fault> {
     let Some(bytes) = states.get(state_key(key))? else { return Ok(None) };
-    Ok(Some(parse(bytes.value(), || format!("the state of {key}"))?))
+    Ok(Some(keys.parse(Kind::State, bytes.value(), || format!("the state of {key}"))?))
 }
 
-fn read_states(states: &impl ReadableTable<StateKey, &'static [u8]>) -> Result<BTreeMap<TypeKey, TypeState>, Fault> {
+fn read_states(
+    states: &impl ReadableTable<StateKey, &'static [u8]>,
+    keys: &Keys,
+) -> Result<BTreeMap<TypeKey, TypeState>, Fault> {
     let mut all = BTreeMap::new();
     for entry in states.iter()? {
         let (key, value) = entry?;
         let (connection, object_type) = key.value();
         let name = || format!("the state of {connection}/{object_type}");
         let key = type_key(connection, object_type, name)?;
-        all.insert(key, parse(value.value(), name)?);
+        all.insert(key, keys.parse(Kind::State, value.value(), name)?);
     }
     Ok(all)
 }

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | 0 | format version, now 1 |
 //! | 1 | codec of the body: 0 none, 1 lz4 (block) |
-//! | 2..6 | id of the key it is encrypted with, 0 = not encrypted |
+//! | 2..6 | always 0: what is encrypted is the whole segment, see `seal` |
 //! | 6..10 | number of entries |
 //! | 10..14 | length of the body before compression |
 //! | 14..22 | checksum: the first 8 bytes of SHA-256 over bytes 0..14 and the body as stored |
@@ -108,9 +108,9 @@ pub enum SegmentDamage {
     /// Written by a newer host, or damaged.
     #[error("its codec is {0}, which this host doesn't have")]
     Codec(u8),
-    /// Encrypted.
-    #[error("it is encrypted with key {0}, which this host doesn't have")]
-    Key(u32),
+    /// Encrypted with another key, or changed since.
+    #[error("{0}")]
+    Sealed(String),
     /// Changed since it was written.
     #[error("its checksum doesn't match")]
     Checksum,
@@ -227,7 +227,7 @@ impl Unpacked {
             return Err(SegmentDamage::Checksum);
         }
         if number(2) != 0 {
-            return Err(SegmentDamage::Key(number(2)));
+            return Err(SegmentDamage::Content(format!("its reserved bytes are {}", number(2))));
         }
         let (count, length) = (number(6), number(10) as usize);
         let body = decompressed(header[1], stored, length)?;
@@ -425,7 +425,7 @@ mod tests {
         };
         assert_eq!(resealed(0, 2), SegmentDamage::Version(2));
         assert_eq!(resealed(1, 9), SegmentDamage::Codec(9));
-        assert_eq!(resealed(2, 5), SegmentDamage::Key(5));
+        assert!(matches!(resealed(2, 5), SegmentDamage::Content(_)));
         assert!(matches!(resealed(13, 255), SegmentDamage::Content(_)), "a body of 4 GiB is not unpacked");
         assert!(matches!(resealed(10, 1), SegmentDamage::Content(_)), "another length");
     }

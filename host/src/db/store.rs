@@ -50,6 +50,10 @@ pub(super) trait Store: Send + Sync + 'static {
     fn held(&self, connection: &ConnectionName) -> Result<(u64, u64), ReadError>;
     /// Drops what a process staged that is gone. Answers how many segments.
     fn drop_staged(&self) -> Result<u64, StorageError>;
+    /// The attributes that are sensitive.
+    fn sensitive(&self) -> Result<super::Sensitive, ReadError>;
+    /// What is kept for a credential.
+    fn kept(&self, credential: &str) -> Result<Option<Vec<u8>>, ReadError>;
     /// Gives unused room back, while nothing else works with the file. False: there was none.
     fn compact(&self) -> Result<bool, StorageError>;
     /// Copies what one snapshot has into a new file; staged segments are left out.
@@ -125,11 +129,37 @@ impl From<StorageError> for ReadError {
 #[derive(Debug)]
 pub(super) enum Write {
     Commit(Box<Prepared>),
-    Stage { connection: ConnectionName, segments: Vec<Segment> },
-    SinkPosition { sink: String, sequence: u64 },
-    AddConsumer { name: String, consumer: Consumer },
-    Acknowledge { name: String, incarnation: Incarnation, sequence: u64, at: UnixMillis },
-    RemoveConsumer { name: String },
+    Stage {
+        connection: ConnectionName,
+        segments: Vec<Segment>,
+    },
+    SinkPosition {
+        sink: String,
+        sequence: u64,
+    },
+    AddConsumer {
+        name: String,
+        consumer: Consumer,
+    },
+    Acknowledge {
+        name: String,
+        incarnation: Incarnation,
+        sequence: u64,
+        at: UnixMillis,
+    },
+    RemoveConsumer {
+        name: String,
+    },
+    /// These attributes, by class and name in lower case, are sensitive.
+    Sensitive {
+        connection: ConnectionName,
+        attributes: Vec<(String, String)>,
+    },
+    /// Keep this for a credential, sealed.
+    Keep {
+        credential: String,
+        content: Vec<u8>,
+    },
 }
 
 /// What is done alone, because it reads much.
@@ -142,6 +172,10 @@ pub(super) enum Chore {
     Discard { staged: Vec<StagedSegment> },
     /// Replace what an entry says by a tombstone.
     Erase { sequence: u64, by: Actor, at: UnixMillis },
+    /// Take a uid out of the reports of runs.
+    Forget { connection: ConnectionName, uid: String },
+    /// Seal with the current key what is sealed otherwise, from this sequence on; 0: the small rows, too.
+    Rekey { from: u64 },
 }
 
 /// A commit whose entries are encoded.
@@ -180,6 +214,8 @@ pub(super) enum Done {
     Committed(Committed),
     Staged(Vec<StagedSegment>),
     Retained(Retained),
+    /// Where to go on; none: that was all.
+    Rekeyed(Option<u64>),
     /// Nothing more to tell.
     Nothing,
 }
@@ -314,7 +350,7 @@ impl<'a, S: Stored> Plan<'a, S> {
                     Ok(Step::Stage)
                 }
             },
-            Write::SinkPosition { .. } => Ok(Step::Do),
+            Write::SinkPosition { .. } | Write::Keep { .. } | Write::Sensitive { .. } => Ok(Step::Do),
             Write::AddConsumer { name, consumer } => match self.consumer(name)? {
                 Some(_) => Err(ConsumerError::Exists { name: name.clone() }.into()),
                 None if consumer.position > self.counters.sequence => {

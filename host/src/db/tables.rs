@@ -1,4 +1,4 @@
-//! All tables of the db, and how their rows are written. Small rows are JSON: they can be read with any tool, and a field can
+//! All tables of the db, and how their rows are written. Rows that are called sealed are encrypted where there is a key, see `seal`. Small rows are JSON: they can be read with any tool, and a field can
 //! be added without a migration. Only segments have a format of their own.
 
 use redb::TableDefinition;
@@ -25,10 +25,10 @@ pub(super) const FIRST_SEQUENCE: &str = "first-sequence";
 /// In `META`: bytes of all segments, published and staged.
 pub(super) const BYTES: &str = "bytes";
 
-/// Key: connection, object type. Value: JSON of `TypeState`.
+/// Key: connection, object type. Value: JSON of `TypeState`, sealed.
 pub(super) const STATES: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("states");
 
-/// Key: number of the segment. Value: a segment, see `segment`.
+/// Key: number of the segment. Value: a segment, see `segment`, sealed.
 pub(super) const SEGMENTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("segments");
 
 /// What is published. Key: the sequence of the first entry. Value: number of its segment, entries, bytes, when it was journaled
@@ -46,17 +46,24 @@ pub(super) const USAGE: TableDefinition<'_, &str, u64> = TableDefinition::new("u
 /// Key: name of the consumer. Value: JSON of `Consumer`.
 pub(super) const CONSUMERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("consumers");
 
-/// Key: number of the run. Value: JSON of `RunReport`.
+/// Key: number of the run. Value: JSON of `RunReport`, sealed.
 pub(super) const RUNS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("runs");
 
 /// The runs of a key. Key: connection, object type, ordinal (1, 2, 3…). Value: number of the run in `RUNS`.
 pub(super) const RUNS_OF: TableDefinition<'_, Ordered, u64> = TableDefinition::new("runs-of");
 
-/// Key: connection, object type, ordinal (1, 2, 3…). Value: JSON of `TokenChange`.
+/// Key: connection, object type, ordinal (1, 2, 3…). Value: JSON of `TokenChange`, sealed.
 pub(super) const TOKENS: TableDefinition<'_, Ordered, &[u8]> = TableDefinition::new("token-history");
 
 /// Key: name of the sink. Value: the last sequence that it has delivered.
 pub(super) const SINKS: TableDefinition<'_, &str, u64> = TableDefinition::new("sink-positions");
+
+/// Refresh tokens that came in the place of others. Key: connection and credential, as in `hr/api`. Value: JSON of `Kept`, always
+/// sealed.
+pub(super) const VAULT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("vault");
+
+/// Attributes that people only see if they ask for it. Key: connection, class, attribute, in lower case. Value: always 1.
+pub(super) const SENSITIVE: TableDefinition<'_, (&str, &str, &str), u8> = TableDefinition::new("sensitive");
 
 /// A key of rows that are numbered without gaps for each type, so that the row to drop is found without counting.
 pub(super) type Ordered = (&'static str, &'static str, u64);

@@ -250,7 +250,9 @@ async fn a_group_writes_its_valid_members_and_refuses_the_others() {
     let durable = Durable::new(store.counters().unwrap());
     let mut group = Vec::new();
     for (object_type, revision, count) in [("a", 1, 2), ("b", 5, 2), ("a", 2, 1), ("a", 2, 9), ("c", 1, 1)] {
-        group.push(Write::Commit(Box::new(prepare(commit(object_type, revision, count)).await.unwrap())));
+        group.push(Write::Commit(Box::new(
+            prepare(commit(object_type, revision, count), &Keys::default()).await.unwrap(),
+        )));
     }
     let before = disk.flushes.load(Ordering::Relaxed);
     let answers = write_group(&store, &durable, &group);
@@ -384,7 +386,7 @@ fn refuses_a_newer_format_and_says_what_to_do() {
     raw(dir.path(), |txn| txn.open_table(META).unwrap().insert(FORMAT, 7).map(drop).unwrap());
     let refused = Db::open(dir.path(), "a test", Duration::ZERO).unwrap_err().to_string();
     let expected =
-        format!("the db in {} has format 7; this tidewaiter reads up to 2: use a newer one", dir.path().display());
+        format!("the db in {} has format 7; this tidewaiter reads up to 3: use a newer one", dir.path().display());
     assert_eq!(refused, expected);
 }
 
@@ -555,10 +557,10 @@ fn on_disk(dir: &Path) -> (RedbStore, Arc<Disk>) {
         }
     };
     let database = opener().unwrap();
-    (RedbStore::new(Box::new(opener), None, database), disk)
+    (RedbStore::new(Box::new(opener), None, database, Arc::default()), disk)
 }
 
 fn started(store: RedbStore) -> Db {
     let counters = store.counters().unwrap();
-    Db::on(Arc::new(store), counters, Incarnation(1), None).unwrap()
+    Db::on(Arc::new(store), counters, Incarnation(1), Arc::default(), None).unwrap()
 }

@@ -7,11 +7,12 @@ use serde::de::DeserializeOwned;
 use tidewaiter_core::run::RunReport;
 
 use super::{Fault, read_consumers, read_counters, read_states, read_usage};
+use crate::db::seal::{Keys, Kind};
 use crate::db::segment::Unpacked;
-use crate::db::tables::{CONSUMERS, INDEX, META, RUNS, SEGMENTS, STAGED, STATES, TOKENS, USAGE, parse};
+use crate::db::tables::{CONSUMERS, INDEX, META, RUNS, SEGMENTS, STAGED, STATES, TOKENS, USAGE};
 use crate::db::{Checked, TokenChange};
 
-pub(super) fn check(db: &impl ReadableDatabase, deep: bool) -> Result<Checked, Fault> {
+pub(super) fn check(db: &impl ReadableDatabase, deep: bool, keys: &Keys) -> Result<Checked, Fault> {
     let txn = db.begin_read()?;
     let meta = txn.open_table(META)?;
     let counters = read_counters(&meta)?;
@@ -39,7 +40,7 @@ pub(super) fn check(db: &impl ReadableDatabase, deep: bool) -> Result<Checked, F
         if stored.len() as u64 != bytes {
             checked.problems.push(format!("segment {number} has {} bytes where {bytes} were written", stored.len()));
         }
-        if let Some(damage) = deep.then(|| damage(stored, count, connection)).flatten() {
+        if let Some(damage) = deep.then(|| damage(stored, count, connection, keys)).flatten() {
             checked.problems.push(format!("segment {number} with the entries {first} to {}: {damage}", next - 1));
         }
     }
@@ -69,33 +70,44 @@ pub(super) fn check(db: &impl ReadableDatabase, deep: bool) -> Result<Checked, F
             usage.values().sum::<u64>()
         ));
     }
-    checked.types = read_states(&txn.open_table(STATES)?)?.len() as u64;
+    checked.types = read_states(&txn.open_table(STATES)?, keys)?.len() as u64;
     read_consumers(&txn.open_table(CONSUMERS)?)?;
     if deep {
         for entry in txn.open_table(RUNS)?.iter()? {
             let (run, report) = entry?;
-            unreadable::<RunReport>(&mut checked, report.value(), || format!("the report of run {}", run.value()));
+            unreadable::<RunReport>(&mut checked, (Kind::Run, keys), report.value(), || {
+                format!("the report of run {}", run.value())
+            });
         }
         for entry in txn.open_table(TOKENS)?.iter()? {
             let (key, change) = entry?;
             let (connection, object_type, _) = key.value();
             let name = || format!("the token history of {connection}/{object_type}");
-            unreadable::<TokenChange>(&mut checked, change.value(), name);
+            unreadable::<TokenChange>(&mut checked, (Kind::Token, keys), change.value(), name);
         }
     }
     Ok(checked)
 }
 
 /// Notes a row that can't be read.
-fn unreadable<T: DeserializeOwned>(checked: &mut Checked, bytes: &[u8], name: impl FnOnce() -> String) {
-    if let Err(error) = parse::<T>(bytes, name) {
+fn unreadable<T: DeserializeOwned>(
+    checked: &mut Checked,
+    (kind, keys): (Kind, &Keys),
+    bytes: &[u8],
+    name: impl FnOnce() -> String,
+) {
+    if let Err(error) = keys.parse::<T>(kind, bytes, name) {
         checked.problems.push(error.to_string());
     }
 }
 
 /// What is wrong with the content of a segment.
-fn damage(stored: &[u8], count: u32, connection: &str) -> Option<String> {
-    let segment = match Unpacked::new(stored) {
+fn damage(stored: &[u8], count: u32, connection: &str, keys: &Keys) -> Option<String> {
+    let stored = match keys.open(Kind::Segment, stored) {
+        Ok(stored) => stored,
+        Err(error) => return Some(error.to_string()),
+    };
+    let segment = match Unpacked::new(&stored) {
         Ok(segment) => segment,
         Err(damage) => return Some(damage.to_string()),
     };

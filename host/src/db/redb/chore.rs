@@ -4,41 +4,49 @@ use std::collections::BTreeMap;
 
 use redb::{Database, ReadableTable};
 use tidewaiter_core::journal::Body;
+use tidewaiter_core::name::ConnectionName;
+use tidewaiter_core::run::RunReport;
 use tidewaiter_core::state::Actor;
 use tidewaiter_core::time::UnixMillis;
 
 use super::write::{Tables, end};
 use super::{Fault, read_consumers, read_counters, read_number, read_sinks, read_usage};
 use crate::db::retain::{Candidate, Judge, Policy, Retained};
-use crate::db::segment::Unpacked;
+use crate::db::seal::{Keys, Kind, SealError};
+use crate::db::segment::{SegmentDamage, Unpacked};
 use crate::db::store::{Chore, Done, ReadError};
 use crate::db::tables::{BYTES, FIRST_SEQUENCE, row};
 
 /// Segments that go in one transaction; others get their turn in between.
 const SEGMENTS_AT_ONCE: usize = 1024;
 
-pub(super) fn perform(db: &Database, chore: &Chore) -> Result<Done, Fault> {
+pub(super) fn perform(db: &Database, chore: &Chore, keys: &Keys) -> Result<Done, Fault> {
     match chore {
-        Chore::Retain { policy, room, now } => Ok(Done::Retained(retain(db, policy, *room, *now)?)),
+        Chore::Retain { policy, room, now } => Ok(Done::Retained(retain(db, policy, *room, *now, keys)?)),
         Chore::Discard { staged } => {
             let txn = db.begin_write()?;
             let numbers: Vec<u64> = staged.iter().map(|segment| segment.number).collect();
-            let dropped = Tables::open(&txn)?.discard(&numbers)?;
+            let dropped = Tables::open(&txn, keys)?.discard(&numbers)?;
             end(txn, dropped > 0)?;
             Ok(Done::Nothing)
         }
         Chore::Erase { sequence, by, at } => {
-            erase(db, *sequence, by, *at)?;
+            erase(db, *sequence, by, *at, keys)?;
             Ok(Done::Nothing)
         }
+        Chore::Forget { connection, uid } => {
+            forget(db, connection, uid, keys)?;
+            Ok(Done::Nothing)
+        }
+        Chore::Rekey { from } => Ok(Done::Rekeyed(rekey(db, *from, keys)?)),
     }
 }
 
-fn retain(db: &Database, policy: &Policy, room: u64, now: UnixMillis) -> Result<Retained, Fault> {
+fn retain(db: &Database, policy: &Policy, room: u64, now: UnixMillis, keys: &Keys) -> Result<Retained, Fault> {
     let txn = db.begin_write()?;
     let mut retained = Retained::default();
     {
-        let mut tables = Tables::open(&txn)?;
+        let mut tables = Tables::open(&txn, keys)?;
         let last = read_counters(&tables.meta)?.sequence;
         let mut consumers = read_consumers(&tables.consumers)?;
         for (name, consumer) in consumers.iter_mut().filter(|(_, consumer)| consumer.is_late(last)) {
@@ -93,10 +101,10 @@ impl Tables<'_> {
 }
 
 /// The entry keeps its place and its id; what it said is gone from the file once its pages are used again.
-fn erase(db: &Database, sequence: u64, by: &Actor, at: UnixMillis) -> Result<(), Fault> {
+fn erase(db: &Database, sequence: u64, by: &Actor, at: UnixMillis, keys: &Keys) -> Result<(), Fault> {
     let txn = db.begin_write()?;
     {
-        let mut tables = Tables::open(&txn)?;
+        let mut tables = Tables::open(&txn, keys)?;
         let counters = read_counters(&tables.meta)?;
         if sequence < counters.first {
             return Err(ReadError::Dropped { first: counters.first }.into());
@@ -113,15 +121,120 @@ fn erase(db: &Database, sequence: u64, by: &Actor, at: UnixMillis) -> Result<(),
         let damaged = |damage| ReadError::Segment { first, damage };
         let sealed = {
             let stored = tables.segments.get(number)?.ok_or_else(missing)?;
-            let segment = Unpacked::new(stored.value()).map_err(damaged)?;
+            let opened = keys.open(Kind::Segment, stored.value());
+            let opened = opened.map_err(|error| damaged(SegmentDamage::Sealed(error.to_string())))?;
+            let segment = Unpacked::new(&opened).map_err(damaged)?;
             let tombstone = Body::Erased { by: by.clone(), at };
             segment.replaced(place, &tombstone).map_err(damaged)?
         };
-        let after = sealed.bytes.len() as u64;
-        tables.segments.insert(number, sealed.bytes.as_slice())?;
+        let sealed = keys.seal(Kind::Segment, sealed.bytes);
+        let after = sealed.len() as u64;
+        tables.segments.insert(number, sealed.as_slice())?;
         tables.index.insert(first, (number, count, after, journaled, connection.as_str()))?;
         tables.resize(&connection, before, after)?;
     }
     txn.commit()?;
     Ok(())
+}
+
+/// Reports are text but for numbers and names of ours: the uid goes wherever it stands in one.
+fn forget(db: &Database, connection: &ConnectionName, uid: &str, keys: &Keys) -> Result<(), Fault> {
+    let txn = db.begin_write()?;
+    let mut changed = Vec::new();
+    {
+        let mut tables = Tables::open(&txn, keys)?;
+        for entry in tables.runs.iter()? {
+            let (run, stored) = entry?;
+            let run = run.value();
+            let mut report: RunReport = keys.parse(Kind::Run, stored.value(), || format!("the report of run {run}"))?;
+            if report.key.connection == *connection && report.forget(uid) {
+                changed.push((run, keys.row(Kind::Run, &report)?));
+            }
+        }
+        for (run, row) in &changed {
+            tables.runs.insert(run, row.as_slice())?;
+        }
+    }
+    end(txn, !changed.is_empty())
+}
+
+/// Segments that are sealed anew in one transaction.
+const REKEYED_AT_ONCE: usize = 64;
+
+/// Seals with the current key what isn't: from the entry of this sequence on, as many segments as go at once. Answers where to go on;
+/// none: that was all. The small rows go with the first. What is staged was sealed by this process, with the current key.
+fn rekey(db: &Database, from: u64, keys: &Keys) -> Result<Option<u64>, Fault> {
+    let txn = db.begin_write()?;
+    let mut next = None;
+    {
+        let mut tables = Tables::open(&txn, keys)?;
+        if from == 0 {
+            tables.rekey_rows()?;
+        }
+        let mut stale = Vec::new();
+        for entry in tables.index.range(from..)? {
+            let (first, row) = entry?;
+            let (number, count, before, at, connection) = row.value();
+            if tables.segments.get(number)?.is_some_and(|stored| keys.is_stale(stored.value())) {
+                if stale.len() == REKEYED_AT_ONCE {
+                    next = Some(first.value());
+                    break;
+                }
+                stale.push((first.value(), number, count, before, at, connection.to_owned()));
+            }
+        }
+        for (first, number, count, before, at, connection) in stale {
+            let damaged =
+                |error: SealError| ReadError::Segment { first, damage: SegmentDamage::Sealed(error.to_string()) };
+            let content = match tables.segments.get(number)? {
+                Some(stored) => keys.open(Kind::Segment, stored.value()).map_err(damaged)?.into_owned(),
+                None => continue,
+            };
+            let sealed = keys.seal(Kind::Segment, content);
+            let after = sealed.len() as u64;
+            tables.segments.insert(number, sealed.as_slice())?;
+            tables.index.insert(first, (number, count, after, at, connection.as_str()))?;
+            tables.resize(&connection, before, after)?;
+        }
+    }
+    txn.commit()?;
+    Ok(next)
+}
+
+macro_rules! rekey_table {
+    ($tables:ident . $table:ident, $kind:expr, |$key:ident| $owned:expr, |$again:ident| $borrowed:expr) => {{
+        let mut stale = Vec::new();
+        for entry in $tables.$table.iter()? {
+            let (key, stored) = entry?;
+            if $tables.keys.is_stale(stored.value()) {
+                let $key = key.value();
+                let broken = |error: SealError| ReadError::Row {
+                    row: format!("{} {:?}", stringify!($table), $key),
+                    problem: error.to_string(),
+                };
+                let content = $tables.keys.open($kind, stored.value()).map_err(broken)?.into_owned();
+                stale.push(($owned, $tables.keys.seal($kind, content)));
+            }
+        }
+        for ($again, sealed) in &stale {
+            $tables.$table.insert($borrowed, sealed.as_slice())?;
+        }
+    }};
+}
+
+impl Tables<'_> {
+    fn rekey_rows(&mut self) -> Result<(), Fault> {
+        rekey_table!(self.states, Kind::State, |key| (key.0.to_owned(), key.1.to_owned()), |key| (
+            key.0.as_str(),
+            key.1.as_str()
+        ));
+        rekey_table!(self.tokens, Kind::Token, |key| (key.0.to_owned(), key.1.to_owned(), key.2), |key| (
+            key.0.as_str(),
+            key.1.as_str(),
+            key.2
+        ));
+        rekey_table!(self.runs, Kind::Run, |key| key, |key| *key);
+        rekey_table!(self.vault, Kind::Vault, |key| key.to_owned(), |key| key.as_str());
+        Ok(())
+    }
 }

@@ -14,18 +14,20 @@ use tidewaiter_core::time::UnixMillis;
 
 use super::write::{self, Tables};
 use super::{Fault, builder, caught, read_states};
+use crate::db::seal::{Keys, sealed};
 use crate::db::segment::{Encoder, Head};
 use crate::db::store::{Prepared, Quota, ReadError, StorageError, Write};
 use crate::db::tables::{
-    CONSUMERS, INCARNATION, INDEX, META, RUNS, RUNS_OF, SEGMENTS, SINKS, STAGED, STATES, TOKENS, USAGE,
+    CONSUMERS, INCARNATION, INDEX, META, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SINKS, STAGED, STATES, TOKENS, USAGE,
+    VAULT,
 };
 
 /// Copies what one snapshot has into a new file.
-pub(super) fn backup(db: &Database, to: &Path) -> Result<(), Fault> {
+pub(super) fn backup(db: &Database, to: &Path, keys: &Keys) -> Result<(), Fault> {
     let target = |error: io::Error| ReadError::Target { path: to.display().to_string(), problem: error.to_string() };
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600).open(to).map_err(target)?;
-    let copied = copy(db, to);
+    let copied = copy(db, to, keys);
     if copied.is_err() {
         let _ = std::fs::remove_file(to);
     }
@@ -42,11 +44,11 @@ macro_rules! copy_tables {
     })*};
 }
 
-fn copy(db: &Database, to: &Path) -> Result<(), Fault> {
+fn copy(db: &Database, to: &Path, keys: &Keys) -> Result<(), Fault> {
     let from = db.begin_read()?;
     let target = builder().create(to)?;
     let txn = target.begin_write()?;
-    copy_tables!(from, txn: META, STATES, INDEX, USAGE, RUNS, RUNS_OF, TOKENS, SINKS, CONSUMERS);
+    copy_tables!(from, txn: META, STATES, INDEX, USAGE, RUNS, RUNS_OF, TOKENS, SINKS, CONSUMERS, VAULT, SENSITIVE);
     {
         let (segments, mut copies) = (from.open_table(SEGMENTS)?, txn.open_table(SEGMENTS)?);
         for entry in from.open_table(INDEX)?.iter()? {
@@ -58,7 +60,7 @@ fn copy(db: &Database, to: &Path) -> Result<(), Fault> {
     }
     {
         // What is staged belongs to runs that the copy doesn't have.
-        let mut tables = Tables::open(&txn)?;
+        let mut tables = Tables::open(&txn, keys)?;
         for entry in from.open_table(STAGED)?.iter()? {
             let staged = entry?.1;
             let (bytes, connection) = staged.value();
@@ -73,21 +75,27 @@ fn copy(db: &Database, to: &Path) -> Result<(), Fault> {
 }
 
 /// Makes a copy into a db of its own: another incarnation, and a marker for every type.
-pub(in crate::db) fn renew(db: &Database, incarnation: u64, by: &Actor, now: UnixMillis) -> Result<(), StorageError> {
+pub(in crate::db) fn renew(
+    db: &Database,
+    incarnation: u64,
+    by: &Actor,
+    now: UnixMillis,
+    keys: &Keys,
+) -> Result<(), StorageError> {
     let renew = || {
         let txn = db.begin_write()?;
         txn.open_table(META)?.insert(INCARNATION, incarnation)?;
         txn.commit()?;
-        let states = read_states(&db.begin_read()?.open_table(STATES)?)?;
-        let act = |(key, state)| Ok(Write::Commit(Box::new(restored(key, state, by, now)?)));
+        let states = read_states(&db.begin_read()?.open_table(STATES)?, keys)?;
+        let act = |(key, state)| Ok(Write::Commit(Box::new(restored(key, state, by, now, keys)?)));
         let acts = states.into_iter().map(act).collect::<Result<Vec<_>, Fault>>()?;
-        write::group(db, &acts, Quota::UNLIMITED)?;
+        write::group(db, &acts, Quota::UNLIMITED, keys)?;
         Ok::<_, Fault>(())
     };
     Ok(caught(renew)?)
 }
 
-fn restored(key: TypeKey, stored: TypeState, by: &Actor, now: UnixMillis) -> Result<Prepared, Fault> {
+fn restored(key: TypeKey, stored: TypeState, by: &Actor, now: UnixMillis, keys: &Keys) -> Result<Prepared, Fault> {
     let state = TypeState {
         revision: stored.revision + 1,
         generation: stored.generation + 1,
@@ -105,7 +113,7 @@ fn restored(key: TypeKey, stored: TypeState, by: &Actor, now: UnixMillis) -> Res
         expected_revision: stored.revision,
         state,
         staged: Vec::new(),
-        segments: encoder.finish(),
+        segments: sealed(encoder.finish(), keys),
         marked: true,
         run: None,
         report: None,

@@ -7,11 +7,12 @@ use tidewaiter_core::state::TypeState;
 
 use super::{Fault, all_of, read_consumer, read_counters, read_number, read_state};
 use crate::db::consumer::Consumer;
+use crate::db::seal::{Keys, Kind};
 use crate::db::segment::Segment;
 use crate::db::store::{Counters, Done, KEPT, Known, Plan, Prepared, Quota, Step, Stored, Write, Written};
 use crate::db::tables::{
     BYTES, CONSUMERS, INDEX, Indexed, LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, Ordered, RUNS, RUNS_OF, SEGMENTS,
-    SINKS, STAGED, STATES, TOKENS, USAGE, ordered_key, row, state_key,
+    SENSITIVE, SINKS, STAGED, STATES, TOKENS, USAGE, VAULT, ordered_key, row, state_key,
 };
 use crate::db::{StagedSegment, TokenChange};
 
@@ -19,23 +20,26 @@ type Rows<'txn> = Table<'txn, &'static str, &'static [u8]>;
 
 /// Everything that a transaction may write.
 pub(super) struct Tables<'txn> {
+    pub(super) keys: &'txn Keys,
     pub(super) meta: Table<'txn, &'static str, u64>,
-    states: Table<'txn, (&'static str, &'static str), &'static [u8]>,
+    pub(super) states: Table<'txn, (&'static str, &'static str), &'static [u8]>,
     pub(super) segments: Table<'txn, u64, &'static [u8]>,
     pub(super) index: Table<'txn, u64, Indexed>,
     staged: Table<'txn, u64, (u64, &'static str)>,
     pub(super) usage: Table<'txn, &'static str, u64>,
-    runs: Table<'txn, u64, &'static [u8]>,
+    pub(super) runs: Table<'txn, u64, &'static [u8]>,
     runs_of: Table<'txn, Ordered, u64>,
-    tokens: Table<'txn, Ordered, &'static [u8]>,
+    pub(super) tokens: Table<'txn, Ordered, &'static [u8]>,
     pub(super) sinks: Table<'txn, &'static str, u64>,
     pub(super) consumers: Rows<'txn>,
+    pub(super) vault: Rows<'txn>,
+    sensitive: Table<'txn, (&'static str, &'static str, &'static str), u8>,
 }
 
-pub(super) fn group(db: &Database, group: &[Write], quota: Quota) -> Result<Written, Fault> {
+pub(super) fn group(db: &Database, group: &[Write], quota: Quota, keys: &Keys) -> Result<Written, Fault> {
     let txn = db.begin_write()?;
     let (members, counters, changed) = {
-        let mut tables = Tables::open(&txn)?;
+        let mut tables = Tables::open(&txn, keys)?;
         let before = read_counters(&tables.meta)?;
         let total = read_number(&tables.meta, BYTES)?;
         let mut plan = Plan::new(&tables, quota, before, total);
@@ -84,7 +88,7 @@ impl Stored for Tables<'_> {
 
     fn known(&self, key: &TypeKey) -> Result<Option<Known>, Fault> {
         let known = |state: TypeState| Known { revision: state.revision, name: state.sync.name() };
-        Ok(read_state(&self.states, key)?.map(known))
+        Ok(read_state(&self.states, key, self.keys)?.map(known))
     }
 
     fn bytes(&self, connection: &ConnectionName) -> Result<u64, Fault> {
@@ -101,8 +105,9 @@ impl Stored for Tables<'_> {
 }
 
 impl<'txn> Tables<'txn> {
-    pub(super) fn open(txn: &'txn WriteTransaction) -> Result<Self, Fault> {
+    pub(super) fn open(txn: &'txn WriteTransaction, keys: &'txn Keys) -> Result<Self, Fault> {
         Ok(Self {
+            keys,
             meta: txn.open_table(META)?,
             states: txn.open_table(STATES)?,
             segments: txn.open_table(SEGMENTS)?,
@@ -114,6 +119,8 @@ impl<'txn> Tables<'txn> {
             tokens: txn.open_table(TOKENS)?,
             sinks: txn.open_table(SINKS)?,
             consumers: txn.open_table(CONSUMERS)?,
+            vault: txn.open_table(VAULT)?,
+            sensitive: txn.open_table(SENSITIVE)?,
         })
     }
 
@@ -131,6 +138,17 @@ impl<'txn> Tables<'txn> {
             }
             (Write::AddConsumer { name, .. } | Write::Acknowledge { name, .. }, Step::Consumer(consumer)) => {
                 self.consumers.insert(name.as_str(), row(&consumer)?.as_slice())?;
+                Ok(Done::Nothing)
+            }
+            (Write::Keep { credential, content }, _) => {
+                let sealed = self.keys.seal(Kind::Vault, content.clone());
+                self.vault.insert(credential.as_str(), sealed.as_slice())?;
+                Ok(Done::Nothing)
+            }
+            (Write::Sensitive { connection, attributes }, _) => {
+                for (class, attribute) in attributes {
+                    self.sensitive.insert((connection.as_str(), class.as_str(), attribute.as_str()), 1)?;
+                }
                 Ok(Done::Nothing)
             }
             (Write::RemoveConsumer { name }, _) => {
@@ -172,7 +190,7 @@ impl<'txn> Tables<'txn> {
     }
 
     fn commit(&mut self, commit: &Prepared, history: bool) -> Result<(), Fault> {
-        self.states.insert(state_key(&commit.key), row(&commit.state)?.as_slice())?;
+        self.states.insert(state_key(&commit.key), self.keys.row(Kind::State, &commit.state)?.as_slice())?;
         if history {
             self.token_change(commit)?;
         }
@@ -187,12 +205,12 @@ impl<'txn> Tables<'txn> {
         let newest = self.tokens.range(all_of(&commit.key))?.next_back().transpose()?;
         let ordinal = match &newest {
             // The run that established a token ends with it: that is one event.
-            Some((_, last)) if !commit.marked && same_token(last.value(), &change) => return Ok(()),
+            Some((_, last)) if !commit.marked && same_token(self.keys, last.value(), &change) => return Ok(()),
             Some((key, _)) => key.value().2 + 1,
             None => 1,
         };
         drop(newest);
-        self.tokens.insert(ordered_key(&commit.key, ordinal), row(&change)?.as_slice())?;
+        self.tokens.insert(ordered_key(&commit.key, ordinal), self.keys.row(Kind::Token, &change)?.as_slice())?;
         if ordinal > KEPT {
             self.tokens.remove(ordered_key(&commit.key, ordinal - KEPT))?;
         }
@@ -200,7 +218,7 @@ impl<'txn> Tables<'txn> {
     }
 
     fn report(&mut self, report: &RunReport) -> Result<(), Fault> {
-        if self.runs.insert(report.run, row(report)?.as_slice())?.is_some() {
+        if self.runs.insert(report.run, self.keys.row(Kind::Run, report)?.as_slice())?.is_some() {
             return Ok(());
         }
         let newest = self.runs_of.range(all_of(&report.key))?.next_back().transpose()?;
@@ -264,8 +282,8 @@ impl<'txn> Tables<'txn> {
     }
 }
 
-fn same_token(last: &[u8], change: &TokenChange) -> bool {
-    let last = serde_json::from_slice::<TokenChange>(last);
+fn same_token(keys: &Keys, last: &[u8], change: &TokenChange) -> bool {
+    let last = keys.parse::<TokenChange>(Kind::Token, last, String::new);
     last.is_ok_and(|last| {
         (&last.state, &last.token, last.generation) == (&change.state, &change.token, change.generation)
     })

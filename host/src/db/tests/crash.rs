@@ -154,7 +154,7 @@ fn opened(power: &Power) -> RedbStore {
     let backend = power.now();
     let opener = move || builder().create_with_backend(backend.clone());
     let database = opener().unwrap();
-    RedbStore::new(Box::new(opener), None, database)
+    RedbStore::new(Box::new(opener), None, database, Arc::default())
 }
 
 impl World {
@@ -206,7 +206,7 @@ impl World {
             let mut commit = commit(TYPES[of], revision, 0);
             commit.batches = vec![pack(&deltas).unwrap()];
             commit.staged = staged.into_iter().map(|(segment, _)| segment).collect();
-            group.push(Write::Commit(Box::new(prepare(commit).await.unwrap())));
+            group.push(Write::Commit(Box::new(prepare(commit, &Keys::default()).await.unwrap())));
             if !wrong {
                 model.commit(of, published.into_iter().chain(uids));
             }
@@ -226,7 +226,7 @@ impl World {
         let deltas: Vec<SyncDelta> = uids.iter().map(|uid| named(uid)).collect();
         let key = key("a");
         let head = Head { key: key.clone(), generation: 2, run: Some(1), at: UnixMillis(1) };
-        let segments = encode(&head, None, vec![pack(&deltas).unwrap()]).await.unwrap();
+        let segments = encode(&head, None, vec![pack(&deltas).unwrap()], &Keys::default()).await.unwrap();
         let model = self.model.clone();
         let answers = self.write(vec![Write::Stage { connection: key.connection, segments }], model);
         if let Some(Ok(Done::Staged(staged))) = answers.into_iter().next() {

@@ -249,8 +249,8 @@ async fn a_copy_made_while_others_write_is_restored_as_another_journal() {
 
     let data = dir.path().join("restored");
     let (by, now) = (Actor::Uid(3), UnixMillis(77));
-    let incarnation = restore(&copy, &data, "a test", Duration::ZERO, &by, now).unwrap();
-    let there = restore(&copy, &data, "a test", Duration::ZERO, &by, now).unwrap_err();
+    let incarnation = restore(&copy, &data, ("a test", Duration::ZERO), &by, now, &Keys::default()).unwrap();
+    let there = restore(&copy, &data, ("a test", Duration::ZERO), &by, now, &Keys::default()).unwrap_err();
     assert!(matches!(there, OpenError::There { .. }), "{there}");
     let restored = open(&data);
     fits(&restored);
@@ -284,7 +284,8 @@ fn a_copy_that_is_none_is_not_restored() {
     for content in ["", "no db at all"] {
         std::fs::write(dir.path().join("copy"), content).unwrap();
         let copy = dir.path().join("copy");
-        let refused = restore(&copy, &data, "a test", Duration::ZERO, &Actor::Host, UnixMillis(1)).unwrap_err();
+        let refused = restore(&copy, &data, ("a test", Duration::ZERO), &Actor::Host, UnixMillis(1), &Keys::default())
+            .unwrap_err();
         assert!(matches!(refused, OpenError::Unusable { .. }), "{refused}");
         let left: Vec<_> = std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["tidewaiter.lock"], "nothing is left behind");
@@ -293,13 +294,18 @@ fn a_copy_that_is_none_is_not_restored() {
 
 /// Written by the program of that time: a first run, two changes, a reset, another first run, an update and a delete.
 #[tokio::test]
-async fn a_file_of_format_1_is_opened_and_goes_on() {
+async fn a_file_of_every_older_format_is_opened_and_goes_on() {
+    opened_and_goes_on(include_bytes!("../formats/1.redb"), "3775d7cbf7456cc2").await;
+    opened_and_goes_on(include_bytes!("../formats/2.redb"), "93d05a8a7165335b").await;
+}
+
+async fn opened_and_goes_on(older: &[u8], incarnation: &str) {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(file(dir.path()), include_bytes!("../formats/1.redb")).unwrap();
+    std::fs::write(file(dir.path()), older).unwrap();
     for _ in 0..2 {
         let db = open(dir.path());
         fits(&db);
-        assert_eq!(db.incarnation().to_string(), "3775d7cbf7456cc2");
+        assert_eq!(db.incarnation().to_string(), incarnation);
         let kind = |entry: &Entry| match &entry.body {
             Body::Delta(delta) => format!("{} {}", delta.change.kind(), delta.change.uid()),
             Body::Marker { marker, .. } => marker.kind().to_owned(),
@@ -322,6 +328,82 @@ async fn a_file_of_format_1_is_opened_and_goes_on() {
     fits(&db);
     db.retain(policy(Some(0), &["file"]), UnixMillis(i64::MAX)).await.unwrap();
     assert_eq!(db.first_sequence().unwrap(), 6, "whole segments, up to what the sink has");
+}
+
+fn sealed(dir: &Path, keys: Keys) -> Db {
+    Db::open_sealed(dir, "a test", Duration::ZERO, keys).unwrap()
+}
+
+#[tokio::test]
+async fn a_key_comes_changes_and_goes_and_everything_can_be_read_all_the_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = |db: &Db, revisions: u64| {
+        fits(db);
+        assert_eq!(sequences(&db.entries(0, 9999).unwrap()).len() as u64, revisions * 100);
+        assert_eq!(db.state(&key("employee")).unwrap().unwrap().revision, revisions);
+        assert_eq!(runs(&db.runs(None, 99).unwrap()), [7]);
+        assert!(!db.token_history(&key("employee"), 99).unwrap().is_empty());
+    };
+    let readable = |dir: &Path| {
+        let bytes = std::fs::read(file(dir)).unwrap();
+        // The name of the type is in clear in keys; what a state says isn't.
+        bytes.windows(10).any(|part| part == b"generation")
+    };
+    let (one, other) =
+        (Keys::default().with_current(&[1; 32]), Keys::default().with_old(&[1; 32]).with_current(&[2; 32]));
+    let db = open(dir.path());
+    let report = whole_run("employee", 1, 7).report;
+    db.commit(Commit { report, ..commit("employee", 1, 100) }).await.unwrap();
+    drop(db);
+    let db = sealed(dir.path(), one.clone());
+    whole(&db, 1);
+    db.commit(commit("employee", 2, 100)).await.unwrap();
+    whole(&db, 2);
+    db.rekey().await.unwrap();
+    db.keep("hr/api", b"refresh".to_vec()).await.unwrap();
+    db.compact().unwrap();
+    whole(&db, 2);
+    drop(db);
+    let keyless = open(dir.path());
+    let problem = keyless.state(&key("employee")).unwrap_err().to_string();
+    let id = one.current().unwrap();
+    assert_eq!(
+        problem,
+        format!("the state of hr/employee is damaged: it is encrypted with the key {id}, which is not configured")
+    );
+    let problem = keyless.entries(0, 10).unwrap_err().to_string();
+    assert!(problem.contains(&format!("it is encrypted with the key {id}, which is not configured")), "{problem}");
+    drop(keyless);
+    let db = sealed(dir.path(), other.clone());
+    whole(&db, 2);
+    db.commit(commit("employee", 3, 100)).await.unwrap();
+    db.rekey().await.unwrap();
+    whole(&db, 3);
+    drop(db);
+    let db = sealed(dir.path(), Keys::default().with_current(&[2; 32]));
+    whole(&db, 3);
+    assert_eq!(db.kept("hr/api").unwrap().unwrap(), b"refresh");
+    db.erase(150, Actor::Host, UnixMillis(1)).await.unwrap();
+    whole(&db, 3);
+    let copy = dir.path().join("copy");
+    db.backup(&copy).unwrap();
+    drop(db);
+    let new = tempfile::tempdir().unwrap();
+    let restored =
+        |keys: &Keys| restore(&copy, new.path(), ("a test", Duration::ZERO), &Actor::Host, UnixMillis(1), keys);
+    assert!(restored(&one).is_err(), "the old key is of no use any more");
+    restored(&other).unwrap();
+    let db = sealed(new.path(), other);
+    fits(&db);
+    assert_eq!(sequences(&db.entries(0, 9999).unwrap()).len(), 301, "and a marker");
+    drop(db);
+    let db = sealed(dir.path(), Keys::default().with_old(&[2; 32]));
+    assert!(!readable(dir.path()), "while it is encrypted");
+    db.rekey().await.unwrap();
+    assert!(db.keep("hr/api", b"refresh".to_vec()).await.is_err(), "never in clear");
+    drop(db);
+    whole(&open(dir.path()), 3);
+    assert!(readable(dir.path()), "as without a key");
 }
 
 #[tokio::test]
@@ -400,7 +482,7 @@ async fn a_changed_byte_anywhere_is_found_or_does_no_harm() {
         let mut bytes = whole.clone();
         bytes[at] ^= 1 << chance.u32(..8);
         std::fs::write(file(damaged.path()), bytes).unwrap();
-        let problems = match super::super::examine(damaged.path(), "a test") {
+        let problems = match super::super::examine(damaged.path(), "a test", &Keys::default()) {
             Ok(problems) if problems.is_empty() => open(damaged.path()).check(true).unwrap().problems,
             Ok(problems) => problems,
             Err(error) => vec![error.to_string()],

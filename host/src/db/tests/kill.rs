@@ -116,7 +116,7 @@ fn deadly(path: &Path) -> (RedbStore, Arc<Mutex<Option<Fate>>>) {
         }
     };
     let database = opener().unwrap();
-    (RedbStore::new(Box::new(opener), None, database), fate)
+    (RedbStore::new(Box::new(opener), None, database, Arc::default()), fate)
 }
 
 /// The uids of the n-th commit; of every third one some are staged first.
