@@ -3,6 +3,8 @@
 //! `ask` is the same functions as data, so that they can be asked over a socket; `view` is what they answer.
 
 pub mod ask;
+mod erase;
+pub(crate) mod seal;
 pub mod view;
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,22 +12,27 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidewaiter_core::grant::BadTemplate;
+use sha2::{Digest, Sha256};
+use tidewaiter_core::grant::BadAsk;
 use tidewaiter_core::journal::{Entry, EntryId, Incarnation, Marker};
 use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::run::{RunReport, Trigger};
 use tidewaiter_core::schedule::{Refusal, Scheduled};
 use tidewaiter_core::state::{Actor, From, SyncState, TypeState};
+use tidewaiter_core::text::shown;
 use tidewaiter_core::token::{SyncToken, TOKEN_BYTES_MAX};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
+use self::seal::{DbVault, KeyError};
 use self::view::TokenView;
+use crate::audit::{Audit, AuditError, Event};
 use crate::clock::Clock;
 use crate::config::{Config, TypeConfig};
 use crate::db::{Commit, CommitError, Db, OpenError, Policy, ReadError, TokenChange};
 use crate::driver::{Connection, Delivery, Lateness, Request, Task, retain};
+use crate::egress::{NoVault, Outside, SystemResolver, TlsError, Trust, Vault};
 use crate::wasm::{Connector, Engine, EngineOptions, LoadError};
 
 /// How long another process may take to leave the db.
@@ -63,7 +70,15 @@ pub enum StartError {
     #[error(transparent)]
     Connector(#[from] LoadError),
     #[error("connection {connection}: {source}")]
-    Capability { connection: ConnectionName, source: BadTemplate },
+    Capability { connection: ConnectionName, source: BadAsk },
+    #[error("trust: {0}")]
+    Trust(#[from] TlsError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    #[error("encryption: {0}")]
+    Key(#[from] KeyError),
+    #[error(transparent)]
+    Erase(Box<HostError>),
     #[error("sink {sink}: {source}")]
     Sink { sink: String, source: std::io::Error },
     #[error("the start ended unexpectedly: {0}")]
@@ -109,15 +124,25 @@ pub enum HostError {
     /// The db.
     #[error(transparent)]
     Write(#[from] CommitError),
+    /// It can't be written down, and so it isn't done.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// What is erased can't be remembered, and so it isn't.
+    #[error("erased.ndjson in the data folder: {0}")]
+    Erased(std::io::Error),
     /// A bug of ours.
     #[error("ended unexpectedly: {0}")]
     Ended(#[from] JoinError),
 }
 
+/// More of a connector's own version isn't written down.
+const VERSION_BYTES_MAX: usize = 100;
+
 /// A running host. Dropped, its runs end where they are; `shutdown` ends them at a checkpoint.
 #[derive(Debug)]
 pub struct Host {
     db: Db,
+    audit: Audit,
     clock: Clock,
     config: Config,
     connections: HashMap<ConnectionName, Arc<Connection>>,
@@ -215,11 +240,13 @@ impl Host {
     pub async fn start(config: Config, holder: &str, runs: Runs) -> Result<Self, StartError> {
         let clock = Clock::start();
         let (data, name) = (config.data.clone(), holder.to_owned());
-        let db = spawn_blocking(move || Db::open(&data, &name, OWNER_WAIT)).await??;
+        let keys = seal::keys(config.encryption.as_ref()).await?;
+        let db = spawn_blocking(move || Db::open_sealed(&data, &name, OWNER_WAIT, keys)).await??;
         db.set_quota(config.quota);
+        let audit = Audit::open(&config.data, clock)?;
         let (connections, deliveries) = match runs {
             Runs::Never => Default::default(),
-            Runs::Scheduled | Runs::WhenAsked => (load(&config).await?, deliveries(&db, &config)?),
+            Runs::Scheduled | Runs::WhenAsked => (load(&config, Some((&audit, &db))).await?, deliveries(&db, &config)?),
         };
         let mut stored = db.states()?;
         let mut types = Vec::new();
@@ -259,7 +286,25 @@ impl Host {
                 Policy { keep: config.keep, quota: config.quota, sinks: config.sinks.keys().cloned().collect() };
             tasks.retention.spawn(retain::work(db.clone(), clock, policy, closing.clone()));
         }
-        Ok(Self { db, clock, config, connections, requests, lateness, tasks: Mutex::new(tasks), closing, ended })
+        let host = Self {
+            db,
+            audit,
+            clock,
+            config,
+            connections,
+            requests,
+            lateness,
+            tasks: Mutex::new(tasks),
+            closing,
+            ended,
+        };
+        host.erase_again().await.map_err(|error| StartError::Erase(Box::new(error)))?;
+        Ok(host)
+    }
+
+    /// What is done and refused is written down here.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// The db, to read from.
@@ -348,6 +393,8 @@ impl Host {
         by: Actor,
     ) -> Result<(TokenView, TokenView), HostError> {
         let from = self.type_config(key)?.from;
+        let act = if marker == Marker::TokenReset { "token reset" } else { "token set" };
+        self.audit.act(&by, act, key.to_string()).await?;
         let (db, requests, clock) = (self.db.clone(), self.requests.clone(), self.clock);
         let act = TokenWrite { db, requests, clock, key: key.clone(), from, sync, marker, expected, by };
         let (answer, answered) = oneshot::channel();
@@ -433,7 +480,10 @@ fn deliveries(db: &Db, config: &Config) -> Result<Vec<Delivery>, StartError> {
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub async fn load(config: &Config) -> Result<HashMap<ConnectionName, Arc<Connection>>, StartError> {
+pub async fn load(
+    config: &Config,
+    running: Option<(&Audit, &Db)>,
+) -> Result<HashMap<ConnectionName, Arc<Connection>>, StartError> {
     let options = EngineOptions {
         // Each run has one, and for a moment a second one that reads classes.
         instances: u32::try_from(config.concurrency.total * 2 + INSTANCES_BESIDE).unwrap_or(u32::MAX),
@@ -442,7 +492,13 @@ pub async fn load(config: &Config) -> Result<HashMap<ConnectionName, Arc<Connect
         ..EngineOptions::default()
     };
     let engine = Engine::new(&options).map_err(StartError::Engine)?;
-    let mut connectors: BTreeMap<ConnectorName, Connector> = BTreeMap::new();
+    let resolver = config.resolver.clone().unwrap_or_else(|| Arc::new(SystemResolver));
+    let vault: Arc<dyn Vault> = match running {
+        Some((_, db)) => Arc::new(DbVault(db.clone())),
+        None => Arc::new(NoVault),
+    };
+    let outside = Outside::new(resolver, Trust::load(&config.trust)?, vault, Clock::start());
+    let mut connectors: BTreeMap<ConnectorName, (Connector, String)> = BTreeMap::new();
     let mut connections = HashMap::new();
     for (name, written) in &config.connections {
         if !connectors.contains_key(&written.connector) {
@@ -453,11 +509,25 @@ pub async fn load(config: &Config) -> Result<HashMap<ConnectionName, Arc<Connect
                 source,
             })?;
             let connector = Connector::load(&engine, &written.connector, &bytes).await?;
-            connectors.insert(written.connector.clone(), connector);
+            let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            connectors.insert(written.connector.clone(), (connector, sha256));
         }
-        let connector = connectors[&written.connector].clone();
-        let connection = Connection::new(name.clone(), Arc::clone(written), Arc::new(connector))
+        let (connector, sha256) = connectors[&written.connector].clone();
+        let version = connector.info().version.clone();
+        let connection = Connection::new(name.clone(), Arc::clone(written), Arc::new(connector), &outside)
             .map_err(|source| StartError::Capability { connection: name.clone(), source })?;
+        let connection = match running {
+            None => connection,
+            Some((audit, db)) => {
+                let (connection_name, connector) = (name.as_str(), written.connector.as_str());
+                let version = shown(&version, VERSION_BYTES_MAX);
+                let loaded =
+                    Event::Connector { connection: connection_name, connector, version: &version, sha256: &sha256 };
+                audit.note(&loaded)?;
+                audit.note(&Event::Grants { connection: connection_name, decided: &connection.decided })?;
+                connection.noted(audit.clone(), db.clone())
+            }
+        };
         connections.insert(name.clone(), Arc::new(connection));
     }
     Ok(connections)

@@ -2,12 +2,15 @@
 //! hand over and the new sync token in one durable transaction.
 
 pub mod api;
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod db;
 pub mod driver;
+pub mod egress;
 pub mod host;
+pub mod secret;
 pub mod sink;
 pub mod socket;
 pub mod wasm;

@@ -219,7 +219,7 @@ fn check_says_the_exact_lines_to_add() {
     let missing = place.run("check --json");
     assert_eq!(missing.code, 4, "{missing:?}");
     let found: serde_json::Value = serde_json::from_str(&missing.stdout).unwrap();
-    let add = &found[0]["add"];
+    let add = &found[0]["add"][0];
     std::fs::write(add["file"].as_str().unwrap(), add["lines"].as_str().unwrap()).unwrap();
     let fine = place.run("check");
     assert!(fine.code == 0 && fine.stdout.contains("connection hr (csv 0.1.0): can run"), "{fine:?}");

@@ -234,3 +234,44 @@ fn damage_is_found_and_named() {
     assert!(damaged.stdout.contains("the file's own structure"), "{damaged:?}");
     assert_eq!(std::fs::read(&file).unwrap(), bytes, "it is left as it is");
 }
+
+#[test]
+fn what_is_encrypted_is_not_in_the_files() {
+    let place = place("last = 500\nbatch = 100", "");
+    let readable = || {
+        let bytes = std::fs::read(place.path("data/tidewaiter.redb")).unwrap();
+        bytes.windows(11).any(|part| part == b"employee-nu")
+    };
+    assert_eq!(place.run("sync made account").code, 0);
+    assert!(readable(), "in clear, without a key");
+    let host = std::fs::read_to_string(place.path("tidewaiter.toml")).unwrap();
+    let with = |keys: &str| place.write("tidewaiter.toml", &format!("{host}\n[encryption]\n{keys}\n"));
+    place.write("one", &"1".repeat(64));
+    place.write("two", &"2".repeat(64));
+    with("key = { file = \"one\" }");
+    let rekeyed = place.run("db rekey");
+    assert!(rekeyed.code == 0 && rekeyed.stdout.contains("everything is encrypted with the key"), "{rekeyed:?}");
+    assert_eq!(place.run("db compact").code, 0);
+    assert!(!readable(), "encrypted, and the old pages are gone");
+    assert_eq!(place.run("db check --deep").code, 0);
+    assert_eq!(numbers(&place.changes()), all(500));
+
+    with("key = { file = \"two\" }");
+    let lost = place.run("token get made account");
+    assert!(lost.code != 0 && lost.stderr.contains("which is not configured"), "{lost:?}");
+    assert!(place.run("changes").stderr.contains("which is not configured"));
+    with("key = { file = \"two\" }\nold-keys = [{ file = \"one\" }]");
+    let server = place.serve();
+    assert_eq!(place.run("db rekey").code, 0, "while a server runs");
+    assert_eq!(place.run("backup copy.redb").code, 0);
+    assert_eq!(server.end().0, 0);
+    with("key = { file = \"two\" }");
+    assert_eq!(numbers(&place.changes()), all(500));
+    std::fs::rename(place.path("data"), place.path("old")).unwrap();
+    assert_eq!(place.run("restore copy.redb").code, 0);
+    assert_eq!(place.run("changes --json").stdout.lines().count(), 501, "and a marker");
+
+    place.write("two", "no key");
+    let bad = place.run("token get made account");
+    assert!(bad.code == 2 && bad.stderr.contains("openssl rand -base64 32"), "{bad:?}");
+}

@@ -4,16 +4,20 @@
 //! - `bars`: figures that have to be reached
 //! - `cli`: the commands, with a server and without
 //! - `data`: staging, budgets, quotas, consumers, copies
+//! - `egress`: what leaves over HTTP, and what does not
 //! - `engine`: compiling, the cache of what was compiled, memory for instances
+//! - `fuzz`: readers of foreign bytes, fed by a seeded mutator
 //! - `host`: schedules, operators' acts, restarts, through the library's face
 //! - `hostile`: guests that misbehave
 //! - `kill`: SIGKILL at seeded instants
 //! - `languages`: connectors in Python and JavaScript
 //! - `panics`: of the host itself
+//! - `privacy`: what people see, what is kept, what is forgotten
 //! - `promises`: those that need a look while things happen
 //! - `rough`: full and read-only disks, a process that is stopped, guests that take all they can get
 //! - `sink`: delivery that fails and comes back
 //! - `story`: the founding story, with the exact lines of the log
+//! - `zoo`: hostile guests in a real server, one promise each
 //! - `sync`: the sandboxed csv connector, a real db, and runs from one to the other
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -22,14 +26,18 @@ mod api;
 mod bars;
 mod cli;
 mod data;
+mod egress;
 mod engine;
+mod fuzz;
 mod host;
 mod hostile;
 mod kill;
 mod languages;
 mod panics;
+mod privacy;
 mod promises;
 mod rough;
 mod sink;
 mod story;
 mod sync;
+mod zoo;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tidewaiter::clock::Clock;
 use tidewaiter::db::{Db, pack};
 use tidewaiter::driver::{Calling, Connection, Order, Session, Source, perform};
+use tidewaiter::egress::Outside;
 use tidewaiter::wasm::{FromGuest, Setup, SyncOptions};
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::TypeKey;
@@ -110,7 +111,7 @@ async fn run(db: &Db, number: u64, place: Where, from: From) -> RunReport {
     let config = connection_config("panics", serde_json::json!({}), from, Limits::default());
     let clock = Clock::start();
     let source: Arc<dyn Source> = Arc::new(Panics { place, info: info("panics") });
-    let connection = Connection::new(key().connection, Arc::new(config), source).unwrap();
+    let connection = Connection::new(key().connection, Arc::new(config), source, &Outside::default()).unwrap();
     let state = db.state(&key()).unwrap().unwrap_or_else(|| TypeState::first(from, clock.now()));
     let order = Order {
         db: db.clone(),

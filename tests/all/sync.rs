@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewaiter::clock::Clock;
-use tidewaiter::config::{ConnectionConfig, TypeConfig};
+use tidewaiter::config::{Access, ConnectionConfig, TypeConfig};
 use tidewaiter::db::Db;
 use tidewaiter::driver::{Connection, Order, perform};
+use tidewaiter::egress::Outside;
 use tidewaiter::wasm::{Connector, Engine, EngineOptions, LoadError};
+use tidewaiter_core::grant::Grants;
 use tidewaiter_core::journal::Body;
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::{ConnectorName, TypeKey};
@@ -56,13 +58,20 @@ impl World {
             connector: name("csv"),
             settings,
             types: BTreeMap::from([("account".parse().unwrap(), account)]),
-            read: if granted { vec![folder.path().join("people")] } else { Vec::new() },
+            access: Access {
+                granted: Grants {
+                    read: if granted { vec![folder.path().join("people")] } else { Vec::new() },
+                    ..Grants::default()
+                },
+                ..Access::default()
+            },
             base: folder.path().to_owned(),
-            grants: folder.path().join("grants/hr.toml"),
             limits: Limits::default(),
         };
-        let connection =
-            Arc::new(Connection::new("hr".parse().unwrap(), Arc::new(config), Arc::new(csv().await)).unwrap());
+        let connection = Arc::new(
+            Connection::new("hr".parse().unwrap(), Arc::new(config), Arc::new(csv().await), &Outside::default())
+                .unwrap(),
+        );
         Self { folder, db, connection, runs: 0 }
     }
 

@@ -13,6 +13,7 @@ use tidewaiter::clock::Clock;
 use tidewaiter::config::ConnectionConfig;
 use tidewaiter::db::Db;
 use tidewaiter::driver::{Connection, Order, Source, perform};
+use tidewaiter::egress::Outside;
 use tidewaiter::wasm::{Connector, Engine, EngineOptions};
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::TypeKey;
@@ -63,7 +64,8 @@ pub(crate) async fn run(source: &Arc<dyn Source>, last: i64, batch: i64, checkpo
 /// The same, into this db.
 pub(crate) async fn fill(source: &Arc<dyn Source>, last: i64, batch: i64, checkpoint: i64, db: &Db) -> Result<Cost> {
     let settings = json!({ "last": last, "batch": batch, "checkpoint": checkpoint });
-    let connection = Connection::new(key().connection, Arc::new(config(settings, None)), Arc::clone(source))?;
+    let connection =
+        Connection::new(key().connection, Arc::new(config(settings, None)), Arc::clone(source), &Outside::default())?;
     let clock = Clock::start();
     let order = Order {
         db: db.clone(),

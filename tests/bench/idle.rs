@@ -14,6 +14,7 @@ use tidewaiter::clock::Clock;
 use tidewaiter::config::Config;
 use tidewaiter::db::{Db, Quota};
 use tidewaiter::driver::{Connection, Order, perform};
+use tidewaiter::egress::Outside;
 use tidewaiter::host::{Host, Runs};
 use tidewaiter::wasm::{Connector, Engine, EngineOptions};
 use tidewaiter_core::run::{Outcome, Trigger};
@@ -37,7 +38,8 @@ pub(crate) async fn no_change(rounds: usize, out: &Path) -> Result<Json> {
     let data = tempfile::tempdir_in(out)?;
     let db = Db::open(data.path(), "bench", Duration::ZERO)?;
     let settings = json!({ "last": 7 });
-    let connection = Arc::new(Connection::new(key().connection, Arc::new(config(settings, None)), component)?);
+    let connection =
+        Arc::new(Connection::new(key().connection, Arc::new(config(settings, None)), component, &Outside::default())?);
     let clock = Clock::start();
     let mut costs = Vec::new();
     for round in 0..=rounds {
@@ -140,6 +142,9 @@ fn many(connections: u32, timing: &Timing, data: &Path) -> Config {
     };
     Config {
         file: "/".into(),
+        trust: Vec::new(),
+        resolver: None,
+        encryption: None,
         compiler: None,
         data: data.to_owned(),
         connectors: connector("synthetic").parent().unwrap_or(Path::new("/")).to_owned(),

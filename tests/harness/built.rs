@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
-use tidewaiter::config::{ConnectionConfig, TypeConfig};
+use tidewaiter::config::{Access, ConnectionConfig, TypeConfig};
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::schema::{ConnectorInfo, Operation};
 use tidewaiter_core::state::From;
@@ -34,8 +34,7 @@ pub fn connection_config(connector: &str, settings: Json, from: From, limits: Li
         settings,
         types: BTreeMap::from([("account".parse().unwrap(), account)]),
         parallel_types: false,
-        read: Vec::new(),
-        grants: "/".into(),
+        access: Access::default(),
         limits,
         base: "/".into(),
     }

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 mod built;
+pub mod fuzz;
+pub mod web;
 
 use std::io::{BufRead, BufReader};
 use std::ops::RangeInclusive;

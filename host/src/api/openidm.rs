@@ -94,6 +94,7 @@ async fn sync_all(host: &Host, connection: &str) -> Answer {
 }
 
 async fn sync(host: &Host, key: &TypeKey) -> Result<Value, ApiError> {
+    host.audit().act(&Actor::Api, "sync", key.to_string()).await.map_err(crate::host::HostError::from)?;
     let mut report = host.sync(key.clone(), Trigger::Api).await?;
     while report.outcome == Outcome::More {
         report = host.sync(key.clone(), Trigger::Api).await?;

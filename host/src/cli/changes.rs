@@ -29,6 +29,9 @@ pub(super) struct Arguments {
     /// At most that many
     #[arg(long, value_name = "COUNT")]
     limit: Option<usize>,
+    /// With the attributes that their source calls sensitive, which are masked otherwise; it is audited
+    #[arg(long)]
+    show_sensitive: bool,
     /// Go on as the journal grows, until interrupted or the server ends. Needs a running server
     #[arg(long)]
     follow: bool,
@@ -45,7 +48,7 @@ pub(super) async fn perform(config: Config, arguments: Arguments, json: bool) ->
 }
 
 async fn pages(door: &mut Door, arguments: Arguments, json: bool) -> Result<(), Fail> {
-    let Arguments { mut after, consumer, ack, limit, follow } = arguments;
+    let Arguments { mut after, consumer, ack, limit, show_sensitive: sensitive, follow } = arguments;
     if let Some(consumer) = &consumer {
         let answer = door.ask(&Ask::ConsumerPosition(consumer.clone())).await?;
         let Answer::Position(position) = answer else { return Err(Fail::other_answer()) };
@@ -53,7 +56,8 @@ async fn pages(door: &mut Door, arguments: Arguments, json: bool) -> Result<(), 
     }
     let mut left = limit.unwrap_or(usize::MAX);
     while left > 0 {
-        let ask = Ask::Changes { after, limit: left.min(PAGE_COUNT), wait_ms: if follow { WAIT_MS } else { 0 } };
+        let wait_ms = if follow { WAIT_MS } else { 0 };
+        let ask = Ask::Changes { after, limit: left.min(PAGE_COUNT), wait_ms, sensitive };
         let entries = match door.ask(&ask).await {
             Ok(Answer::Changes(entries)) => entries,
             Ok(_) => return Err(Fail::other_answer()),

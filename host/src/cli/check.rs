@@ -1,9 +1,11 @@
 //! `tidewaiter check`: everything that can be known before a run, and the exact lines to add. Touches no db.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
-use tidewaiter_core::grant::{Decided, Decision};
+use tidewaiter_core::grant::http::HttpGrant;
+use tidewaiter_core::grant::{Decided, Decision, Grants, without_path};
 use tidewaiter_core::name::TypeName;
 use tidewaiter_core::schema::Capability;
 use tidewaiter_core::text::shown;
@@ -12,7 +14,7 @@ use tidewaiter_core::timing::{Timing, When};
 use super::fail::{Exit, Fail};
 use super::print;
 use crate::clock::Clock;
-use crate::config::{Config, TypeConfig};
+use crate::config::{Config, TypeConfig, grant_lines};
 use crate::driver::Connection;
 use crate::host;
 
@@ -28,7 +30,7 @@ pub(super) struct Finding {
     /// One sentence each; none: it can run.
     pub(super) problems: Vec<String>,
     /// Lines to add, and the file that they belong to.
-    pub(super) add: Option<Addition>,
+    pub(super) add: Vec<Addition>,
 }
 
 #[derive(Debug, Serialize)]
@@ -38,7 +40,7 @@ pub(super) struct Addition {
 }
 
 pub(super) async fn check(config: &Config, json: bool) -> Result<(), Fail> {
-    let mut connections: Vec<_> = host::load(config).await?.into_values().collect();
+    let mut connections: Vec<_> = host::load(config, None).await?.into_values().collect();
     connections.sort_by(|a, b| a.name.cmp(&b.name));
     let mut findings = Vec::new();
     for connection in connections {
@@ -63,7 +65,7 @@ async fn find(connection: &Arc<Connection>) -> Finding {
         connection: connection.name.to_string(),
         connector: format!("{} {}", connection.config.connector, shown(&connection.connector.info().version, 40)),
         problems,
-        add: addition(connection),
+        add: additions(connection),
     }
 }
 
@@ -80,34 +82,63 @@ fn past(connection: &Connection) -> Vec<String> {
 }
 
 fn problem(connection: &Connection, decided: &Decided) -> Option<String> {
-    if decided.optional || decided.decision == Decision::Granted {
+    let unknown = |name: &String| !connection.config.access.secrets.contains_key(name);
+    let lacks_secret = matches!(&decided.capability, Capability::Reveal(name) if unknown(name));
+    if decided.optional || (decided.decision == Decision::Granted && !lacks_secret) {
         return None;
     }
     let reason = shown(&decided.reason, REASON_BYTES_MAX);
+    let asked = match &decided.capability {
+        Capability::Read(folder) => format!("it reads the folder {folder:?} ({reason})"),
+        Capability::Http(to) => format!("it sends requests to {} ({reason})", shown(to, REASON_BYTES_MAX)),
+        Capability::Reveal(name) => {
+            format!("it needs to see the secret {:?} ({reason})", shown(name, REASON_BYTES_MAX))
+        }
+        other @ (Capability::Tcp(_) | Capability::Write(_)) => format!("it asks for {other:?} ({reason})"),
+    };
     Some(match (&decided.capability, decided.decision) {
         (Capability::Read(folder), _) if !connection.config.base.join(folder).is_dir() => {
-            format!("it reads the folder {folder:?} ({reason}), which is not there")
+            format!("{asked}, which is not there")
         }
-        (Capability::Read(folder), _) => format!("it reads the folder {folder:?} ({reason}), which is not granted"),
-        (other, _) => format!("it asks for {other:?} ({reason}), which this host can't give"),
+        (Capability::Reveal(name), Decision::Granted) => {
+            format!("{asked}, and none is configured: add [secrets.{name}] to the connection")
+        }
+        (_, Decision::BeyondCeiling) => format!("{asked}, which is granted, and beyond the ceiling"),
+        (_, Decision::InPart) => format!("{asked}, which is granted in part: {}", decided.by.join(", ")),
+        (_, Decision::NotAvailable) => format!("{asked}, which this host can't give"),
+        _ => format!("{asked}, which is not granted"),
     })
 }
 
-/// The line of the grants file with everything that is asked for and there, and what is granted already.
-fn addition(connection: &Connection) -> Option<Addition> {
-    let wanted = connection.decided.iter().filter(|decided| decided.decision == Decision::NotGranted);
-    let folders = wanted.filter_map(|decided| match &decided.capability {
-        Capability::Read(folder) if connection.config.base.join(folder).is_dir() => Some(folder.clone()),
-        _ => None,
-    });
-    let missing: Vec<String> = folders.collect();
-    if missing.is_empty() {
-        return None;
-    }
-    let base = &connection.config.base;
-    let granted =
-        connection.config.read.iter().map(|path| path.strip_prefix(base).unwrap_or(path).display().to_string());
-    let all: Vec<String> = granted.chain(missing).map(|folder| format!("{folder:?}")).collect();
-    let file = connection.config.grants.display().to_string();
-    Some(Addition { file, lines: format!("read = [{}]", all.join(", ")) })
+/// What to write into which file so that all is granted that is asked for and can be: whole keys, with what they say already.
+fn additions(connection: &Connection) -> Vec<Addition> {
+    let access = &connection.config.access;
+    let missing = |wanted: &[Decision]| Grants {
+        read: asked(connection, wanted, |capability| match capability {
+            Capability::Read(folder) => Some(connection.config.base.join(folder)).filter(|folder| folder.is_dir()),
+            _ => None,
+        }),
+        http: asked(connection, wanted, |capability| match capability {
+            Capability::Http(to) => without_path(to).parse().ok().map(HttpGrant::to),
+            _ => None,
+        }),
+        reveal: asked(connection, wanted, |capability| match capability {
+            Capability::Reveal(name) => Some(name.clone()),
+            _ => None,
+        }),
+    };
+    let add = |file: &Path, there: &Grants, missing: Grants| {
+        let lines = grant_lines(there, &missing, &connection.config.base);
+        (!lines.is_empty()).then(|| Addition { file: file.display().to_string(), lines: lines.join("\n") })
+    };
+    let granted = missing(&[Decision::NotGranted]);
+    let above = missing(&[Decision::BeyondCeiling]);
+    let ceiling = access.ceiling.as_deref().and_then(|ceiling| add(&access.ceiling_in, ceiling, above));
+    add(&access.granted_in, &access.granted, granted).into_iter().chain(ceiling).collect()
+}
+
+/// Of what is asked for, with these decisions, what `pick` takes.
+fn asked<T>(connection: &Connection, wanted: &[Decision], pick: impl Fn(&Capability) -> Option<T>) -> Vec<T> {
+    let decided = connection.decided.iter().filter(|decided| wanted.contains(&decided.decision));
+    decided.filter_map(|decided| pick(&decided.capability)).collect()
 }

@@ -9,7 +9,7 @@ use super::fail::{Exit, Fail};
 use super::print;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::db::{self, Checked, OpenError};
+use crate::db::{self, Checked, Keys, OpenError};
 use crate::host::Runs;
 use crate::host::ask::{Answer, Ask};
 
@@ -21,6 +21,8 @@ pub(super) enum Command {
         #[arg(long)]
         deep: bool,
     },
+    /// Encrypt everything with the key that is configured now, or decrypt it where none is; while a server runs or not
+    Rekey,
     /// Give room that nothing uses back to the file system. No server may run
     Compact,
 }
@@ -32,6 +34,7 @@ pub(super) async fn perform(config: Config, command: Command, json: bool) -> Res
     let mut door = Door::open(config, Runs::Never).await?;
     let done = match command {
         Command::Check { deep } => check(&mut door, deep, json).await,
+        Command::Rekey => rekey(&mut door, json).await,
         Command::Compact if door.is_remote() => {
             Err(Fail::new(Exit::Refused, "a server runs: stop it first, nothing else may work with the data meanwhile"))
         }
@@ -43,8 +46,8 @@ pub(super) async fn perform(config: Config, command: Command, json: bool) -> Res
 
 /// Looks at the file before anything opens it.
 async fn examine(config: &Config, json: bool) -> Result<(), Fail> {
-    let data = config.data.clone();
-    let examined = tokio::task::spawn_blocking(move || db::examine(&data, "tidewaiter db check")).await;
+    let (data, keys) = (config.data.clone(), keys(config).await?);
+    let examined = tokio::task::spawn_blocking(move || db::examine(&data, "tidewaiter db check", &keys)).await;
     let examined = examined.map_err(|error| Fail::new(Exit::Host, error))?;
     let problems = examined.map_err(|error| Fail::of(Exit::Host, &error))?;
     if problems.is_empty() {
@@ -54,10 +57,23 @@ async fn examine(config: &Config, json: bool) -> Result<(), Fail> {
     Err(Fail::told(Exit::RunFailed))
 }
 
+async fn keys(config: &Config) -> Result<Keys, Fail> {
+    let keys = crate::host::seal::keys(config.encryption.as_ref()).await;
+    keys.map_err(|error| Fail::new(Exit::Usage, format!("encryption: {error}")))
+}
+
 async fn check(door: &mut Door, deep: bool, json: bool) -> Result<(), Fail> {
     let Answer::Checked(checked) = door.ask(&Ask::DbCheck { deep }).await? else { return Err(Fail::other_answer()) };
     print::out(json, &checked, print::checked)?;
     if checked.problems.is_empty() { Ok(()) } else { Err(Fail::told(Exit::RunFailed)) }
+}
+
+async fn rekey(door: &mut Door, json: bool) -> Result<(), Fail> {
+    let Answer::Rekeyed(key) = door.ask(&Ask::DbRekey).await? else { return Err(Fail::other_answer()) };
+    print::out(json, &key, |key| match key {
+        Some(id) => format!("everything is encrypted with the key {id}; old keys are of use for copies only"),
+        None => "nothing is encrypted: no key is configured".to_owned(),
+    })
 }
 
 async fn compact(door: &mut Door, json: bool) -> Result<(), Fail> {
@@ -76,8 +92,9 @@ pub(super) async fn backup(config: Config, to: &Path, json: bool) -> Result<(), 
 
 pub(super) async fn restore(config: Config, from: PathBuf, json: bool) -> Result<(), Fail> {
     let by = super::door::ourselves()?;
-    let now = Clock::start().now();
-    let work = move || db::restore(&from, &config.data, "tidewaiter restore", crate::host::OWNER_WAIT, &by, now);
+    let (now, keys) = (Clock::start().now(), keys(&config).await?);
+    let holder = ("tidewaiter restore", crate::host::OWNER_WAIT);
+    let work = move || db::restore(&from, &config.data, holder, &by, now, &keys);
     let restored = tokio::task::spawn_blocking(work).await.map_err(|error| Fail::new(Exit::Host, error))?;
     let incarnation = restored.map_err(|error| {
         let exit = match &error {

@@ -91,11 +91,17 @@ impl From<StartError> for Fail {
     fn from(error: StartError) -> Self {
         let exit = match &error {
             StartError::Db(OpenError::Owned { .. }) => Exit::Refused,
-            StartError::Missing { .. } | StartError::Connector(_) | StartError::Capability { .. } => Exit::Usage,
+            StartError::Missing { .. }
+            | StartError::Connector(_)
+            | StartError::Capability { .. }
+            | StartError::Trust(_)
+            | StartError::Key(_) => Exit::Usage,
             StartError::Db(_)
             | StartError::State(_)
             | StartError::Engine(_)
             | StartError::Sink { .. }
+            | StartError::Audit(_)
+            | StartError::Erase(_)
             | StartError::Ended(_) => Exit::Host,
         };
         Self::of(exit, &error)

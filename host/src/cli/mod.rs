@@ -98,6 +98,16 @@ enum Command {
     /// Look at connections
     #[command(subcommand)]
     Connections(Connections),
+    /// Erase what the journal and the logs of runs say of an object. Its source still has it: remove it there first
+    Erase {
+        /// The connection, as in `hr`
+        connection: ConnectionName,
+        /// The object's uid
+        #[arg(long)]
+        uid: String,
+    },
+    /// Whether the audit is whole: each line of audit.ndjson in the data folder has the hash of the one before
+    Audit,
     /// Check configuration, connectors, grants and sources, and print what to add
     Check,
     /// Compile a connector from standard input to standard output, confined; the host calls it
@@ -193,9 +203,26 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
             let Answer::Connection(connection) = answer else { return Err(Fail::other_answer()) };
             print::out(json, &connection, |connection| print::connection(connection))
         }
+        Command::Audit => audit(&config, json),
+        Command::Erase { connection, uid } => {
+            let answer = ask(config, Runs::Never, Ask::Erase { connection, uid }).await?;
+            let Answer::Erased(entries) = answer else { return Err(Fail::other_answer()) };
+            print::out(json, &entries, |entries| {
+                format!("{entries} entries say nothing any more; `tidewaiter db compact` takes away the pages that did")
+            })
+        }
         Command::Check => check::check(&config, json).await,
         Command::Compile => unreachable!("main answers it, before there is a runtime"),
     }
+}
+
+fn audit(config: &Config, json: bool) -> Result<(), Fail> {
+    let checked = crate::audit::check(&config.data).map_err(|error| Fail::of(Exit::Host, &error))?;
+    print::out(json, &checked, |checked| {
+        let found = if checked.problems.is_empty() { vec!["whole".to_owned()] } else { checked.problems.clone() };
+        format!("{} lines\n{}", checked.lines, found.join("\n"))
+    })?;
+    if checked.problems.is_empty() { Ok(()) } else { Err(Fail::told(Exit::RunFailed)) }
 }
 
 /// Asks one thing.

@@ -210,9 +210,18 @@ pub(super) fn connection(view: &ConnectionView) -> String {
     let asked = view.capabilities.iter().map(|asked| {
         let optional = if asked.optional { "optional" } else { "needed" };
         let (target, reason) = (shown(&asked.target, TEXT_BYTES_MAX), shown(&asked.reason, TEXT_BYTES_MAX));
-        vec![asked.decision.clone(), format!("{} {target}", asked.kind), optional.to_owned(), reason]
+        let by = if asked.by.is_empty() { String::new() } else { format!("by {}", asked.by.join(", ")) };
+        vec![asked.decision.clone(), format!("{} {target}", asked.kind), optional.to_owned(), by, reason]
     });
     text.push_str(&table(&asked.collect::<Vec<_>>()));
+    if let Some(ceiling) = &view.ceiling {
+        let _ = writeln!(text, "the ceiling is {ceiling}");
+    }
+    if !view.logins.is_empty() {
+        text.push_str("\nLogins, put in by the host\n");
+        let rows = view.logins.iter().map(|(name, to)| vec![name.clone(), to.join(", ")]);
+        text.push_str(&table(&rows.collect::<Vec<_>>()));
+    }
     text.push_str("\nLimits of a run, and the most that one took\n");
     let rows = |limits: &[Limit]| {
         let row = |limit: &Limit| {
@@ -306,9 +315,10 @@ pub(super) fn findings(file: &Path, findings: &[Finding]) -> String {
         for problem in problems {
             let _ = writeln!(text, "  {problem}");
         }
-        if let Some(add) = add {
+        for add in add {
             let needed = if problems.is_empty() { "It can do more with a grant:" } else { "To grant it," };
-            let _ = writeln!(text, "  {needed} write into {}:\n    {}", add.file, add.lines);
+            let lines = add.lines.replace('\n', "\n    ");
+            let _ = writeln!(text, "  {needed} write into {}:\n    {lines}", add.file);
         }
     }
     text

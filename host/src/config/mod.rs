@@ -1,24 +1,32 @@
 //! What operators write: the host's file, one file per connection, one file of grants per connection. Everything is read and
 //! checked as a whole before anything is started; an unknown key is an error that shows its line.
 
+mod credentials;
+mod grants;
 mod timing;
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tidewaiter_core::grant::Grants;
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::{BadName, ConnectionName, ConnectorName, TypeKey, TypeName, object_class};
 use tidewaiter_core::schedule::Concurrency;
 use tidewaiter_core::state::From;
 use tidewaiter_core::timing::{Misfire, Timing};
 
+use self::credentials::{CredentialTable, SourceTable};
+use self::grants::GrantsFile;
+pub(crate) use self::grants::grant_lines;
 use self::timing::TimingTable;
 use crate::db::Quota;
+use crate::egress::{Credential, Kind, Resolve};
+use crate::secret::Source;
 
 /// The most runs at once that can be configured: each has an instance, with its own addresses.
 const RUNS_MAX: usize = 1000;
@@ -101,6 +109,12 @@ pub struct Config {
     pub keep: Option<Duration>,
     /// Files that entries are written to, by the name of their sink.
     pub sinks: BTreeMap<String, PathBuf>,
+    /// With which keys the db is encrypted; none: it isn't.
+    pub encryption: Option<Encryption>,
+    /// Who is trusted over TLS beside the system's own roots: files in PEM form.
+    pub trust: Vec<PathBuf>,
+    /// Who resolves names for connectors; none: the system. Not in the file.
+    pub resolver: Option<Arc<dyn Resolve>>,
     /// The connections.
     pub connections: BTreeMap<ConnectionName, Arc<ConnectionConfig>>,
 }
@@ -116,14 +130,38 @@ pub struct ConnectionConfig {
     pub types: BTreeMap<TypeName, TypeConfig>,
     /// They may run at the same time.
     pub parallel_types: bool,
-    /// Folders that may be read.
-    pub read: Vec<PathBuf>,
-    /// The file that grants them, which need not be there.
-    pub grants: PathBuf,
+    /// What it may reach, and how it logs in.
+    pub access: Access,
     /// The limits of its runs.
     pub limits: Limits,
     /// Relative folders in settings begin here.
     pub base: PathBuf,
+}
+
+/// Where the keys of the db are: each 32 bytes, in base64 or hexadecimal.
+#[derive(Clone, Debug)]
+pub struct Encryption {
+    /// The one that is used.
+    pub key: Source,
+    /// Those that were.
+    pub old_keys: Vec<Source>,
+}
+
+/// What a connection may reach, and how it logs in.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// What was granted.
+    pub granted: Grants,
+    /// The file that says so, which need not be there.
+    pub granted_in: PathBuf,
+    /// The most that any connection gets; none: whatever is granted.
+    pub ceiling: Option<Arc<Grants>>,
+    /// The file that says so, which need not be there.
+    pub ceiling_in: PathBuf,
+    /// Its logins over HTTP.
+    pub credentials: Vec<Credential>,
+    /// What it may be shown, by name.
+    pub secrets: BTreeMap<String, Source>,
 }
 
 /// An object type of a connection.
@@ -154,6 +192,11 @@ struct HostFile {
     connections: PathBuf,
     #[serde(default = "grants")]
     grants: PathBuf,
+    /// Where it is not named, it need not be there.
+    ceiling: Option<PathBuf>,
+    #[serde(default)]
+    trust: Vec<PathBuf>,
+    encryption: Option<EncryptionTable>,
     http: Option<HttpTable>,
     #[serde(default)]
     runs: RunsTable,
@@ -174,6 +217,22 @@ fn connections() -> PathBuf {
 }
 fn grants() -> PathBuf {
     "grants".into()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct EncryptionTable {
+    key: SourceTable,
+    #[serde(default)]
+    old_keys: Vec<SourceTable>,
+}
+
+impl EncryptionTable {
+    fn encryption(self, base: &Path) -> Result<Encryption, String> {
+        let named = |problem: String| format!("encryption: {problem}");
+        let old_keys = self.old_keys.into_iter().map(|table| table.source(base)).collect::<Result<_, _>>();
+        Ok(Encryption { key: self.key.source(base).map_err(named)?, old_keys: old_keys.map_err(named)? })
+    }
 }
 
 #[derive(Deserialize)]
@@ -253,6 +312,10 @@ struct ConnectionFile {
     parallel_types: bool,
     #[serde(default)]
     limits: LimitsTable,
+    #[serde(default)]
+    credentials: BTreeMap<String, CredentialTable>,
+    #[serde(default)]
+    secrets: BTreeMap<String, SourceTable>,
 }
 
 /// What a connection may have more or less of than others.
@@ -268,6 +331,9 @@ struct LimitsTable {
     #[serde(default, deserialize_with = "timing::span")]
     run_time: Option<jiff::SignedDuration>,
     log_lines: Option<u32>,
+    http_requests: Option<NonZeroU32>,
+    http_response_bytes: Option<NonZeroU64>,
+    logins_per_hour: Option<u32>,
 }
 
 impl LimitsTable {
@@ -285,6 +351,10 @@ impl LimitsTable {
         limits.memory_bytes_max = self.memory_bytes.map_or(limits.memory_bytes_max, NonZeroU64::get);
         limits.uncovered_bytes_max = self.uncovered_bytes.unwrap_or(limits.uncovered_bytes_max);
         limits.log_lines_max = self.log_lines.unwrap_or(limits.log_lines_max);
+        limits.http_requests_max = self.http_requests.map_or(limits.http_requests_max, NonZeroU32::get);
+        limits.http_response_bytes_max =
+            self.http_response_bytes.map_or(limits.http_response_bytes_max, NonZeroU64::get);
+        limits.logins_per_hour_max = self.logins_per_hour.unwrap_or(limits.logins_per_hour_max);
         match limits.uncovered_bytes_max < limits.batch_bytes_max {
             true => Err(format!("limits.uncovered-bytes: a batch of {} bytes must fit", limits.batch_bytes_max)),
             false => Ok(limits),
@@ -311,13 +381,6 @@ struct TypeTable {
     options: BTreeMap<String, String>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GrantsFile {
-    #[serde(default)]
-    read: Vec<PathBuf>,
-}
-
 impl Config {
     /// Where compiled connectors are kept.
     pub fn compiled(&self) -> PathBuf {
@@ -337,11 +400,14 @@ impl Config {
             let granted = read(&path)?;
             grants.insert(name, (path, granted));
         }
+        let (ceiling_in, ceiling) = ceiling(&base, file.ceiling)?;
         let mut connections = BTreeMap::new();
         for (name, path) in toml_files(&base.join(&file.connections))? {
             let nothing = || (base.join(&file.grants).join(format!("{name}.toml")), GrantsFile::default());
-            let granted = grants.remove(&name).unwrap_or_else(nothing);
-            connections.insert(name, Arc::new(connection(&path, &base, granted)?));
+            let (granted_in, granted) = grants.remove(&name).unwrap_or_else(nothing);
+            let (granted, ceiling, ceiling_in) = (granted.grants(&base), ceiling.clone(), ceiling_in.clone());
+            let access = Access { granted, granted_in, ceiling, ceiling_in, ..Access::default() };
+            connections.insert(name, Arc::new(connection(&path, &base, access)?));
         }
         if let Some((path, _)) = grants.into_values().next() {
             return Err(ConfigError::Orphan { path });
@@ -354,6 +420,10 @@ impl Config {
         let invalid = |message: String| ConfigError::Invalid { path: path.clone(), message };
         let (concurrency, keep) = (file.runs.concurrency().map_err(invalid)?, file.journal.keep().map_err(invalid)?);
         let quota = file.journal.quota().map_err(invalid)?;
+        let encryption = file.encryption.map(|table| table.encryption(&base)).transpose().map_err(invalid)?;
+        if encryption.is_none() {
+            keyless(&connections).map_err(invalid)?;
+        }
         let config = Self {
             compiler: None,
             concurrency,
@@ -363,6 +433,9 @@ impl Config {
             connectors: base.join(file.connectors),
             listen,
             sinks: file.sinks.into_iter().map(|(name, SinkTable::Ndjson { path })| (name, base.join(path))).collect(),
+            trust: file.trust.into_iter().map(|path| base.join(path)).collect(),
+            resolver: None,
+            encryption,
             connections,
             file: path,
         };
@@ -409,11 +482,34 @@ fn real(path: &Path) -> PathBuf {
     path.canonicalize().ok().or_else(in_folder).unwrap_or_else(|| path.to_owned())
 }
 
-fn connection(
-    path: &Path,
-    base: &Path,
-    (grants, granted): (PathBuf, GrantsFile),
-) -> Result<ConnectionConfig, ConfigError> {
+/// Refresh tokens come in the place of others, and are only kept encrypted.
+fn keyless(connections: &BTreeMap<ConnectionName, Arc<ConnectionConfig>>) -> Result<(), String> {
+    for (name, config) in connections {
+        let refreshes =
+            |credential: &&Credential| matches!(&credential.kind, Kind::OAuth(oauth) if oauth.refresh_token.is_some());
+        if let Some(credential) = config.access.credentials.iter().find(refreshes) {
+            return Err(format!(
+                "the connection {name} has the oauth2-refresh credential {}, whose tokens are only kept encrypted: add\n\
+                 [encryption]\nkey = {{ file = \"secrets/db.key\" }}\nand make the key with `openssl rand -base64 32`",
+                credential.name
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The ceiling's file, and what it says if it is there.
+fn ceiling(base: &Path, named: Option<PathBuf>) -> Result<(PathBuf, Option<Arc<Grants>>), ConfigError> {
+    let path = base.join(named.as_deref().unwrap_or(Path::new("ceiling.toml")));
+    match path.try_exists() {
+        Ok(false) if named.is_none() => return Ok((path, None)),
+        _ => {}
+    }
+    let file: GrantsFile = read(&path)?;
+    Ok((path, Some(Arc::new(file.grants(base)))))
+}
+
+fn connection(path: &Path, base: &Path, access: Access) -> Result<ConnectionConfig, ConfigError> {
     let file: ConnectionFile = read(path)?;
     let invalid = |message: String| ConfigError::Invalid { path: path.into(), message };
     if file.types.is_empty() {
@@ -433,11 +529,17 @@ fn connection(
     if let Some(unknown) = file.order.iter().find(|name| !types.contains_key(name)) {
         return Err(invalid(format!("order: there is no type {unknown}")));
     }
-    let read = granted.read.into_iter().map(|folder| base.join(folder)).collect();
+    let credentials = credentials::credentials(file.credentials, base).map_err(invalid)?;
+    let secret = |(name, table): (String, SourceTable)| match table.source(base) {
+        Ok(source) => Ok((name, source)),
+        Err(problem) => Err(invalid(format!("secrets.{name}: {problem}"))),
+    };
+    let secrets = file.secrets.into_iter().map(secret).collect::<Result<_, _>>()?;
+    let access = Access { credentials, secrets, ..access };
     let settings = serde_json::Value::Object(file.settings);
     let limits = file.limits.limits().map_err(invalid)?;
     let (connector, parallel_types, base) = (file.connector, file.parallel_types, base.to_owned());
-    Ok(ConnectionConfig { connector, settings, types, parallel_types, read, grants, limits, base })
+    Ok(ConnectionConfig { connector, settings, types, parallel_types, access, limits, base })
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
@@ -495,7 +597,7 @@ mod tests {
         let every = Some(Timing::every(Duration::from_secs(15)));
         assert_eq!((account.class.as_str(), &account.timing), ("account", &every));
         assert_eq!(hr.settings, serde_json::json!({ "folder": "people" }));
-        assert!(hr.read[0].is_absolute() && hr.read[0].ends_with("people"));
+        assert!(hr.access.granted.read[0].is_absolute() && hr.access.granted.read[0].ends_with("people"));
     }
 
     #[test]

@@ -1,24 +1,36 @@
 //! A connection as runs see it: a loaded connector, settings, what was granted, and the classes of its source.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use tidewaiter_core::grant::{self, BadTemplate, Decided, Decision};
+use secrecy::ExposeSecret;
+use tidewaiter_core::grant::http::HttpPolicy;
+use tidewaiter_core::grant::{self, BadAsk, Decided, Decision, Grants};
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::{ConnectionName, TypeKey, TypeName};
 use tidewaiter_core::run::Failure;
-use tidewaiter_core::schema::{ALL_CLASSES, Capability, CapabilityRequest, Classes, Operation};
+use tidewaiter_core::schema::{ALL_CLASSES, Capability, Classes, ObjectClassInfo, Operation};
+use tidewaiter_core::text::shown;
 use tokio::sync::mpsc;
 
+use crate::audit::{Audit, Event};
 use crate::config::{ConnectionConfig, TypeConfig};
-use crate::db::pack;
+use crate::db::{Db, pack};
 use crate::driver::session::{Session, Source};
-use crate::wasm::{ClassReader, FromGuest, Gauge, LogSource, ReadGrant, Setup, SyncOptions};
+use crate::egress::{Egress, EgressError, Meter, Outgoing, Outside};
+use crate::wasm::{
+    ClassReader, FromGuest, Gauge, LogSource, ReadGrant, Reveal, RevealRefusal, Revealing, Setup, SyncOptions,
+};
 
 /// How many objects a connector is told to ask its source for at a time.
 const PAGE_SIZE: u32 = 1000;
+
+/// How often it is looked whether a secret has changed, where a source refused the login.
+const SECRET_LOOK: Duration = Duration::from_secs(5);
+/// More of a name that a guest made up isn't logged.
+const NAME_BYTES_MAX: usize = 200;
 
 /// A connection.
 #[derive(Debug)]
@@ -32,38 +44,57 @@ pub struct Connection {
     /// What was asked for and decided.
     pub decided: Vec<Decided>,
     grants: Vec<ReadGrant>,
+    egress: Arc<Egress>,
+    audit: Option<Audit>,
+    /// Where it is noted which attributes are sensitive.
+    db: Option<Db>,
     /// As the source declared them last; read again after a failed run.
     classes: Mutex<Option<Arc<Classes>>>,
 }
 
 impl Connection {
-    /// Decides the grants of a connection.
+    /// Decides the grants of a connection. What it sends outside goes through `outside`.
     ///
     /// # Errors
-    /// The connector asks for something by a setting that isn't there.
+    /// The connector asks for something by a setting that isn't there, or for what can't be.
     pub fn new(
         name: ConnectionName,
         config: Arc<ConnectionConfig>,
         connector: Arc<dyn Source>,
-    ) -> Result<Self, BadTemplate> {
+        outside: &Outside,
+    ) -> Result<Self, BadAsk> {
+        let access = &config.access;
         let asked = grant::expand(&connector.info().capabilities, &config.settings)?;
-        let granted: Vec<PathBuf> = config.read.iter().filter_map(|folder| folder.canonicalize().ok()).collect();
+        let (granted, ceiling) = (without_links(&access.granted), access.ceiling.as_deref().map(without_links));
+        let policy = HttpPolicy {
+            asked: grant::asked_http(&asked)?,
+            granted: granted.http.clone(),
+            ceiling: ceiling.as_ref().map(|ceiling| ceiling.http.clone()),
+        };
         let mut decided = Vec::new();
         let mut grants = Vec::new();
-        for CapabilityRequest { capability, reason, optional } in asked {
-            let decision = match &capability {
-                Capability::Read(folder) => match config.base.join(folder).canonicalize() {
-                    Ok(path) if grant::allows(&granted, &path) => {
-                        grants.push(ReadGrant { guest_path: folder.clone(), host_path: path });
-                        Decision::Granted
-                    }
-                    _ => Decision::NotGranted,
-                },
-                _ => Decision::NotAvailable,
+        for request in asked {
+            let folder = match &request.capability {
+                Capability::Read(folder) => config.base.join(folder).canonicalize().ok(),
+                _ => None,
             };
-            decided.push(Decided { capability, reason, optional, decision });
+            let decision = grant::decide(request, folder.as_deref(), &granted, ceiling.as_ref());
+            if let (Capability::Read(guest_path), Decision::Granted, Some(host_path)) =
+                (&decision.capability, decision.decision, folder)
+            {
+                grants.push(ReadGrant { guest_path: guest_path.clone(), host_path });
+            }
+            decided.push(decision);
         }
-        Ok(Self { name, config, connector, decided, grants, classes: Mutex::new(None) })
+        let (credentials, per_hour) = (access.credentials.clone(), config.limits.logins_per_hour_max);
+        let egress = Arc::new(Egress::new(name.as_str(), outside.clone(), policy, credentials, per_hour));
+        Ok(Self { name, config, connector, decided, grants, egress, audit: None, db: None, classes: Mutex::new(None) })
+    }
+
+    /// What it is refused and shown is written down from now on, and which attributes are sensitive.
+    #[must_use]
+    pub fn noted(self, audit: Audit, db: Db) -> Self {
+        Self { audit: Some(audit), db: Some(db), ..self }
     }
 
     /// The connector's name for the class of a type.
@@ -105,7 +136,7 @@ impl Connection {
         let known = self.classes();
         let class_reader = known.as_ref().map(|_| self.class_reader(log.clone()));
         let must_ask = known.is_none();
-        let setup = Setup { classes: known, class_reader, limits, stop, to_run, gauge, ..self.setup(log.clone()) };
+        let setup = Setup { classes: known, class_reader, limits, stop, to_run, ..self.setup(log.clone(), gauge) };
         let mut session = self.connector.start(setup).await.inspect_err(|failure| {
             tracing::warn!(
                 target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run,
@@ -119,7 +150,7 @@ impl Connection {
         Ok(session)
     }
 
-    fn setup(&self, log: LogSource) -> Setup {
+    fn setup(self: &Arc<Self>, log: LogSource, gauge: Arc<Gauge>) -> Setup {
         Setup {
             settings_json: self.config.settings.to_string(),
             grants: self.grants.clone(),
@@ -129,9 +160,87 @@ impl Connection {
             stop: Arc::default(),
             to_run: mpsc::channel(1).0,
             pack: |deltas| pack(deltas).map_err(|error| error.to_string()),
-            gauge: Arc::default(),
+            outgoing: Some(self.outgoing(&log, &gauge)),
+            reveal: Some(self.reveal(&log)),
+            gauge,
             log,
         }
+    }
+
+    /// The way out of one run. Who reads the run's log later sees what was refused.
+    fn outgoing(&self, log: &LogSource, gauge: &Arc<Gauge>) -> Arc<Outgoing> {
+        let Limits { http_requests_max, http_response_bytes_max, .. } = self.config.limits;
+        let (LogSource { key, run }, gauge, audit) = (log.clone(), Arc::downgrade(gauge), self.audit.clone());
+        let witness = move |error: &EgressError| {
+            if let Some(audit) = audit.as_ref().filter(|_| error.is_denial()) {
+                audit.refused(&key, run, error.code(), &error.to_string());
+            }
+            tracing::warn!(
+                target: "tidewaiter::egress", connection = %key.connection, r#type = %key.object_type, run,
+                code = error.code(), "{error}"
+            );
+            if let Some(gauge) = gauge.upgrade() {
+                gauge.note(&format!("{}: {error}", error.code()));
+            }
+        };
+        let in_flight = usize::try_from(http_requests_max).unwrap_or(usize::MAX >> 4);
+        Arc::new(self.egress.of_run(Meter::new(in_flight, http_response_bytes_max, Box::new(witness))))
+    }
+
+    /// Shows secrets to a run: those that were asked for and granted.
+    fn reveal(self: &Arc<Self>, log: &LogSource) -> Reveal {
+        let (connection, log) = (Arc::clone(self), log.clone());
+        Reveal(Arc::new(move |name| {
+            let (connection, log) = (Arc::clone(&connection), log.clone());
+            Box::pin(async move { connection.revealed(&name, &log).await }) as Revealing
+        }))
+    }
+
+    /// Returns once a secret is another one than the one that was used last. Never, where there are none.
+    pub(crate) async fn secret_changed(&self) {
+        while !self.egress.logins().changed().await {
+            tokio::time::sleep(SECRET_LOOK).await;
+        }
+    }
+
+    async fn revealed(&self, name: &str, log: &LogSource) -> Result<Vec<u8>, RevealRefusal> {
+        let LogSource { key, run } = log;
+        let refused = |refusal, problem: String| {
+            let name = shown(name, NAME_BYTES_MAX);
+            tracing::warn!(
+                target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run,
+                secret = name, "a secret is not revealed: {problem}"
+            );
+            if let Some(audit) = &self.audit {
+                audit.refused(key, *run, "secret.not_revealed", &format!("the secret {name:?}: {problem}"));
+            }
+            refusal
+        };
+        let asked = |decided: &&Decided| matches!(&decided.capability, Capability::Reveal(asked) if asked == name);
+        match self.decided.iter().find(asked).map(|decided| decided.decision) {
+            Some(Decision::Granted) => {}
+            Some(Decision::BeyondCeiling) => {
+                return Err(refused(RevealRefusal::NotGranted, "it is beyond the ceiling".into()));
+            }
+            Some(_) => return Err(refused(RevealRefusal::NotGranted, "it is not granted".into())),
+            None => return Err(refused(RevealRefusal::NotGranted, "it was not asked for".into())),
+        }
+        let source = self.config.access.secrets.get(name);
+        let source = source.ok_or_else(|| refused(RevealRefusal::Unknown, "none is configured".into()))?;
+        let attempt = self.egress.logins().attempt().await;
+        attempt.map_err(|error| refused(RevealRefusal::NotGranted, error.to_string()))?;
+        let secret = self.egress.logins().read(source).await;
+        let secret = secret.map_err(|error| refused(RevealRefusal::Unknown, error.to_string()))?;
+        if let Some(audit) = &self.audit {
+            let (connection, object_type) = (key.connection.as_str(), key.object_type.as_str());
+            let noted = audit.note(&Event::Revealed { connection, r#type: object_type, run: *run, secret: name });
+            noted.map_err(|error| refused(RevealRefusal::NotGranted, error.to_string()))?;
+        }
+        tracing::info!(
+            target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run,
+            secret = name, "a secret is revealed to the connector"
+        );
+        Ok(secret.expose_secret().to_vec())
     }
 
     /// For when a run meets something that the known classes don't have: sources change while a host runs.
@@ -139,7 +248,8 @@ impl Connection {
         let connection = Arc::clone(self);
         ClassReader(Box::new(move || {
             Box::pin(async move {
-                let mut session = connection.connector.start(connection.setup(log.clone())).await?;
+                let setup = connection.setup(log.clone(), Arc::default());
+                let mut session = connection.connector.start(setup).await?;
                 connection.ask_classes(session.as_mut(), &log, "something came that is not declared").await
             })
         }))
@@ -162,6 +272,11 @@ impl Connection {
                     target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run,
                     classes = classes.len(), "objectClasses returned"
                 );
+                if let Some(db) = &self.db {
+                    // Before anything of theirs is journaled.
+                    let noted = db.note_sensitive(&self.name, sensitive(&classes)).await;
+                    noted.map_err(|error| Failure::Host { message: error.to_string() })?;
+                }
                 let classes = Arc::new(Classes::new(classes));
                 *self.classes.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&classes));
                 Ok(classes)
@@ -211,4 +326,19 @@ impl Connection {
     pub(crate) fn forget_classes(&self) {
         *self.classes.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
+}
+
+/// The sensitive attributes of classes, by class and name.
+fn sensitive(classes: &[ObjectClassInfo]) -> Vec<(String, String)> {
+    let of = |class: &ObjectClassInfo| {
+        let sensitive = class.attributes.iter().filter(|attribute| attribute.sensitive);
+        sensitive.map(|attribute| (class.name.clone(), attribute.name.clone())).collect::<Vec<_>>()
+    };
+    classes.iter().flat_map(of).collect()
+}
+
+/// Folders where they really are; those that aren't there are granted to nobody.
+fn without_links(grants: &Grants) -> Grants {
+    let read = grants.read.iter().filter_map(|folder| folder.canonicalize().ok()).collect();
+    Grants { read, ..grants.clone() }
 }

@@ -1,7 +1,7 @@
 //! The one task that owns the scheduler: takes requests, starts runs when they are due, tells waiters. Each run is a task of its
 //! own, which ends with this one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -96,6 +96,9 @@ pub(crate) struct Task {
     running: HashMap<TypeKey, Running>,
     runs: JoinSet<(TypeKey, RunReport, TypeState)>,
     keys: HashMap<tokio::task::Id, TypeKey>,
+    /// Of connections whose login was refused: each ends when a secret has changed.
+    secrets: JoinSet<ConnectionName>,
+    watched: HashSet<ConnectionName>,
     lateness: Arc<Lateness>,
     /// How far the wall clock was ahead of the steady one when it was last looked at.
     offset: i64,
@@ -128,6 +131,8 @@ impl Task {
             running: HashMap::new(),
             runs: JoinSet::new(),
             keys: HashMap::new(),
+            secrets: JoinSet::new(),
+            watched: HashSet::new(),
             lateness,
             offset: clock.both().offset(),
             shutting_down: false,
@@ -147,6 +152,7 @@ impl Task {
             tokio::select! {
                 request = requests.recv(), if !self.shutting_down => self.request(request.unwrap_or(Request::Shutdown)),
                 Some(ended) = self.runs.join_next_with_id() => self.ended(ended),
+                Some(Ok(connection)) = self.secrets.join_next() => self.secret_changed(&connection),
                 () = sleep(due) => self.time_passed(),
             }
         }
@@ -234,7 +240,27 @@ impl Task {
         {
             state = TypeState { failures: state.failures, ..stored };
         }
+        if report.outcome.is_refused_login() {
+            self.watch_secrets(&key.connection);
+        }
         self.scheduler.handle_finished(&report, state, self.clock.both());
+    }
+
+    fn watch_secrets(&mut self, name: &ConnectionName) {
+        let Some(connection) = self.connections.get(name).map(Arc::clone) else { return };
+        if self.watched.insert(name.clone()) {
+            let name = name.clone();
+            self.secrets.spawn(async move {
+                connection.secret_changed().await;
+                name
+            });
+        }
+    }
+
+    fn secret_changed(&mut self, connection: &ConnectionName) {
+        self.watched.remove(connection);
+        tracing::info!(target: "tidewaiter::run", %connection, "a secret has changed: what was refused is tried again");
+        self.scheduler.handle_secret_changed(connection, self.clock.both());
     }
 
     /// A bug of ours ended a run; it ends that run only.

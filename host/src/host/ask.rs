@@ -19,6 +19,7 @@ use tokio::task::spawn_blocking;
 
 use super::view::{ConnectionView, TokenView, TypeView};
 use super::{Host, HostError};
+use crate::audit::Event;
 use crate::db::{Checked, CommitError, Consumer, ConsumerError, ReadError, TokenChange};
 use crate::sink::render;
 
@@ -63,6 +64,16 @@ pub enum Ask {
         limit: usize,
         /// Wait that long if there are none.
         wait_ms: u64,
+        /// With what is sensitive; it is masked otherwise.
+        #[serde(default)]
+        sensitive: bool,
+    },
+    /// Erase what is known of an object.
+    Erase {
+        /// Of which connection.
+        connection: ConnectionName,
+        /// Its uid.
+        uid: String,
     },
     /// Those who read the journal by themselves.
     Consumers,
@@ -98,6 +109,8 @@ pub enum Ask {
     },
     /// Give unused room back.
     DbCompact,
+    /// Encrypt what is stored with the current key.
+    DbRekey,
     /// All types of all connections.
     Connections,
     /// One connection.
@@ -122,6 +135,10 @@ pub enum Answer {
     Checked(Checked),
     /// Whether there was any.
     Compacted(bool),
+    /// So many entries say nothing any more.
+    Erased(u64),
+    /// All is encrypted with this key; none: not encrypted.
+    Rekeyed(Option<String>),
     Connections(Vec<TypeView>),
     Connection(Box<ConnectionView>),
 }
@@ -201,6 +218,33 @@ pub enum ProblemCode {
     Host,
 }
 
+impl Ask {
+    /// What somebody does by it, and to what; none: they only look, or it is written down where it is done.
+    fn act(&self) -> Option<(&'static str, String)> {
+        Some(match self {
+            Self::Sync(key) => ("sync", key.to_string()),
+            Self::ConsumerAdd { consumer, .. } => ("consumers add", consumer.to_string()),
+            Self::ConsumerRemove(consumer) => ("consumers remove", consumer.to_string()),
+            Self::Backup { to } => ("backup", to.display().to_string()),
+            Self::DbCompact => ("db compact", String::new()),
+            Self::DbRekey => ("db rekey", String::new()),
+            Self::SyncMore(_)
+            | Self::Token(_)
+            | Self::TokenSet { .. }
+            | Self::TokenReset(_)
+            | Self::TokenHistory { .. }
+            | Self::Changes { .. }
+            | Self::Erase { .. }
+            | Self::Consumers
+            | Self::ConsumerPosition(_)
+            | Self::ConsumerAck { .. }
+            | Self::DbCheck { .. }
+            | Self::Connections
+            | Self::Connection(_) => return None,
+        })
+    }
+}
+
 impl HostError {
     /// The stable code.
     pub fn code(&self) -> ProblemCode {
@@ -216,7 +260,7 @@ impl HostError {
                 ConsumerError::Unknown { .. } => ProblemCode::Unknown,
                 _ => ProblemCode::Consumer,
             },
-            Self::Read(_) | Self::Write(_) | Self::Ended(_) => ProblemCode::Host,
+            Self::Read(_) | Self::Write(_) | Self::Audit(_) | Self::Erased(_) | Self::Ended(_) => ProblemCode::Host,
         }
     }
 }
@@ -233,6 +277,9 @@ impl Host {
     /// # Errors
     /// Those of the function that is asked for.
     pub async fn answer(&self, ask: Ask, by: Actor) -> Result<Answer, HostError> {
+        if let Some((act, on)) = ask.act() {
+            self.audit().act(&by, act, on).await?;
+        }
         Ok(match ask {
             Ask::Sync(key) => Answer::Sync(Box::new(self.sync(key, Trigger::Command).await?)),
             Ask::SyncMore(key) => Answer::Sync(Box::new(self.sync(key, Trigger::Continue).await?)),
@@ -240,10 +287,21 @@ impl Host {
             Ask::TokenSet { key, token } => Answer::Token(self.token_set(&key, token, None, by).await?),
             Ask::TokenReset(key) => Answer::Token(self.token_reset(&key, None, by).await?),
             Ask::TokenHistory { key, limit } => Answer::TokenHistory(self.token_history(&key, limit.min(ROWS_MAX))?),
-            Ask::Changes { after, limit, wait_ms } => {
+            Ask::Erase { connection, uid } => Answer::Erased(self.erase(&connection, &uid, by).await?),
+            Ask::Changes { after, limit, wait_ms, sensitive } => {
                 let wait = Duration::from_millis(wait_ms).min(WAIT_MAX);
                 let entries = self.changes(after, limit.min(CHANGES_MAX), wait).await?;
-                Answer::Changes(entries.iter().map(render::entry).collect())
+                if let (Some(first), Some(last)) = (entries.first(), entries.last()) {
+                    let entries = [first.id.to_string(), last.id.to_string()];
+                    self.audit().note(&Event::Read { by: by.to_string(), entries, sensitive })?;
+                }
+                match sensitive {
+                    true => Answer::Changes(entries.iter().map(render::entry).collect()),
+                    false => {
+                        let sensitive = self.db.sensitive()?;
+                        Answer::Changes(entries.iter().map(|entry| render::masked(entry, &sensitive)).collect())
+                    }
+                }
             }
             Ask::Consumers => Answer::Consumers(self.db.consumers()?),
             Ask::ConsumerPosition(consumer) => Answer::Position(self.db.consumer_position(consumer.as_str())?),
@@ -268,6 +326,10 @@ impl Host {
             Ask::DbCheck { deep } => {
                 let db = self.db.clone();
                 Answer::Checked(spawn_blocking(move || db.check(deep)).await??)
+            }
+            Ask::DbRekey => {
+                self.db.rekey().await?;
+                Answer::Rekeyed(self.db.key().map(|id| id.to_string()))
             }
             Ask::DbCompact => {
                 let db = self.db.clone();

@@ -1,5 +1,6 @@
 //! What the service functions answer, as data that can be shown, sent and read back. Decides nothing, and shows no secret.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,9 @@ use tidewaiter_core::state::TypeState;
 use tidewaiter_core::token::SyncToken;
 
 use super::{Host, HostError};
+use crate::config::Access;
 use crate::db::KEPT;
+use crate::egress::Credential;
 
 /// Runs that are shown with their connection.
 const RUNS_SHOWN: usize = 10;
@@ -93,6 +96,10 @@ pub struct ConnectionView {
     pub settings: Json,
     /// What the connector asked for, and what was decided.
     pub capabilities: Vec<Asked>,
+    /// Where it logs in: the names of its credentials, each with the authorities that it is bound to.
+    pub logins: BTreeMap<String, Vec<String>>,
+    /// The file that bounds what may be granted, if it is there.
+    pub ceiling: Option<String>,
     /// The limits of its runs.
     pub limits: Vec<Limit>,
     /// The limits of every instance, which are not configured, and how many of them there may be.
@@ -117,8 +124,10 @@ pub struct Asked {
     pub reason: String,
     /// It works without.
     pub optional: bool,
-    /// `granted`, `not-granted`, or `not-available` where this host can't give it.
+    /// `granted`, `in-part`, `not-granted`, `beyond-ceiling`, or `not-available` where this host can't give it.
     pub decision: String,
+    /// The entries of the file of grants that have a part in it.
+    pub by: Vec<String>,
 }
 
 impl From<&Decided> for Asked {
@@ -132,6 +141,8 @@ impl From<&Decided> for Asked {
         };
         let decision = match decided.decision {
             Decision::Granted => "granted",
+            Decision::InPart => "in-part",
+            Decision::BeyondCeiling => "beyond-ceiling",
             Decision::NotGranted => "not-granted",
             Decision::NotAvailable => "not-available",
         };
@@ -141,6 +152,7 @@ impl From<&Decided> for Asked {
             reason: decided.reason.clone(),
             optional: decided.optional,
             decision: decision.to_owned(),
+            by: decided.by.clone(),
         }
     }
 }
@@ -177,13 +189,17 @@ pub(crate) fn limits(limits: &Limits, runs: &[RunReport]) -> Vec<Limit> {
         pending_bytes_max,
         log_line_bytes_max,
         log_lines_max,
+        http_requests_max,
+        http_response_bytes_max,
+        logins_per_hour_max,
     } = *limits;
     type Taken = fn(&RunReport) -> u64;
-    let rows: [(&str, u64, Option<Taken>); 13] = [
+    let rows: [(&str, u64, Option<Taken>); 17] = [
         ("memory-bytes", memory_bytes_max, Some(|run| run.spent.memory_peak_bytes)),
         ("call-time", millis(call_time_max), Some(|run| run.spent.call_peak_ms)),
         ("batch-count", batch_count_max.into(), Some(|run| run.spent.batch_peak_count)),
         ("batch-bytes", batch_bytes_max, Some(|run| run.spent.batch_peak_bytes)),
+        ("hostcall-bytes", limits.hostcall_bytes_max(), None),
         ("object-bytes", object_bytes_max, Some(|run| run.spent.object_peak_bytes)),
         ("uncovered-bytes", uncovered_bytes_max, Some(|run| run.spent.uncovered_peak_bytes)),
         ("stage-bytes", stage_bytes, None),
@@ -193,12 +209,20 @@ pub(crate) fn limits(limits: &Limits, runs: &[RunReport]) -> Vec<Limit> {
         ("pending-bytes", pending_bytes_max, Some(|run| run.spent.held_peak_bytes)),
         ("log-line-bytes", log_line_bytes_max as u64, Some(|run| run.spent.log_line_peak_bytes)),
         ("log-lines", log_lines_max.into(), Some(|run| run.spent.log_lines)),
+        ("http-requests", http_requests_max.into(), Some(|run| run.spent.http_requests_peak)),
+        ("http-response-bytes", http_response_bytes_max, Some(|run| run.spent.http_response_peak_bytes)),
+        ("logins-per-hour", logins_per_hour_max.into(), None),
     ];
     let limit = |(name, value, taken): (&str, u64, Option<Taken>)| {
         let highest = taken.and_then(|taken| runs.iter().map(taken).max());
         Limit { name: name.to_owned(), value, highest }
     };
     rows.map(limit).to_vec()
+}
+
+fn logins(access: &Access) -> BTreeMap<String, Vec<String>> {
+    let to = |credential: &Credential| credential.to.iter().map(ToString::to_string).collect();
+    access.credentials.iter().map(|credential| (credential.name.clone(), to(credential))).collect()
 }
 
 fn run_ms(run: &RunReport) -> u64 {
@@ -264,6 +288,13 @@ impl Host {
             connector_version: info.version.clone(),
             settings: masked(&connection.config.settings, &schema),
             capabilities: connection.decided.iter().map(Asked::from).collect(),
+            logins: logins(&connection.config.access),
+            ceiling: connection
+                .config
+                .access
+                .ceiling
+                .as_ref()
+                .map(|_| connection.config.access.ceiling_in.display().to_string()),
             limits,
             sandbox,
             abandoned_calls,

@@ -4,6 +4,8 @@ use serde_json::{Map, Value as Json, json};
 use tidewaiter_core::journal::{Body, Entry};
 use tidewaiter_core::object::{Attribute, ConnectorObject, Value, ValueMode, encoded};
 
+use crate::db::Sensitive;
+
 /// The JSON of an entry.
 ///
 /// `{"id", "sequence", "connection", "type", "generation", "run", "at", "kind", …}`. For a change: `class`, `uid`, and where there
@@ -41,6 +43,25 @@ pub fn entry(entry: &Entry) -> Json {
                 object(&mut json, known);
             }
             previous_uid(&mut json, delta);
+        }
+    }
+    json
+}
+
+/// The JSON of an entry, with what is sensitive masked: `["***"]` in the place of its values.
+pub fn masked(of: &Entry, sensitive: &Sensitive) -> Json {
+    let mut json = entry(of);
+    let Body::Delta(delta) = &of.body else { return json };
+    let hidden = |name: &str| sensitive.contains(of.key.connection.as_str(), &delta.object_class, name);
+    let mask = || json!(["***"]);
+    for (name, values) in json.get_mut("attributes").and_then(Json::as_object_mut).into_iter().flatten() {
+        if hidden(name) {
+            *values = mask();
+        }
+    }
+    for part in json.get_mut("partial").and_then(Json::as_array_mut).into_iter().flatten() {
+        if part["name"].as_str().is_some_and(hidden) {
+            part["values"] = mask();
         }
     }
     json

@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::time::{ClockId, clock_gettime};
 use tidewaiter_core::run::Spent;
+
+use crate::egress::Outgoing;
 
 /// Lines of the log that a run's report keeps.
 const LINES_KEPT: usize = 20;
@@ -27,12 +29,20 @@ pub struct Gauge {
     log_line_peak_bytes: AtomicU64,
     log_lines: AtomicU64,
     log: Mutex<VecDeque<String>>,
+    outgoing: OnceLock<Arc<Outgoing>>,
 }
 
 impl Gauge {
     /// What was used so far.
     pub fn spent(&self) -> Spent {
+        let traffic = self.outgoing.get().map(|outgoing| outgoing.traffic()).unwrap_or_default();
         Spent {
+            http_requests: traffic.requests,
+            http_denied: traffic.denied,
+            http_requests_peak: traffic.in_flight_peak,
+            http_received_bytes: traffic.received_bytes,
+            http_response_peak_bytes: traffic.response_peak_bytes,
+            http_headers_replaced: traffic.replaced,
             memory_peak_bytes: self.memory_peak_bytes.load(Ordering::Relaxed),
             cpu_us: self.cpu_us.load(Ordering::Relaxed),
             call_peak_ms: self.call_peak_ms.load(Ordering::Relaxed),
@@ -68,6 +78,17 @@ impl Gauge {
     pub(super) fn line(&self, bytes: u64) {
         self.log_lines.fetch_add(1, Ordering::Relaxed);
         self.log_line_peak_bytes.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    /// What goes out through this counts, too.
+    pub(super) fn watch(&self, outgoing: Arc<Outgoing>) {
+        // An instance has one way out, and it is set once.
+        let _ = self.outgoing.set(outgoing);
+    }
+
+    /// A line of ours for the run's log, among the connector's own.
+    pub fn note(&self, line: &str) {
+        self.said(&format!("host: {line}"));
     }
 
     pub(super) fn said(&self, line: &str) {

@@ -1,25 +1,32 @@
-//! `wasi:http` for connectors: linked, because guest languages import it whether they use it or not; every request is denied. No
-//! capability of this host lets one out.
+//! `wasi:http` for connectors: hands requests over to the egress, and tells the guest what came of them. Linked even where nothing
+//! may leave, because guest languages import it whether they use it or not. Decides nothing.
+
+use std::sync::Arc;
 
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
 
 use super::state::State;
+use crate::egress::{BoxError, EgressError, Outgoing, Times};
 
 /// Bytes of headers that a guest may hold in one collection.
-const FIELDS_BYTES_MAX: usize = 64 * 1024;
+pub(super) const FIELDS_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a body that one write of a guest hands over.
+const CHUNK_BYTES_MAX: usize = 64 * 1024;
 
 /// The context of an instance.
 pub(super) struct Http {
     ctx: WasiHttpCtx,
-    hooks: Denied,
+    hooks: WayOut,
 }
 
 impl Http {
-    pub(super) fn new() -> Self {
+    /// None: nothing leaves.
+    pub(super) fn new(outgoing: Option<Arc<Outgoing>>) -> Self {
         let mut ctx = WasiHttpCtx::new();
         ctx.set_field_size_limit(FIELDS_BYTES_MAX);
-        Self { ctx, hooks: Denied }
+        Self { ctx, hooks: WayOut(outgoing) }
     }
 }
 
@@ -29,17 +36,53 @@ impl WasiHttpView for State {
     }
 }
 
-struct Denied;
+struct WayOut(Option<Arc<Outgoing>>);
 
 type Sending<T> = Box<dyn Future<Output = Result<T, Error>> + Send>;
 
-impl WasiHttpHooks for Denied {
+impl WasiHttpHooks for WayOut {
     fn send_request(
         &mut self,
-        _: Request<WasiBody>,
-        _: Option<RequestOptions>,
+        request: Request<WasiBody>,
+        options: Option<RequestOptions>,
         _: Sending<()>,
     ) -> Sending<(Response<WasiBody>, Sending<()>)> {
-        Box::new(async { Err(Error::HttpRequestDenied) })
+        let Some(outgoing) = self.0.clone() else { return Box::new(async { Err(Error::HttpRequestDenied) }) };
+        let options = options.unwrap_or_default();
+        let times = Times::clamped(options.connect_timeout, options.first_byte_timeout, options.between_bytes_timeout);
+        let request = request.map(|body| body.map_err(|error| Box::new(error) as BoxError).boxed_unsync());
+        Box::new(async move {
+            let response = outgoing.send(request, times).await.map_err(|error| told(&error))?;
+            let response = response.map(|body| body.map_err(|error| broken(error.as_ref())).boxed_unsync());
+            Ok((response, Box::new(async { Ok(()) }) as Sending<()>))
+        })
     }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES_MAX
+    }
+}
+
+/// What a guest is told of a request that failed: a code, and none of our words.
+fn told(error: &EgressError) -> Error {
+    match error {
+        EgressError::Denied(_) | EgressError::Logins { .. } => Error::HttpRequestDenied,
+        EgressError::Destination(_) => Error::HttpRequestUriInvalid,
+        EgressError::Method(_) => Error::HttpRequestMethodInvalid,
+        EgressError::Url { .. } => Error::HttpRequestUriTooLong,
+        EgressError::Resolve { .. } => Error::DnsError { rcode: None, info_code: None },
+        EgressError::Address { .. } => Error::DestinationIpProhibited,
+        EgressError::Busy { .. } => Error::ConnectionLimitReached,
+        EgressError::Connect { .. } => Error::ConnectionRefused,
+        EgressError::Tls { untrusted: true, .. } => Error::TlsCertificateError,
+        EgressError::Tls { .. } => Error::TlsProtocolError,
+        EgressError::Credential { .. } => Error::ConfigurationError,
+        EgressError::TimedOut { .. } => Error::ConnectionTimeout,
+        EgressError::ResponseSize { max } => Error::HttpResponseBodySize(Some(*max)),
+        EgressError::Protocol { .. } => Error::HttpProtocolError,
+    }
+}
+
+fn broken(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Error {
+    error.downcast_ref::<EgressError>().map_or(Error::HttpResponseIncomplete, told)
 }

@@ -8,7 +8,7 @@ use wasmtime_wasi::p2::{DynInputStream, DynOutputStream};
 
 use super::bindings::tidewaiter::connector as wit;
 use super::convert;
-use super::state::{FromGuest, State};
+use super::state::{FromGuest, Reveal, RevealRefusal, State};
 
 type Answer<T> = wasmtime::Result<T>;
 
@@ -28,13 +28,17 @@ impl wit::sync_results::Host for State {
         checkpoint: Option<wit::types::SyncToken>,
     ) -> Answer<Result<wit::sync_results::Flow, wit::types::Rejection>> {
         let Some(run) = &mut self.run else { return Ok(Err(outside("emit"))) };
-        let deltas: Vec<_> = deltas.into_iter().map(convert::delta).collect();
+        let mut deltas: Vec<_> = deltas.into_iter().map(convert::delta).collect();
         let checkpoint = checkpoint.map(convert::token);
         let bytes = match run.inspect(&deltas, checkpoint.as_ref()).await {
             Ok(bytes) => bytes,
             Err(rejection) => return Ok(Err(convert::rejection(rejection))),
         };
         self.memory.gauge.handed_over(deltas.len() as u64, bytes, run.inspector.largest());
+        // Whatever the connector made of the wish.
+        if let Some(wanted) = &run.attributes {
+            deltas.iter_mut().for_each(|delta| delta.keep_only(wanted));
+        }
         let deltas = (run.pack)(&deltas).map_err(wasmtime::Error::msg)?;
         // A run that is gone wants no more.
         let gone = run.to_run.send(FromGuest::Batch { deltas, bytes, checkpoint }).await.is_err();
@@ -79,8 +83,12 @@ impl wit::settings::Host for State {
 }
 
 impl wit::secrets::Host for State {
-    async fn reveal(&mut self, _: String) -> Answer<Result<Vec<u8>, wit::secrets::Refusal>> {
-        Ok(Err(wit::secrets::Refusal::NotGranted))
+    async fn reveal(&mut self, name: String) -> Answer<Result<Vec<u8>, wit::secrets::Refusal>> {
+        let Some(Reveal(reveal)) = &self.reveal else { return Ok(Err(wit::secrets::Refusal::NotGranted)) };
+        Ok(reveal(name).await.map_err(|refusal| match refusal {
+            RevealRefusal::Unknown => wit::secrets::Refusal::Unknown,
+            RevealRefusal::NotGranted => wit::secrets::Refusal::NotGranted,
+        }))
     }
 }
 

@@ -17,9 +17,10 @@ use super::bindings::tidewaiter::connector::types as wit;
 use super::gauge::Gauge;
 use super::load::{self, Connector};
 use super::log::{GuestLog, LogSource};
-use super::state::{ClassReader, FromGuest, Pack, ReadGrant, RunLink, State};
+use super::state::{ClassReader, FromGuest, Inside, Pack, ReadGrant, Reveal, RunLink, State};
 use super::{convert, failure};
 use crate::clock::Clock;
+use crate::egress::Outgoing;
 
 /// What an instance is given.
 #[derive(Debug)]
@@ -40,6 +41,10 @@ pub struct Setup {
     pub to_run: mpsc::Sender<FromGuest>,
     /// How deltas are packed for it.
     pub pack: Pack,
+    /// Its way out over HTTP; none: it has none.
+    pub outgoing: Option<Arc<Outgoing>>,
+    /// Shows it secrets; none: there are none.
+    pub reveal: Option<Reveal>,
     /// What it uses.
     pub gauge: Arc<Gauge>,
     /// Whose log its words are in.
@@ -133,18 +138,19 @@ impl Session {
     /// # Errors
     /// A granted folder can't be opened, or the start trapped.
     pub async fn start(connector: &Connector, setup: Setup) -> Result<Self, Failure> {
-        let Setup { settings_json, grants, classes, class_reader, limits, stop, to_run, pack, gauge, log } = setup;
+        let Setup { settings_json, grants, classes, class_reader, limits, stop, to_run, pack, .. } = setup;
+        let (outgoing, reveal, gauge, log) = (setup.outgoing, setup.reveal, setup.gauge, setup.log);
+        if let Some(outgoing) = &outgoing {
+            gauge.watch(Arc::clone(outgoing));
+        }
         let inspector = Inspector::new(classes.unwrap_or_default(), limits);
-        let link = RunLink { inspector, class_reader, stop, to_run, pack };
-        let state = State::new(
-            settings_json,
-            &grants,
-            GuestLog::new(Some((log, Arc::clone(&gauge))), &limits),
-            &limits,
-            Some(link),
-            &gauge,
-        )
-        .map_err(|error| Failure::Host { message: format!("a granted folder: {error:#}") })?;
+        let link = RunLink { inspector, class_reader, stop, to_run, pack, attributes: None };
+        let guest_log = GuestLog::new(Some((log, Arc::clone(&gauge))), &limits);
+        let inside = Inside { settings: settings_json, run: Some(link), outgoing, reveal };
+        let state = State::new(inside, &grants, guest_log, &limits, &gauge).map_err(|error| {
+            let message = format!("a granted folder: {error:#}");
+            Failure::Host { message }
+        })?;
         let mut store = load::store(&connector.engine, state, &limits);
         let world = guarded(limits.call_time_max, &gauge, connector.pre.instantiate_async(&mut store)).await;
         match world {
@@ -201,6 +207,7 @@ impl Session {
     ) -> Result<Option<SyncToken>, Failure> {
         if let Some(run) = &mut self.store.data_mut().run {
             run.inspector.open(class);
+            run.attributes.clone_from(&options.attributes);
         }
         let token = token.map(convert::to_token);
         let options = to_options(options);

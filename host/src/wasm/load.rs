@@ -15,9 +15,10 @@ use super::bindings::tidewaiter::connector as wit;
 use super::compile::CompileError;
 use super::convert;
 use super::engine::Engine;
+use super::files;
 use super::instance::guarded;
 use super::log::GuestLog;
-use super::state::{self, State};
+use super::state::{self, Inside, State};
 
 /// The largest component that is loaded, in bytes.
 const COMPONENT_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -138,6 +139,7 @@ impl Connector {
     pub fn sandbox(&self) -> Vec<(&'static str, u64)> {
         let mut limits = self.engine.sandbox();
         limits.extend(state::sandbox());
+        limits.push(("component-bytes", COMPONENT_BYTES_MAX as u64));
         limits
     }
 }
@@ -145,6 +147,7 @@ impl Connector {
 fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine.inner());
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    files::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     wit::types::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     wit::sync_results::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
@@ -170,7 +173,8 @@ pub(super) fn store(engine: &Engine, mut state: State, limits: &Limits) -> Store
 async fn describe(engine: &Engine, pre: &ConnectorPre<State>) -> Result<ConnectorInfo, Failure> {
     let (limits, gauge) = (Limits::default(), Arc::default());
     let host = |error: wasmtime::Error| Failure::Host { message: error.to_string() };
-    let state = State::new("{}".into(), &[], GuestLog::new(None, &limits), &limits, None, &gauge).map_err(host)?;
+    let inside = Inside { settings: "{}".into(), ..Inside::default() };
+    let state = State::new(inside, &[], GuestLog::new(None, &limits), &limits, &gauge).map_err(host)?;
     let mut store = store(engine, state, &limits);
     let described = async {
         let world = pre.instantiate_async(&mut store).await?;

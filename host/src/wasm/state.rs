@@ -24,8 +24,9 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::engine::{self, Live};
 use super::gauge::Gauge;
-use super::http::Http;
+use super::http::{FIELDS_BYTES_MAX, Http};
 use super::log::GuestLog;
+use crate::egress::Outgoing;
 
 /// Resource handles that an instance may hold.
 const RESOURCES_MAX: usize = 1024;
@@ -59,6 +60,28 @@ pub struct ReadGrant {
     pub host_path: PathBuf,
 }
 
+/// Shows a secret by its name, if it may be seen.
+#[derive(Clone)]
+pub struct Reveal(pub Arc<dyn Fn(String) -> Revealing + Send + Sync>);
+
+/// A secret, on its way to a connector.
+pub type Revealing = Pin<Box<dyn Future<Output = Result<Vec<u8>, RevealRefusal>> + Send>>;
+
+/// Why a secret isn't shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RevealRefusal {
+    /// There is none of this name, or it can't be read.
+    Unknown,
+    /// It was not asked for, or not granted.
+    NotGranted,
+}
+
+impl std::fmt::Debug for Reveal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reveal")
+    }
+}
+
 /// Reads the classes of the source with another instance, once: those that were known may be out of date.
 pub struct ClassReader(pub Box<dyn FnOnce() -> ReadingClasses + Send>);
 
@@ -79,9 +102,20 @@ pub(super) struct State {
     pub(super) memory: Memory,
     pub(super) settings: String,
     pub(super) log: GuestLog,
+    pub(super) reveal: Option<Reveal>,
     /// None: not in a run.
     pub(super) run: Option<RunLink>,
     pub(super) live: Option<Live>,
+}
+
+/// What a guest finds inside.
+#[derive(Default)]
+pub(super) struct Inside {
+    /// One JSON object.
+    pub(super) settings: String,
+    pub(super) run: Option<RunLink>,
+    pub(super) outgoing: Option<Arc<Outgoing>>,
+    pub(super) reveal: Option<Reveal>,
 }
 
 /// An instance's way to its run.
@@ -92,6 +126,8 @@ pub(super) struct RunLink {
     pub(super) stop: Arc<AtomicBool>,
     pub(super) to_run: mpsc::Sender<FromGuest>,
     pub(super) pack: Pack,
+    /// The only attributes that are kept; none: all.
+    pub(super) attributes: Option<Vec<String>>,
 }
 
 /// Packs deltas as they will be journaled; the error is one of the host.
@@ -125,13 +161,13 @@ impl RunLink {
 
 impl State {
     pub(super) fn new(
-        settings: String,
+        inside: Inside,
         grants: &[ReadGrant],
         log: GuestLog,
         limits: &Limits,
-        run: Option<RunLink>,
         gauge: &Arc<Gauge>,
     ) -> wasmtime::Result<Self> {
+        let Inside { settings, run, outgoing, reveal } = inside;
         let mut builder = WasiCtxBuilder::new();
         builder.max_random_size(RANDOM_BYTES_MAX);
         builder.stdout(Lines { log: log.clone(), stream: "stdout" });
@@ -143,13 +179,15 @@ impl State {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
         let memory = Memory { max: limits.memory_bytes_max, held: 0, refused: false, gauge: Arc::clone(gauge) };
-        Ok(Self { wasi: builder.build(), http: Http::new(), table, memory, settings, log, run, live: None })
+        let (wasi, http) = (builder.build(), Http::new(outgoing));
+        Ok(Self { wasi, http, table, memory, settings, log, reveal, run, live: None })
     }
 }
 
 /// The limits of what an instance has from its host.
-pub(super) fn sandbox() -> [(&'static str, u64); 2] {
-    [("resources", RESOURCES_MAX as u64), ("random-bytes", RANDOM_BYTES_MAX)]
+pub(super) fn sandbox() -> [(&'static str, u64); 3] {
+    let fields = FIELDS_BYTES_MAX as u64;
+    [("resources", RESOURCES_MAX as u64), ("random-bytes", RANDOM_BYTES_MAX), ("http-field-bytes", fields)]
 }
 
 impl WasiView for State {

@@ -4,6 +4,8 @@
 // The generated export has what it takes to be called from outside.
 #![allow(unsafe_code, missing_docs)]
 
+mod http;
+
 use std::hint::black_box;
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -20,9 +22,24 @@ bindings::__export_bindings!(Hostile with_types_in bindings);
 /// Tests overwrite the last word in the file.
 static DESCRIBE: &str = "describe:well-behaved";
 
+/// The settings.
+fn setting(name: &str) -> serde_json::Value {
+    let all: serde_json::Value = serde_json::from_str(&settings::get()).unwrap_or_default();
+    all[name].clone()
+}
+
 fn wanted() -> String {
-    let text = settings::get();
-    text.split("\"do\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default().to_owned()
+    setting("do").as_str().unwrap_or_default().to_owned()
+}
+
+/// Asks for whatever the settings name.
+fn asked() -> Vec<CapabilityRequest> {
+    let ask = |capability| CapabilityRequest { capability, reason: "to misbehave".into(), optional: true };
+    vec![
+        ask(Capability::Http("{settings.ask}".into())),
+        ask(Capability::Read("{settings.folder}".into())),
+        ask(Capability::Reveal("{settings.secret}".into())),
+    ]
 }
 
 fn object(uid: &str, values: Vec<Value>) -> ConnectorObject {
@@ -65,7 +82,7 @@ impl exports::descriptor::Guest for Hostile {
             settings_version: 1,
             token_formats_read: vec![],
             token_format_written: String::new(),
-            capabilities: vec![],
+            capabilities: asked(),
             all_classes: false,
         };
         match how {
@@ -96,7 +113,10 @@ impl exports::schema::Guest for Hostile {
         };
         Ok(vec![ObjectClassInfo {
             name: "account".into(),
-            attributes: vec![info("mail", ValueType::Text), info("number", ValueType::Real)],
+            attributes: vec![
+                info("mail", ValueType::Text),
+                AttributeInfo { properties: AttributeFlags::SENSITIVE, ..info("number", ValueType::Real) },
+            ],
             reports_deletes: true,
             whole_objects: true,
             changes: ChangeFeed::ByToken,
@@ -232,6 +252,83 @@ impl exports::live_sync::Guest for Hostile {
                 }
             }
             "reach-out" => return Err(error(reach_out())),
+            "fetch" => return Err(error(http::fetch_all())),
+            "fields-bomb" => return Err(error(http::fields_bomb())),
+            "requests-bomb" => return Err(error(http::requests_bomb())),
+            "body-bomb" => return Err(error(http::body_bomb())),
+            // The source decides about the login.
+            "log-in" => {
+                let answer = http::fetch(&setting("url")).unwrap_or_default();
+                if !answer.starts_with("200") {
+                    return Err(ConnectorError { kind: ErrorKind::InvalidCredential, ..error(answer) });
+                }
+                told(emit(&[delta("in")], first.as_ref()))?;
+                return Ok(None);
+            }
+            // Well-behaved, with everything that it has.
+            "person" => {
+                let mut person = object("1", vec![Value::Text("x".into())]);
+                let number = Attribute { name: "Number".into(), values: vec![Value::Real(7.5)], mode: ValueMode::Whole };
+                person.attributes.push(number);
+                told(emit(&[of(person)], first.as_ref()))?;
+                return Ok(None);
+            }
+            "read-paths" => return Err(error(read_paths())),
+            "open-bomb" => {
+                let folder = setting("folder");
+                let mut open = Vec::new();
+                loop {
+                    match std::fs::File::open(format!("{}/file", folder.as_str().unwrap_or_default())) {
+                        Ok(file) => open.push(file),
+                        Err(problem) => return Err(error(format!("{} files: {problem}", open.len()))),
+                    }
+                }
+            }
+            "grow-at-once" => {
+                let grown = core::arch::wasm32::memory_grow(0, 65_000);
+                return Err(error(format!("grown: {}", grown != usize::MAX)));
+            }
+            "flood-stdout" => loop {
+                println!("{}", "z".repeat(100_000));
+            },
+            "flood-one-line" => loop {
+                print!("{}", "z".repeat(100_000));
+            },
+            "flood-stderr" => loop {
+                eprintln!("\u{1b}]0;title\u{7}");
+            },
+            "spin-in-host-calls" => loop {
+                black_box(settings::get());
+            },
+            "spin-in-rejections" => loop {
+                let _ = emit(&[delta("")], None);
+            },
+            "spin-in-reveals" => loop {
+                let _ = secrets::reveal(&"x".repeat(100_000));
+            },
+            "spin-in-flush" => loop {
+                let _ = flush();
+            },
+            "huge-uid" => told(emit(&[delta(&"u".repeat(2_000_000))], first.as_ref()))?,
+            "huge-class" => {
+                let class = "c".repeat(2_000_000);
+                told(emit(&[SyncDelta { object_class: class, ..delta("x") }], first.as_ref()))?;
+            }
+            "many-attributes" => {
+                let mut many = object("x", vec![]);
+                let attribute = many.attributes[0].clone();
+                many.attributes = (0..100_000).map(|n| Attribute { name: n.to_string(), ..attribute.clone() }).collect();
+                told(emit(&[of(many)], first.as_ref()))?;
+            }
+            "bad-timestamp" => {
+                let mut odd = delta("x");
+                odd.source_time = Some("yesterday".into());
+                told(emit(&[odd], first.as_ref()))?;
+            }
+            "huge-error" => return Err(error("e".repeat(10_000_000))),
+            "panic-with-words" => panic!("{}", "\u{1b}[2Jp".repeat(1_000_000)),
+            "exit" => std::process::exit(0),
+            "reveal" => return Err(error(reveal())),
             "lose-the-token" => {
                 let kind = ErrorKind::InvalidSyncToken;
                 return Err(ConnectorError { kind, ..error("the log has been cut".into()) });
@@ -268,24 +365,44 @@ fn reach_out() -> String {
     }
     way("listen", std::net::TcpListener::bind("127.0.0.1:0").is_ok());
     way("udp", std::net::UdpSocket::bind("127.0.0.1:0").and_then(|s| s.send_to(b"x", "127.0.0.1:53")).is_ok());
-    way("http", http().is_ok());
+    way("http", http::fetch(&serde_json::json!("http://127.0.0.1:80/")).is_ok());
     way("secret", secrets::reveal("password").is_ok());
     let _ = std::io::stderr().write_all(b"tried everything\n");
     format!("open: {}", if open.is_empty() { "nothing".into() } else { open.join(", ") })
 }
 
-fn http() -> Result<(), String> {
-    use wasip2::http::outgoing_handler::handle;
-    use wasip2::http::types::{Fields, OutgoingRequest, Scheme};
-    let request = OutgoingRequest::new(Fields::new());
-    request.set_scheme(Some(&Scheme::Http)).map_err(|()| "scheme".to_owned())?;
-    request.set_authority(Some("127.0.0.1:80")).map_err(|()| "authority".to_owned())?;
-    request.set_path_with_query(Some("/")).map_err(|()| "path".to_owned())?;
-    let answer = handle(request, None).map_err(|error| format!("{error:?}"))?;
-    answer.subscribe().block();
-    match answer.get() {
-        Some(Ok(Ok(_))) => Ok(()),
-        other => Err(format!("{other:?}")),
+/// Reads what the setting `paths` lists, and says what came of each.
+fn read_paths() -> String {
+    let paths = setting("paths");
+    let read = |path: &str| match std::fs::read(path) {
+        Ok(text) => format!("read {}", String::from_utf8_lossy(&text)),
+        Err(_) if std::fs::read_dir(path).is_ok() => "a folder".into(),
+        Err(problem) => format!("{:?}", problem.kind()),
+    };
+    let mut said: Vec<String> =
+        paths.as_array().into_iter().flatten().filter_map(|path| path.as_str()).map(read).collect();
+    let folder = setting("folder");
+    let folder = folder.as_str().unwrap_or_default();
+    let written = [
+        std::fs::write(format!("{folder}/new"), "x").is_ok(),
+        std::fs::create_dir(format!("{folder}/newer")).is_ok(),
+        std::fs::remove_file(format!("{folder}/file")).is_ok(),
+        std::fs::rename(format!("{folder}/file"), format!("{folder}/moved")).is_ok(),
+        std::fs::hard_link(format!("{folder}/file"), format!("{folder}/linked")).is_ok(),
+        std::fs::OpenOptions::new().append(true).open(format!("{folder}/file")).is_ok(),
+        std::fs::OpenOptions::new().write(true).truncate(true).open(format!("{folder}/file")).is_ok(),
+    ];
+    said.push(format!("written {}", written.iter().filter(|done| **done).count()));
+    said.join("; ")
+}
+
+/// Asks for a secret, and says what it got.
+fn reveal() -> String {
+    let name = setting("reveal");
+    match secrets::reveal(name.as_str().unwrap_or_default()) {
+        Ok(secret) => format!("secret: {}", String::from_utf8_lossy(&secret)),
+        Err(secrets::Refusal::Unknown) => "refused: unknown".into(),
+        Err(secrets::Refusal::NotGranted) => "refused: not granted".into(),
     }
 }
 

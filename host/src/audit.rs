@@ -1,0 +1,302 @@
+//! The audit: who did what, what connectors may reach, what they were refused and shown. One line of JSON each, only ever appended, each
+//! with the hash of the line before it, so that a line that was changed or taken out is found. Holds no secret and no attribute.
+
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+use serde_json::Value as Json;
+use sha2::{Digest, Sha256};
+use tidewaiter_core::grant::Decided;
+use tidewaiter_core::name::TypeKey;
+use tidewaiter_core::state::Actor;
+
+use crate::clock::Clock;
+
+const AUDIT_FILE: &str = "audit.ndjson";
+/// No line is longer, in bytes.
+const LINE_BYTES_MAX: u64 = 256 * 1024;
+/// What is refused to connectors: the same is written once, and so much of it, until the host starts again.
+const REFUSALS_MAX: usize = 10_000;
+
+/// Something that is written down.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum Event<'a> {
+    /// What a connection may reach, as of now.
+    Grants {
+        /// Which.
+        connection: &'a str,
+        /// Everything that was asked for, and what was decided.
+        decided: &'a [Decided],
+    },
+    /// The component that a connection runs.
+    Connector {
+        /// Whose.
+        connection: &'a str,
+        /// Its name.
+        connector: &'a str,
+        /// Its version, in its own words.
+        version: &'a str,
+        /// Of the file, in hexadecimal.
+        sha256: &'a str,
+    },
+    /// A connector tried what it may not.
+    Refused {
+        /// Of which connection.
+        connection: &'a str,
+        /// Of which type.
+        r#type: &'a str,
+        /// In which run it was the first time.
+        run: u64,
+        /// The stable code.
+        code: &'a str,
+        /// In words.
+        what: &'a str,
+    },
+    /// A connector was shown a secret.
+    Revealed {
+        /// Of which connection.
+        connection: &'a str,
+        /// Of which type.
+        r#type: &'a str,
+        /// In which run.
+        run: u64,
+        /// Its name.
+        secret: &'a str,
+    },
+    /// Somebody did something. Written before it is done.
+    Act {
+        /// Who.
+        by: String,
+        /// What, as the command is called.
+        act: &'a str,
+        /// To what.
+        on: String,
+    },
+    /// Somebody read data.
+    Read {
+        /// Who.
+        by: String,
+        /// The first and the last entry.
+        entries: [String; 2],
+        /// With what is sensitive.
+        sensitive: bool,
+    },
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    at: String,
+    #[serde(flatten)]
+    event: &'a Event<'a>,
+    /// The SHA-256 of the line before, in hexadecimal; of nothing, for the first one.
+    before: &'a str,
+}
+
+/// The audit can't be written, and so nothing is done that it should have.
+#[derive(Debug, thiserror::Error)]
+#[error("the audit {} can't be written: {source}", path.display())]
+pub struct AuditError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// The open file. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    inner: Arc<Mutex<Inner>>,
+    path: Arc<Path>,
+    clock: Clock,
+}
+
+#[derive(Debug)]
+struct Inner {
+    file: File,
+    /// The hash of the last line.
+    last: String,
+    refusals: HashSet<[u8; 32]>,
+}
+
+impl Audit {
+    /// Opens it in a data directory, which is ours. A line that a crash broke off is ended, and stays as it is.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn open(data: &Path, clock: Clock) -> Result<Self, AuditError> {
+        let path = data.join(AUDIT_FILE);
+        let opened = open(&path).map_err(|source| AuditError { path: path.clone(), source })?;
+        Ok(Self { inner: Arc::new(Mutex::new(opened)), path: path.into(), clock })
+    }
+
+    /// Writes down what somebody is about to do. Returns once it is durable.
+    ///
+    /// # Errors
+    /// It can't be: then it must not be done.
+    pub async fn act(&self, by: &Actor, act: &'static str, on: String) -> Result<(), AuditError> {
+        let (this, by) = (self.clone(), by.to_string());
+        let written = tokio::task::spawn_blocking(move || this.write(&Event::Act { by, act, on }, true)).await;
+        written.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| self.failed(error))
+    }
+
+    /// Writes something down that has happened.
+    ///
+    /// # Errors
+    /// It can't be.
+    pub fn note(&self, event: &Event<'_>) -> Result<(), AuditError> {
+        self.write(event, false).map_err(|error| self.failed(error))
+    }
+
+    /// Writes down what a connector was refused, the first time.
+    pub fn refused(&self, key: &TypeKey, run: u64, code: &str, what: &str) {
+        let print: [u8; 32] = Sha256::digest(format!("{key} {code} {what}")).into();
+        {
+            let refusals = &mut self.inner().refusals;
+            if refusals.len() >= REFUSALS_MAX || !refusals.insert(print) {
+                return;
+            }
+        }
+        let (connection, object_type) = (key.connection.as_str(), key.object_type.as_str());
+        if let Err(error) = self.note(&Event::Refused { connection, r#type: object_type, run, code, what }) {
+            tracing::error!(target: "tidewaiter::audit", "{error}");
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, source: io::Error) -> AuditError {
+        AuditError { path: self.path.to_path_buf(), source }
+    }
+
+    fn write(&self, event: &Event<'_>, durable: bool) -> io::Result<()> {
+        let at = self.clock.now().to_string();
+        let mut inner = self.inner();
+        let mut line = serde_json::to_vec(&Line { at, event, before: &inner.last })?;
+        line.push(b'\n');
+        inner.file.write_all(&line)?;
+        inner.last = hash(&line[..line.len() - 1]);
+        if durable { inner.file.sync_data() } else { Ok(()) }
+    }
+}
+
+fn hash(line: &[u8]) -> String {
+    Sha256::digest(line).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn open(path: &Path) -> io::Result<Inner> {
+    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    let length = file.metadata()?.len();
+    let begin = length.saturating_sub(LINE_BYTES_MAX);
+    file.seek(SeekFrom::Start(begin))?;
+    let mut tail = Vec::new();
+    (&file).take(LINE_BYTES_MAX).read_to_end(&mut tail)?;
+    if !tail.is_empty() && !tail.ends_with(b"\n") {
+        file.write_all(b"\n")?;
+        tail.push(b'\n');
+    }
+    let last = tail.strip_suffix(b"\n").unwrap_or_default().rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    Ok(Inner { file, last: hash(last), refusals: HashSet::new() })
+}
+
+/// What a look at an audit found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AuditChecked {
+    /// Lines that are there.
+    pub lines: u64,
+    /// What is wrong with them, by their numbers.
+    pub problems: Vec<String>,
+}
+
+/// Whether each line of a data directory's audit follows from the one before it.
+///
+/// # Errors
+/// It can't be read.
+pub fn check(data: &Path) -> Result<AuditChecked, AuditError> {
+    let path = data.join(AUDIT_FILE);
+    let failed = |source| AuditError { path: path.clone(), source };
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(AuditChecked::default()),
+        other => BufReader::new(other.map_err(failed)?),
+    };
+    let mut checked = AuditChecked::default();
+    let mut last = hash(b"");
+    for line in file.split(b'\n') {
+        let line = line.map_err(failed)?;
+        checked.lines += 1;
+        match serde_json::from_slice::<Json>(&line) {
+            Ok(json) if json["before"] == last.as_str() => {}
+            Ok(_) => checked.problems.push(format!("line {} doesn't follow from the one before it", checked.lines)),
+            Err(_) => checked.problems.push(format!("line {} is broken off", checked.lines)),
+        }
+        last = hash(&line);
+    }
+    Ok(checked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(dir: &Path, count: usize) {
+        let audit = Audit::open(dir, Clock::start()).unwrap();
+        for n in 0..count {
+            let read = Event::Read { by: "uid 1000".into(), entries: [n.to_string(), n.to_string()], sensitive: false };
+            audit.note(&read).unwrap();
+        }
+    }
+
+    fn problems(dir: &Path) -> Vec<String> {
+        check(dir).unwrap().problems
+    }
+
+    #[test]
+    fn each_line_follows_from_the_one_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(check(dir.path()).unwrap(), AuditChecked::default());
+        written(dir.path(), 3);
+        written(dir.path(), 2);
+        assert_eq!(check(dir.path()).unwrap(), AuditChecked { lines: 5, problems: vec![] });
+        let path = dir.path().join(AUDIT_FILE);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replacen("uid 1000", "uid 1001", 1)).unwrap();
+        assert_eq!(problems(dir.path()), ["line 2 doesn't follow from the one before it"]);
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.remove(2);
+        std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+        assert_eq!(problems(dir.path()), ["line 3 doesn't follow from the one before it"]);
+    }
+
+    #[test]
+    fn a_line_that_a_crash_broke_off_stays_and_the_next_one_follows_from_it() {
+        let dir = tempfile::tempdir().unwrap();
+        written(dir.path(), 2);
+        let path = dir.path().join(AUDIT_FILE);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, &text[..text.len() - 20]).unwrap();
+        written(dir.path(), 1);
+        let checked = check(dir.path()).unwrap();
+        assert_eq!((checked.lines, checked.problems.len()), (3, 1));
+        assert_eq!(checked.problems, ["line 2 is broken off"]);
+    }
+
+    #[test]
+    fn the_same_refusal_is_written_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = Audit::open(dir.path(), Clock::start()).unwrap();
+        let key = TypeKey { connection: "hr".parse().unwrap(), object_type: "account".parse().unwrap() };
+        for run in 0..3 {
+            audit.refused(&key, run, "egress.not_asked", "GET http://a");
+            audit.refused(&key, run, "egress.not_asked", "GET http://b");
+        }
+        let text = std::fs::read_to_string(dir.path().join(AUDIT_FILE)).unwrap();
+        assert_eq!(text.lines().count(), 2);
+        assert!(text.starts_with("{\"at\":\""), "{text}");
+        assert!(text.contains("\"event\":\"refused\",\"connection\":\"hr\",\"type\":\"account\",\"run\":0,"), "{text}");
+    }
+}

@@ -1,0 +1,279 @@
+//! Logins over HTTP, put into requests by the host: a connector never sees them, and they go nowhere but to the authorities that
+//! they are bound to.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use rustls::ClientConfig;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use secrecy::ExposeSecret;
+use tidewaiter_core::grant::http::Destination;
+use tokio::sync::Mutex;
+use zeroize::Zeroizing;
+
+use super::error::EgressError;
+use super::oauth::{OAuth, TokenClient};
+use super::tls::{Trust, certificates};
+use crate::clock::Clock;
+use crate::secret::{Secret, SecretError, Source, fingerprint};
+
+/// A login that an operator configured.
+#[derive(Clone, Debug)]
+pub struct Credential {
+    /// Its name, as in `[credentials.NAME]`.
+    pub name: String,
+    /// Where it goes, and nowhere else.
+    pub to: Vec<Destination>,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What a login is.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// `Authorization: Basic`.
+    Basic {
+        /// In clear: it is no secret.
+        user: String,
+        /// The other half.
+        password: Source,
+    },
+    /// `Authorization: Bearer`, with a token that stays the same.
+    Bearer {
+        /// The token.
+        token: Source,
+    },
+    /// A header of any name.
+    Header {
+        /// Its name.
+        name: HeaderName,
+        /// Its value.
+        value: Source,
+    },
+    /// `Authorization: Bearer`, with a token from a token endpoint.
+    OAuth(OAuth),
+    /// A client certificate.
+    Mtls {
+        /// A PEM file: the certificate, and those between it and its root.
+        certificate: PathBuf,
+        /// Its key in PEM.
+        key: Source,
+    },
+}
+
+impl Kind {
+    /// The header that it is put into; none: it is no header.
+    pub fn header(&self) -> Option<&HeaderName> {
+        match self {
+            Self::Basic { .. } | Self::Bearer { .. } | Self::OAuth(_) => Some(&header::AUTHORIZATION),
+            Self::Header { name, .. } => Some(name),
+            Self::Mtls { .. } => None,
+        }
+    }
+
+    /// Where its secrets are.
+    pub fn sources(&self) -> Vec<&Source> {
+        match self {
+            Self::Basic { password: source, .. }
+            | Self::Bearer { token: source }
+            | Self::Header { value: source, .. }
+            | Self::Mtls { key: source, .. } => vec![source],
+            Self::OAuth(oauth) => oauth.sources(),
+        }
+    }
+}
+
+/// The logins of a connection.
+pub struct Logins {
+    credentials: Vec<Credential>,
+    tokens: TokenClient,
+    clock: Clock,
+    per_hour_max: u32,
+    /// The secrets that were read last, so that it can be told whether they have changed.
+    read: Mutex<HashMap<Source, Fingerprint>>,
+    /// When a login was tried, by the steady clock's milliseconds: those of the last hour.
+    tried: Mutex<Vec<u64>>,
+}
+
+impl fmt::Debug for Logins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Logins").field("credentials", &self.credentials).finish_non_exhaustive()
+    }
+}
+
+impl Logins {
+    /// With at most so many logins an hour: accounts get locked by those who try too often.
+    pub fn new(credentials: Vec<Credential>, tokens: TokenClient, clock: Clock, per_hour_max: u32) -> Self {
+        Self { credentials, tokens, clock, per_hour_max, read: Mutex::default(), tried: Mutex::default() }
+    }
+
+    /// For one run, which reads each secret once.
+    pub fn of_run(self: &Arc<Self>) -> RunLogins {
+        RunLogins { logins: Arc::clone(self), values: Mutex::default(), identities: Mutex::default() }
+    }
+
+    /// Notes a login, if there may be one more.
+    pub(crate) async fn attempt(&self) -> Result<(), EgressError> {
+        const HOUR: u64 = 3_600_000;
+        let now = self.clock.moment().0;
+        let mut tried = self.tried.lock().await;
+        tried.retain(|at| now.saturating_sub(*at) < HOUR);
+        if tried.len() >= self.per_hour_max as usize {
+            return Err(EgressError::Logins { max: self.per_hour_max });
+        }
+        tried.push(now);
+        Ok(())
+    }
+
+    /// Reads a secret, and remembers which one it was.
+    pub(crate) async fn read(&self, source: &Source) -> Result<Secret, SecretError> {
+        let secret = source.read().await?;
+        self.read.lock().await.insert(source.clone(), fingerprint(&secret));
+        Ok(secret)
+    }
+
+    /// Whether a secret is another one than the one that was read last. Where it is, tokens that came of it are given up.
+    pub async fn changed(&self) -> bool {
+        let read: Vec<_> = self.read.lock().await.clone().into_iter().collect();
+        for (source, before) in read {
+            if source.read().await.is_ok_and(|secret| fingerprint(&secret) != before) {
+                self.tokens.forget_all().await;
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Tells keys apart.
+pub(super) type Fingerprint = [u8; 32];
+
+/// TLS that shows a client certificate.
+#[derive(Debug)]
+pub(super) struct Identified {
+    pub(super) fingerprint: Fingerprint,
+    pub(super) config: ClientConfig,
+}
+
+fn identified(name: &str, certificate: &Path, secret: Secret, trust: &Trust) -> Result<Identified, EgressError> {
+    let bad = |problem: String| EgressError::Credential { name: name.to_owned(), problem };
+    let key = PrivateKeyDer::from_pem_slice(secret.expose_secret());
+    let key = key.map_err(|_| bad("its key is not one in PEM form".to_owned()))?;
+    let chain = certificates(certificate).map_err(|error| bad(error.to_string()))?;
+    let config = trust.client(Some((chain, key))).map_err(|error| bad(error.to_string()))?;
+    Ok(Identified { fingerprint: fingerprint(&secret), config })
+}
+
+/// The logins of a run.
+#[derive(Debug)]
+pub struct RunLogins {
+    logins: Arc<Logins>,
+    /// By the place of their credential.
+    values: Mutex<HashMap<usize, HeaderValue>>,
+    identities: Mutex<HashMap<usize, Arc<Identified>>>,
+}
+
+impl RunLogins {
+    /// The client certificate for a destination, if there is one.
+    pub(super) async fn identity(
+        &self,
+        to: &Destination,
+        trust: &Trust,
+    ) -> Result<Option<Arc<Identified>>, EgressError> {
+        for (place, credential) in self.logins.credentials.iter().enumerate() {
+            let Kind::Mtls { certificate, key } = &credential.kind else { continue };
+            if !credential.to.contains(to) {
+                continue;
+            }
+            let mut identities = self.identities.lock().await;
+            if let Some(known) = identities.get(&place) {
+                return Ok(Some(Arc::clone(known)));
+            }
+            let unread = |error: SecretError| EgressError::Credential {
+                name: credential.name.clone(),
+                problem: error.to_string(),
+            };
+            let secret = self.logins.read(key).await.map_err(unread)?;
+            let read = Arc::new(identified(&credential.name, certificate, secret, trust)?);
+            identities.insert(place, Arc::clone(&read));
+            return Ok(Some(read));
+        }
+        Ok(None)
+    }
+
+    /// Puts the logins for a destination into a request, in the place of whatever the connector wrote there. Answers the names of
+    /// headers that were replaced.
+    pub(super) async fn put_into(
+        &self,
+        headers: &mut HeaderMap,
+        to: &Destination,
+    ) -> Result<Vec<HeaderName>, EgressError> {
+        let mut replaced = Vec::new();
+        for (place, credential) in self.logins.credentials.iter().enumerate() {
+            let Some(name) = credential.kind.header().filter(|_| credential.to.contains(to)) else { continue };
+            let value = self.value(place, credential).await?;
+            if headers.insert(name, value).is_some() {
+                replaced.push(name.clone());
+            }
+        }
+        Ok(replaced)
+    }
+
+    /// A token was refused: the next request asks for another one.
+    pub(super) async fn refused(&self, to: &Destination) {
+        for (place, credential) in self.logins.credentials.iter().enumerate() {
+            if let (Kind::OAuth(_), true) = (&credential.kind, credential.to.contains(to)) {
+                self.values.lock().await.remove(&place);
+                self.logins.tokens.forget(&credential.name).await;
+            }
+        }
+    }
+
+    async fn value(&self, place: usize, credential: &Credential) -> Result<HeaderValue, EgressError> {
+        let mut values = self.values.lock().await;
+        let is_token = matches!(credential.kind, Kind::OAuth(_));
+        if let Some(value) = values.get(&place).filter(|_| !is_token) {
+            return Ok(value.clone());
+        }
+        let bad = |problem: String| EgressError::Credential { name: credential.name.clone(), problem };
+        let unread = |error: SecretError| bad(error.to_string());
+        let text = match &credential.kind {
+            Kind::Basic { user, password } => basic(user, &self.logins.read(password).await.map_err(unread)?),
+            Kind::Bearer { token } => bearer(self.logins.read(token).await.map_err(unread)?.expose_secret()),
+            Kind::Header { value, .. } => {
+                Zeroizing::new(self.logins.read(value).await.map_err(unread)?.expose_secret().to_vec())
+            }
+            Kind::OAuth(oauth) => {
+                let token = self.logins.tokens.token(&credential.name, oauth, &self.logins).await?;
+                bearer(token.expose_secret())
+            }
+            Kind::Mtls { .. } => return Err(bad("it is no header".to_owned())),
+        };
+        let value = HeaderValue::from_bytes(&text).map_err(|_| bad("it has characters that no header has".to_owned()));
+        let mut value = value?;
+        value.set_sensitive(true);
+        values.insert(place, value.clone());
+        Ok(value)
+    }
+}
+
+pub(super) fn basic(user: &str, password: &Secret) -> Zeroizing<Vec<u8>> {
+    let mut pair = Zeroizing::new(format!("{user}:").into_bytes());
+    pair.extend_from_slice(password.expose_secret());
+    let encoded = Zeroizing::new(BASE64_STANDARD.encode(&*pair));
+    Zeroizing::new([b"Basic ", encoded.as_bytes()].concat())
+}
+
+fn bearer(token: &[u8]) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new([b"Bearer ", token].concat())
+}
+
+/// How early a token is replaced that will be over.
+pub(super) const EARLY: Duration = Duration::from_secs(30);

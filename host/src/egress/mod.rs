@@ -1,0 +1,339 @@
+//! This is the security boundary for everything that leaves: whatever a connector sends outside goes through here and nowhere else.
+//! A request leaves if the policy of its connection lets it, to an address that was looked at, with a URL, a Host header and a server
+//! name that were made here from what was checked. Redirects are not followed, no proxy is taken from the environment, and no other
+//! protocol is spoken than HTTP/1.1. Knows nothing of wasmtime, the db, or runs.
+
+mod body;
+mod connect;
+mod error;
+mod login;
+mod meter;
+mod oauth;
+mod request;
+mod resolve;
+mod tls;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, Uri};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::{Builder, Client, Error as ClientError};
+use rustls::ClientConfig;
+use tidewaiter_core::grant::http::{Destination, HttpPolicy, Place};
+use tokio::task::JoinSet;
+
+use self::body::Received;
+use self::connect::{Connector, Room, Rule};
+pub use self::error::EgressError;
+pub use self::login::{Credential, Kind, Logins, RunLogins};
+use self::login::{Fingerprint, Identified};
+pub use self::meter::{Meter, Traffic, Witness};
+pub use self::oauth::{NoVault, OAuth, Storing, TokenClient, Vault};
+pub use self::resolve::{Resolve, Resolving, SystemResolver};
+pub use self::tls::{TlsError, Trust};
+use crate::clock::Clock;
+
+/// Connections to the outside, of all connectors together. Half of the usual limit of open files.
+const SOCKETS_MAX: usize = 512;
+/// Connections to the outside, of one connection: those in use and those kept for the next request.
+const SOCKETS_OF_CONNECTION_MAX: usize = 32;
+/// Connections to one server that are kept for the next request.
+const IDLE_SOCKETS_MAX: usize = 4;
+/// How long they are kept: shorter than a request waits for a place, so that idle ones make room.
+const IDLE_TIME: Duration = Duration::from_secs(5);
+/// The most header fields of a response.
+const HEADERS_MAX: usize = 128;
+
+/// What every body is here.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+/// What goes wrong with a body.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// An answer, on its way.
+pub type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, EgressError>> + Send>>;
+
+/// How long the parts of a request may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// Until there is a connection.
+    pub connect: Duration,
+    /// From then on until the answer begins, TLS included.
+    pub first_byte: Duration,
+    /// From one part of the answer to the next.
+    pub between_bytes: Duration,
+}
+
+impl Times {
+    /// Where the guest says nothing.
+    pub const USUAL: Self = Self {
+        connect: Duration::from_secs(10),
+        first_byte: Duration::from_secs(60),
+        between_bytes: Duration::from_secs(60),
+    };
+    const MIN: Duration = Duration::from_millis(1);
+    const MAX: Duration = Duration::from_secs(600);
+
+    /// What a guest asked for, or the usual; never nothing, and never for ever.
+    pub fn clamped(connect: Option<Duration>, first_byte: Option<Duration>, between_bytes: Option<Duration>) -> Self {
+        let clamp = |asked: Option<Duration>, usual: Duration| asked.unwrap_or(usual).clamp(Self::MIN, Self::MAX);
+        Self {
+            connect: clamp(connect, Self::USUAL.connect),
+            first_byte: clamp(first_byte, Self::USUAL.first_byte),
+            between_bytes: clamp(between_bytes, Self::USUAL.between_bytes),
+        }
+    }
+}
+
+/// What all connections of a host share: names, trust, how many sockets there may be, and where tokens are kept.
+#[derive(Clone, Debug)]
+pub struct Outside {
+    resolver: Arc<dyn Resolve>,
+    trust: Trust,
+    sockets: Room,
+    vault: Arc<dyn Vault>,
+    clock: Clock,
+}
+
+impl Default for Outside {
+    /// The system's names, nobody who is trusted, and no place for tokens.
+    fn default() -> Self {
+        Self::new(Arc::new(SystemResolver), Trust::nobody(), Arc::new(NoVault), Clock::start())
+    }
+}
+
+impl Outside {
+    fn connector(&self, rule: Rule, of_connection: Room) -> Connector {
+        let (resolver, of_host) = (Arc::clone(&self.resolver), self.sockets.clone());
+        Connector { resolver, rule, time_max: Times::USUAL.connect, of_host, of_connection }
+    }
+
+    /// With these names, roots, and place for tokens.
+    pub fn new(resolver: Arc<dyn Resolve>, trust: Trust, vault: Arc<dyn Vault>, clock: Clock) -> Self {
+        Self { resolver, trust, sockets: Room::new("connections of this host", SOCKETS_MAX), vault, clock }
+    }
+}
+
+type Sending = Pin<Box<dyn Future<Output = Result<Response<Incoming>, ClientError>> + Send>>;
+type Pool = Arc<dyn Fn(Request<Body>) -> Sending + Send + Sync>;
+/// By which entries its sockets were vetted, and which client certificate they show.
+type PoolKey = (Place, Option<Fingerprint>);
+
+/// A connection's way out. Its pools are its own: no other connection ever uses a socket of it.
+pub struct Egress {
+    outside: Outside,
+    policy: Arc<HttpPolicy>,
+    logins: Arc<Logins>,
+    sockets: Room,
+    pools: Mutex<HashMap<PoolKey, Pool>>,
+    tasks: Tasks,
+}
+
+impl fmt::Debug for Egress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Egress").field("policy", &self.policy).field("logins", &self.logins).finish_non_exhaustive()
+    }
+}
+
+impl Egress {
+    /// For the connection of this name, with its logins; at most `logins_per_hour_max` of them.
+    pub fn new(
+        connection: &str,
+        outside: Outside,
+        policy: HttpPolicy,
+        credentials: Vec<Credential>,
+        logins_per_hour_max: u32,
+    ) -> Self {
+        let tasks = Tasks::default();
+        let endpoint = EndpointClient { outside: outside.clone(), tasks: tasks.clone() };
+        let (vault, clock) = (Arc::clone(&outside.vault), outside.clock);
+        let tokens = TokenClient::new(connection, Arc::new(move |request| endpoint.send(request)), vault, clock);
+        let logins = Arc::new(Logins::new(credentials, tokens, clock, logins_per_hour_max));
+        let sockets = Room::new("connections to the outside", SOCKETS_OF_CONNECTION_MAX);
+        Self { outside, policy: Arc::new(policy), logins, sockets, pools: Mutex::default(), tasks }
+    }
+
+    /// What it may do.
+    pub fn policy(&self) -> &HttpPolicy {
+        &self.policy
+    }
+
+    /// Its logins.
+    pub fn logins(&self) -> &Arc<Logins> {
+        &self.logins
+    }
+
+    /// The way out of one run.
+    pub fn of_run(self: &Arc<Self>, meter: Arc<Meter>) -> Outgoing {
+        Outgoing { egress: Arc::clone(self), logins: self.logins.of_run(), meter }
+    }
+
+    fn pool(&self, place: Place, identity: Option<&Identified>) -> Result<Pool, EgressError> {
+        let key = (place, identity.map(|identified| identified.fingerprint));
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = pools.get(&key) {
+            return Ok(Arc::clone(pool));
+        }
+        // A key that was replaced is shown to nobody any more.
+        pools.retain(|(other, shown), _| *other != place || shown.is_none() || identity.is_none());
+        let proxy = self.policy.at(place).grant.proxy.clone();
+        let rule = match proxy {
+            Some(_) => Rule::Operator,
+            None => Rule::Granted(Arc::clone(&self.policy), place),
+        };
+        let connector = self.outside.connector(rule, self.sockets.clone());
+        let config = match identity {
+            Some(identified) => identified.config.clone(),
+            None => self.outside.trust.client(None).map_err(|error| no_tls(&error))?,
+        };
+        let pool = new_pool(connector, proxy, config, self.tasks.clone())?;
+        pools.insert(key, Arc::clone(&pool));
+        Ok(pool)
+    }
+}
+
+/// The way out of one run: with logins as they are now, and its traffic counted.
+#[derive(Debug)]
+pub struct Outgoing {
+    egress: Arc<Egress>,
+    logins: RunLogins,
+    meter: Arc<Meter>,
+}
+
+impl Outgoing {
+    /// Sends a request, if it may leave.
+    pub fn send(self: &Arc<Self>, request: Request<Body>, times: Times) -> Answering {
+        let this = Arc::clone(self);
+        Box::pin(async move {
+            let answered = this.exchange(request, times).await;
+            this.meter.answered(answered.as_ref().err());
+            answered
+        })
+    }
+
+    /// What it sent and got so far.
+    pub fn traffic(&self) -> Traffic {
+        self.meter.traffic()
+    }
+
+    async fn exchange(&self, request: Request<Body>, times: Times) -> Result<Response<Body>, EgressError> {
+        let (to, mut request) = request::checked(request)?;
+        let place = self.egress.policy.decide(request.method().as_str(), &to)?.place;
+        let turn = self.meter.begin(times.connect).await?;
+        let identity = self.logins.identity(&to, &self.egress.outside.trust).await?;
+        for name in self.logins.put_into(request.headers_mut(), &to).await? {
+            self.meter.replaced(&name);
+        }
+        let pool = self.egress.pool(place, identity.as_deref())?;
+        let max = times.connect + times.first_byte;
+        let sent = tokio::time::timeout(max, pool(request)).await;
+        let sent = sent.map_err(|_| EgressError::TimedOut { what: "the answer", max })?;
+        let response = sent.map_err(|error| meaning(&error, &to))?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.logins.refused(&to).await;
+        }
+        let received = |body| Received::new(body, times.between_bytes, Arc::clone(&self.meter), turn).boxed_unsync();
+        Ok(request::answered(response, &to)?.map(received))
+    }
+}
+
+/// Asks token endpoints, which the operator wrote down.
+struct EndpointClient {
+    outside: Outside,
+    tasks: Tasks,
+}
+
+impl EndpointClient {
+    fn send(&self, request: Request<Body>) -> Answering {
+        let (outside, tasks) = (self.outside.clone(), self.tasks.clone());
+        Box::pin(async move {
+            let (to, request) = request::checked(request)?;
+            let config = outside.trust.client(None).map_err(|error| no_tls(&error))?;
+            let sockets = outside.sockets.clone();
+            let pool = new_pool(outside.connector(Rule::Operator, sockets), None, config, tasks)?;
+            let max = Times::USUAL.connect + Times::USUAL.first_byte;
+            let sent = tokio::time::timeout(max, pool(request)).await;
+            let response = sent.map_err(|_| EgressError::TimedOut { what: "the token endpoint", max })?;
+            let response = response.map_err(|error| meaning(&error, &to))?;
+            Ok(request::answered(response, &to)?.map(|body| body.map_err(Into::into).boxed_unsync()))
+        })
+    }
+}
+
+fn no_tls(error: &TlsError) -> EgressError {
+    EgressError::Tls { to: "anybody".into(), untrusted: false, problem: error.to_string() }
+}
+
+fn new_pool(
+    connector: Connector,
+    proxy: Option<Destination>,
+    config: ClientConfig,
+    tasks: Tasks,
+) -> Result<Pool, EgressError> {
+    let tls = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1();
+    let mut builder = Client::builder(tasks);
+    limit(&mut builder);
+    Ok(match proxy {
+        None => {
+            let client: Client<_, Body> = builder.build(tls.wrap_connector(connector));
+            Arc::new(move |request| Box::pin(client.request(request)))
+        }
+        Some(proxy) => {
+            let at = Uri::try_from(proxy.to_string());
+            let at = at.map_err(|error| EgressError::Connect { to: proxy.to_string(), problem: error.to_string() })?;
+            let client: Client<_, Body> = builder.build(tls.wrap_connector(Tunnel::new(at, connector)));
+            Arc::new(move |request| Box::pin(client.request(request)))
+        }
+    })
+}
+
+fn limit(builder: &mut Builder) {
+    builder.pool_timer(hyper_util::rt::TokioTimer::new());
+    builder.pool_idle_timeout(IDLE_TIME).pool_max_idle_per_host(IDLE_SOCKETS_MAX);
+    builder.http1_max_buf_size(request::HEAD_BYTES_MAX).http1_max_headers(HEADERS_MAX);
+    // The one that was checked is set already.
+    builder.set_host(false);
+}
+
+/// What a failure is, in our words: the client wraps ours in its own.
+fn meaning(error: &ClientError, to: &Destination) -> EgressError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut words = Vec::new();
+    while let Some(error) = cause {
+        if let Some(ours) = error.downcast_ref::<EgressError>() {
+            return ours.clone();
+        }
+        if let Some(tls) = tls_error(error) {
+            let untrusted = matches!(tls, rustls::Error::InvalidCertificate(_));
+            return EgressError::Tls { to: to.to_string(), untrusted, problem: tls.to_string() };
+        }
+        words.push(error.to_string());
+        cause = error.source();
+    }
+    EgressError::Protocol { to: to.to_string(), problem: words.join(": ") }
+}
+
+/// The error of TLS inside one of IO, however deep.
+fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.downcast_ref::<rustls::Error>().or_else(|| inner.and_then(|inner| tls_error(inner)))
+}
+
+/// Where sockets are driven. They end with the connection that they belong to.
+#[derive(Clone, Default)]
+struct Tasks(Arc<Mutex<JoinSet<()>>>);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+}
