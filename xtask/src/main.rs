@@ -16,7 +16,11 @@ use anyhow::{Context, Result, bail};
 use shell::{run, run_logged, say};
 
 /// The tool that checks licences, bans and sources; the newest that this project's Rust builds.
-const CARGO_DENY: &str = "0.20.2";
+const CARGO_DENY: Tool = Tool { name: "cargo-deny", version: "0.20.2" };
+/// The tool that looks whether a test notices when the code is broken.
+const CARGO_MUTANTS: Tool = Tool { name: "cargo-mutants", version: "27.1.0" };
+/// The tool that drives a fuzzer.
+const CARGO_FUZZ: Tool = Tool { name: "cargo-fuzz", version: "0.13.2" };
 
 const HELP: &str = "\
 cargo xtask demo [--keep]    tell the founding story with the real program; --keep: leave the server running
@@ -25,6 +29,8 @@ cargo xtask build [NAME...]  build connectors into target/connectors
 cargo xtask lint             formatting, clippy, licences, bans and sources
 cargo xtask bench [PART...]  measure, each figure beside a peer, into target/bench: a report in JSON, and curves
 cargo xtask soak             the simulations, with 100,000 seeds each, and 1,000 kills of each kind
+cargo xtask fuzz [SECONDS]   a fuzzer on each body of tests/harness/fuzz.rs, for that long (600)
+cargo xtask mutants          break the decisions about what may leave, one by one, and see that a test notices
 cargo xtask test [--quick]   build what is needed and pass every test; --quick: fewer seeds";
 
 fn main() -> ExitCode {
@@ -50,6 +56,9 @@ fn perform() -> Result<()> {
         ["test"] => test(&root, false),
         ["test", "--quick"] => test(&root, true),
         ["soak"] => soak(&root),
+        ["fuzz"] => fuzz(&root, "600"),
+        ["fuzz", seconds] => fuzz(&root, seconds),
+        ["mutants"] => mutants(&root),
         ["bench", parts @ ..] => bench(&root, parts),
         [] | ["help" | "--help" | "-h"] => {
             help();
@@ -85,7 +94,7 @@ fn lint(root: &Path) -> Result<()> {
     run("clippy", &mut cargo(root, &clippy))?;
     let clippy = ["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
     run("clippy of the plugins", &mut plugins(root, &clippy))?;
-    let deny = cargo_deny(root)?;
+    let deny = CARGO_DENY.find(root)?;
     for manifest in ["Cargo.toml", "plugins/Cargo.toml"] {
         let mut check = Command::new(&deny);
         check.args(["--log-level", "error", "--manifest-path", manifest, "--locked", "--config"]);
@@ -112,19 +121,57 @@ fn advisories(root: &Path, deny: &Path) -> Result<()> {
     Ok(())
 }
 
-fn cargo_deny(root: &Path) -> Result<PathBuf> {
-    let tools = root.join("target/tools");
-    let program = tools.join("bin/cargo-deny");
-    let installed = Command::new(&program).arg("--version").output();
-    if installed.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(CARGO_DENY)) {
-        return Ok(program);
+/// A program that is built once, into `target/tools`.
+struct Tool {
+    name: &'static str,
+    version: &'static str,
+}
+
+impl Tool {
+    fn find(&self, root: &Path) -> Result<PathBuf> {
+        let Self { name, version } = *self;
+        let tools = root.join("target/tools");
+        let program = tools.join("bin").join(name);
+        let installed = Command::new(&program).args([&name["cargo-".len()..], "--version"]).output();
+        if installed.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(version)) {
+            return Ok(program);
+        }
+        let mut install = cargo(root, &["install", "--quiet", "--locked", "--version", version, name, "--root"]);
+        install.arg(&tools).env("CARGO_TARGET_DIR", tools.join("build"));
+        install.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+        run_logged(root, name, &format!("building {name} once"), &mut install)?;
+        std::fs::remove_dir_all(tools.join("build")).with_context(|| format!("removing what building {name} left"))?;
+        Ok(program)
     }
-    let mut install = cargo(root, &["install", "--quiet", "--locked", "--version", CARGO_DENY, "cargo-deny", "--root"]);
-    install.arg(&tools).env("CARGO_TARGET_DIR", tools.join("build"));
-    install.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
-    run_logged(root, "cargo-deny", "building cargo-deny once", &mut install)?;
-    std::fs::remove_dir_all(tools.join("build")).context("removing what building cargo-deny left")?;
-    Ok(program)
+}
+
+fn fuzz(root: &Path, seconds: &str) -> Result<()> {
+    let program = CARGO_FUZZ.find(root)?;
+    for body in ["destinations", "addresses", "batches"] {
+        let mut fuzz = Command::new(&program);
+        // Without a sanitizer, which would need another compiler: there is no unsafe code to watch.
+        fuzz.args(["fuzz", "run", "--fuzz-dir", "tests/fuzz", "--sanitizer", "none", body, "--"]).current_dir(root);
+        fuzz.arg(format!("-max_total_time={seconds}")).env("CARGO_TARGET_DIR", root.join("target/fuzz"));
+        run(&format!("fuzzing {body} for {seconds} s"), &mut fuzz)?;
+    }
+    Ok(())
+}
+
+fn mutants(root: &Path) -> Result<()> {
+    let mut mutants = Command::new(CARGO_MUTANTS.find(root)?);
+    mutants.args([
+        "mutants",
+        "--package",
+        "tidewaiter-core",
+        "--output",
+        "target",
+        "--baseline",
+        "skip",
+        "--timeout",
+        "60",
+    ]);
+    mutants.args(["--file", "host/core/src/grant.rs", "--file", "host/core/src/grant/*.rs", "--", "--lib"]);
+    run("mutants", mutants.current_dir(root))
 }
 
 fn soak(root: &Path) -> Result<()> {
@@ -152,8 +199,10 @@ fn bench(root: &Path, parts: &[&str]) -> Result<()> {
 fn test(root: &Path, quick: bool) -> Result<()> {
     connectors::build(root, &[])?;
     connectors::build_guests(root)?;
-    // Cargo would not build it for the tests of another package.
-    run("building tidewaiter", &mut cargo(root, &["build", "--quiet", "--locked", "--profile", "house"]))?;
+    // Cargo would not build it for the tests of another package. Of the whole workspace, so that the tests find their libraries built
+    // with the same features.
+    let build = ["build", "--quiet", "--locked", "--profile", "house", "--workspace", "--bins"];
+    run("building tidewaiter", &mut cargo(root, &build))?;
     let mut tests = cargo(root, &["test", "--locked", "--profile", "house", "--workspace"]);
     let mut guests = plugins(root, &["test", "--locked", "--workspace"]);
     for command in [&mut tests, &mut guests] {
