@@ -1,7 +1,7 @@
 //! The audit: who did what, what connectors may reach, what they were refused and shown. One line of JSON each, only ever appended, each
 //! with the hash of the line before it, so that a line that was changed or taken out is found. Holds no secret and no attribute.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 use tidewaiter_core::grant::Decided;
-use tidewaiter_core::name::TypeKey;
+use tidewaiter_core::name::{ConnectionName, TypeKey};
 use tidewaiter_core::state::Actor;
 
 use crate::clock::Clock;
@@ -20,8 +20,8 @@ use crate::clock::Clock;
 const AUDIT_FILE: &str = "audit.ndjson";
 /// No line is longer, in bytes.
 const LINE_BYTES_MAX: u64 = 256 * 1024;
-/// What is refused to connectors: the same is written once, and so much of it, until the host starts again.
-const REFUSALS_MAX: usize = 10_000;
+/// What is refused to a connection: the same is written once, and so much of it, until the host starts again.
+const REFUSALS_MAX: u32 = 1000;
 
 /// Something that is written down.
 #[derive(Debug, Serialize)]
@@ -120,6 +120,8 @@ struct Inner {
     /// The hash of the last line.
     last: String,
     refusals: HashSet<[u8; 32]>,
+    /// How many, by connection.
+    counts: HashMap<ConnectionName, u32>,
 }
 
 impl Audit {
@@ -154,12 +156,15 @@ impl Audit {
     /// Writes down what a connector was refused, the first time.
     pub fn refused(&self, key: &TypeKey, run: u64, code: &str, what: &str) {
         let print: [u8; 32] = Sha256::digest(format!("{key} {code} {what}")).into();
-        {
-            let refusals = &mut self.inner().refusals;
-            if refusals.len() >= REFUSALS_MAX || !refusals.insert(print) {
+        let what = {
+            let mut inner = self.inner();
+            let count = inner.counts.get(&key.connection).copied().unwrap_or(0);
+            if count > REFUSALS_MAX || !inner.refusals.insert(print) {
                 return;
             }
-        }
+            inner.counts.insert(key.connection.clone(), count + 1);
+            if count == REFUSALS_MAX { "more was refused, and is not written down" } else { what }
+        };
         let (connection, object_type) = (key.connection.as_str(), key.object_type.as_str());
         if let Err(error) = self.note(&Event::Refused { connection, r#type: object_type, run, code, what }) {
             tracing::error!(target: "tidewaiter::audit", "{error}");
@@ -179,7 +184,12 @@ impl Audit {
         let mut inner = self.inner();
         let mut line = serde_json::to_vec(&Line { at, event, before: &inner.last })?;
         line.push(b'\n');
-        inner.file.write_all(&line)?;
+        let length = inner.file.metadata()?.len();
+        if let Err(error) = inner.file.write_all(&line) {
+            // A part of it would be glued to the next line.
+            let _ = inner.file.set_len(length);
+            return Err(error);
+        }
         inner.last = hash(&line[..line.len() - 1]);
         if durable { inner.file.sync_data() } else { Ok(()) }
     }
@@ -201,7 +211,7 @@ fn open(path: &Path) -> io::Result<Inner> {
         tail.push(b'\n');
     }
     let last = tail.strip_suffix(b"\n").unwrap_or_default().rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
-    Ok(Inner { file, last: hash(last), refusals: HashSet::new() })
+    Ok(Inner { file, last: hash(last), refusals: HashSet::new(), counts: HashMap::new() })
 }
 
 /// What a look at an audit found.

@@ -393,15 +393,22 @@ impl Host {
         by: Actor,
     ) -> Result<(TokenView, TokenView), HostError> {
         let from = self.type_config(key)?.from;
-        let act = if marker == Marker::TokenReset { "token reset" } else { "token set" };
-        self.audit.act(&by, act, key.to_string()).await?;
+        let what = if marker == Marker::TokenReset { "token reset" } else { "token set" };
+        let (audit, who, on) = (self.audit.clone(), by.clone(), key.to_string());
         let (db, requests, clock) = (self.db.clone(), self.requests.clone(), self.clock);
         let act = TokenWrite { db, requests, clock, key: key.clone(), from, sync, marker, expected, by };
         let (answer, answered) = oneshot::channel();
         let mut tasks = self.tasks.lock().await;
         while tasks.acts.try_join_next().is_some() {}
         // Who asked may go away before it is done: the act is done all the same, and everybody learns of it.
-        tasks.acts.spawn(async move { drop(answer.send(act.perform().await)) });
+        tasks.acts.spawn(async move {
+            let audited = audit.act(&who, what, on).await;
+            let done = match audited {
+                Ok(()) => act.perform().await,
+                Err(error) => Err(error.into()),
+            };
+            drop(answer.send(done));
+        });
         drop(tasks);
         let ended = |_| Err(CommitError::Storage("the host ended meanwhile".into()).into());
         let (before, state) = answered.await.unwrap_or_else(ended)?;

@@ -292,6 +292,8 @@ async fn what_could_be_read_as_another_destination_does_not_leave() {
         json!({ "url": format!("https://{address}/") }),
         json!({ "scheme": "gopher", "authority": address, "path": "/" }),
         json!({ "url": web.url("/{long}") }),
+        json!({ "url": web.url("/"), "method": "X".repeat(33) }),
+        to(&format!("{}{address}", "a".repeat(300)), "/"),
     ]);
     let (said, report) = sender.send(json!([origin, format!("http://granted.example:{port}")]), requests.clone()).await;
     assert_eq!(said.len(), requests.as_array().unwrap().len());
@@ -304,6 +306,7 @@ async fn what_could_be_read_as_another_destination_does_not_leave() {
         "the dot at the end is no way around: {report:?}"
     );
     assert_eq!(said[22], "refused ErrorCode::HttpRequestUriTooLong");
+    assert_eq!(said[23..], ["method refused", "authority refused"], "the engine would keep them, however long");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -376,16 +379,21 @@ async fn no_connection_ever_uses_another_ones_sockets() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_is_the_hosts_and_trusts_whom_the_operator_trusts() {
-    let authority = Authority::new();
+    let (authority, plain) = (Authority::new(), Web::new());
     let web =
         Web::at("127.0.0.1".parse().unwrap(), Some(authority.server(&["api.example.com"], false)), Arc::new(|_| None));
     let proxy = Proxy::new(HashMap::from([
         ("api.example.com:443".to_owned(), web.address),
         ("other.example.com:443".to_owned(), web.address),
+        ("plain.example.com:80".to_owned(), plain.address),
     ]));
     let at = format!("http://{}", proxy.address);
     let grants = format!("http = [{{ to = \"https://*.example.com\", proxy = {at:?} }}]");
     let ask = json!(["https://*.example.com"]);
+    let in_clear = Sender::new(&format!("http = [{{ to = \"http://plain.example.com\", proxy = {at:?} }}]"));
+    let (said, _) = in_clear.send(json!(["http://plain.example.com"]), json!(["http://plain.example.com/"])).await;
+    assert_eq!(said, ["200 hello"], "through the proxy to the port that is meant");
+    assert_eq!(plain.seen()[0].header("host"), ["plain.example.com"]);
     let requests = json!(["https://api.example.com/x", "https://other.example.com/", "https://api.example.org/"]);
     let sender = Sender::new(&grants);
     let (said, report) = sender.send(ask.clone(), requests.clone()).await;
@@ -403,7 +411,8 @@ async fn tls_is_the_hosts_and_trusts_whom_the_operator_trusts() {
     assert_eq!(said, ["200 hello", other, "refused ErrorCode::HttpRequestDenied"], "the name is checked");
     assert_eq!(web.seen()[0].header("host"), ["api.example.com"]);
     let asked = proxy.asked();
-    assert!(asked.iter().all(|line| line.contains(".example.com:443 HTTP/1.1")), "the same rules hold: {asked:?}");
+    assert_eq!(asked[0], "CONNECT plain.example.com:80 HTTP/1.1");
+    assert!(asked[1..].iter().all(|line| line.contains(".example.com:443 HTTP/1.1")), "the same rules hold: {asked:?}");
 }
 
 fn secret(sender: &Sender, name: &str, text: &str) {
@@ -724,4 +733,23 @@ async fn a_refresh_token_that_is_replaced_is_kept_over_restarts_and_in_no_readab
     secret(&sender, "refresh", "r3fresh-7");
     let (said, _) = sender.send(json!([origin]), json!([api.url("/")])).await;
     assert_eq!(said, ["200 hello"], "a new one of the operator's takes the place of what was kept");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_login_counts_whatever_kind_it_is() {
+    let web = Web::new();
+    let origin = web.url("");
+    let mut sender = Sender::new(&format!("http = [{origin:?}]"));
+    sender.more = format!(
+        "[limits]\nlogins-per-hour = 2\n\
+         [credentials.api]\ntype = \"bearer\"\nto = [{origin:?}]\ntoken = {{ file = \"token\" }}\n"
+    );
+    secret(&sender, "token", "wrong");
+    let refused = web.url("/refuse");
+    let (said, report) =
+        sender.send(json!([origin]), json!([refused, web.url("/"), refused, refused, web.url("/")])).await;
+    let denied = "refused ErrorCode::HttpRequestDenied";
+    assert_eq!(said, ["401 ", "200 hello", "401 ", denied, denied]);
+    assert!(noted(&report, "egress.login_limit"), "{report:?}");
+    assert_eq!(web.seen().len(), 3);
 }

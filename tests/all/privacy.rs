@@ -87,4 +87,6 @@ fn an_erased_object_is_gone_from_journal_logs_and_files_and_from_what_is_restore
     let restored = kinds(&place);
     assert_eq!(restored.iter().filter(|kind| *kind == "erased null").count(), 2, "{restored:?}");
     assert!(!restored.iter().any(|kind| kind.contains("erika")), "{restored:?}");
+    let shown = place.run("connections show hr").stdout;
+    assert!(!shown.contains("erika-4711") && shown.contains("[erased]"), "{shown}");
 }

@@ -16,6 +16,9 @@ use crate::state::{SyncState, TypeState};
 use crate::time::UnixMillis;
 use crate::token::SyncToken;
 
+/// Batches that wait for a commit under way: beside their deltas, each may have a token of 64 KiB.
+const HELD_COUNT_MAX: usize = 256;
+
 /// What the machine needs to know of a batch; the driver holds the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchInfo {
@@ -249,7 +252,8 @@ impl Run {
 
     /// Whether the driver should take more batches from the connector; if not, `emit` blocks.
     pub fn wants_batches(&self) -> bool {
-        self.in_flight.is_none() || self.held_bytes < self.limits.pending_bytes_max
+        let few = self.held_bytes < self.limits.pending_bytes_max && self.held.len() < HELD_COUNT_MAX;
+        self.in_flight.is_none() || few
     }
 
     /// Whether `Finish` has been ordered.

@@ -16,6 +16,9 @@ pub const RETRY_DELAY_MIN: Duration = Duration::from_secs(1);
 /// The longest delay before a failed run is tried again, unless the connector asks for more.
 pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(300);
 
+/// The longest that a connector can ask for.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// First runs by interval are spread over this much time for each type, and over no more than the interval.
 const STAGGER: Duration = Duration::from_millis(5);
 
@@ -298,7 +301,11 @@ impl Scheduler {
         }
         match &report.outcome {
             outcome if outcome.is_refused_login() => self.hold(&report.key.connection),
-            Outcome::Ok | Outcome::More => self.release(&report.key.connection, now),
+            Outcome::Ok | Outcome::More => {
+                // A retry that was far away has no reason any more.
+                self.plan(&report.key);
+                self.release(&report.key.connection, now);
+            }
             _ => {}
         }
         self.answer(waiters, &Ok(report.clone()));
@@ -327,7 +334,9 @@ impl Scheduler {
             self.effects.push_back(Effect::Supersede(key.clone()));
         }
         // The next regular occurrence is soon enough; a retry that was far away has no reason any more.
-        if slot.next.is_some_and(|next| next.steady > now.steady) {
+        let regular = slot.next.is_some_and(|next| next.steady > now.steady);
+        let retry = slot.due.is_some_and(|due| due > now.steady + RETRY_DELAY_MAX);
+        if regular || retry {
             self.plan(key);
         }
     }
@@ -344,7 +353,9 @@ impl Scheduler {
         lane.refused = true;
         for (key, slot) in self.slots.iter_mut().filter(|(key, _)| key.connection == *connection) {
             slot.due = None;
-            if slot.wanted.take_if(|wanted| wanted.waiters.is_empty()).is_some() {
+            // What goes on without a schedule would never come back.
+            let comes_back = slot.timing.is_some();
+            if slot.wanted.take_if(|wanted| comes_back && wanted.waiters.is_empty()).is_some() {
                 lane.waiting.retain(|(_, waiting)| waiting != key);
             }
         }
@@ -534,5 +545,5 @@ fn startable(slots: &BTreeMap<TypeKey, Slot>, lane: &Lane) -> Option<usize> {
 fn retry_delay(failures: u32, retry_after_ms: Option<u64>) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let delay = RETRY_DELAY_MIN.saturating_mul(1 << doublings).min(RETRY_DELAY_MAX);
-    delay.max(Duration::from_millis(retry_after_ms.unwrap_or(0)))
+    delay.max(Duration::from_millis(retry_after_ms.unwrap_or(0)).min(RETRY_AFTER_MAX))
 }

@@ -246,6 +246,30 @@ fn a_failed_run_longer_than_the_interval_is_tried_after_its_delay() {
     assert_eq!(machine.tick(), ["hr/account"]);
 }
 
+#[test]
+fn a_retry_that_is_far_away_ends_with_a_success_and_is_never_further_than_a_day() {
+    let mut machine = one(every(1)).begin();
+    let later = |ms| {
+        Outcome::Failed(Failure::Connector(ConnectorError {
+            kind: ErrorKind::RateLimited,
+            message: "slowly".into(),
+            retry_after_ms: Some(ms),
+        }))
+    };
+    machine.steady += SECOND;
+    machine.tick();
+    let key = machine.running[0].0.to_string();
+    machine.finish(&key, later(u64::MAX));
+    let due = machine.scheduler.next_due().unwrap().0 - machine.steady;
+    assert!(due <= 24 * HOUR, "{due}");
+    let (connection, object_type) = key.split_once('/').unwrap();
+    let asked = self::key(connection, object_type);
+    machine.scheduler.handle_trigger(&asked, Trigger::Command, Some(1), machine.now());
+    machine.started();
+    machine.finish(&key, Outcome::Ok);
+    assert!(machine.scheduler.next_due().unwrap().0 <= machine.steady + 2 * SECOND, "its schedule goes on");
+}
+
 fn refused() -> Outcome {
     Outcome::Failed(Failure::Connector(ConnectorError {
         kind: ErrorKind::InvalidCredential,

@@ -19,6 +19,7 @@ use tidewaiter_core::state::Actor;
 use tidewaiter_core::token::SyncToken;
 
 use super::error::ApiError;
+use crate::audit::Event;
 use crate::host::Host;
 use crate::host::view::TokenView;
 
@@ -94,7 +95,8 @@ async fn sync_all(host: &Host, connection: &str) -> Answer {
 }
 
 async fn sync(host: &Host, key: &TypeKey) -> Result<Value, ApiError> {
-    host.audit().act(&Actor::Api, "sync", key.to_string()).await.map_err(crate::host::HostError::from)?;
+    let asked = Event::Act { by: Actor::Api.to_string(), act: "sync", on: key.to_string() };
+    host.audit().note(&asked).map_err(crate::host::HostError::from)?;
     let mut report = host.sync(key.clone(), Trigger::Api).await?;
     while report.outcome == Outcome::More {
         report = host.sync(key.clone(), Trigger::Api).await?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::task::JoinSet;
 
 use super::door::signals;
@@ -10,7 +11,17 @@ use crate::config::Config;
 use crate::host::{Host, Runs};
 use crate::{api, socket};
 
+/// As many open files as this process may have: guests may hold some each.
+fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("the limit of open files can't be raised: {error}");
+    }
+}
+
 pub(super) async fn serve(config: Config) -> Result<(), Fail> {
+    raise_open_files();
     let host = Arc::new(Host::start(config, "tidewaiter serve", Runs::Scheduled).await?);
     let mut servers = match open(&host).await {
         Ok(servers) => servers,

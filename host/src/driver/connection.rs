@@ -1,7 +1,7 @@
 //! A connection as runs see it: a loaded connector, settings, what was granted, and the classes of its source.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +29,14 @@ const PAGE_SIZE: u32 = 1000;
 
 /// How often it is looked whether a secret has changed, where a source refused the login.
 const SECRET_LOOK: Duration = Duration::from_secs(5);
+/// Classes and attributes of a source, together.
+const SCHEMA_NAMES_MAX: usize = 20_000;
+/// The longest name of one, in bytes.
+const SCHEMA_NAME_BYTES_MAX: usize = 1024;
+/// How often a run may ask to be shown secrets.
+const REVEALS_MAX: u32 = 50;
+/// More of what a request was isn't logged.
+const WORDS_BYTES_MAX: usize = 1000;
 /// More of a name that a guest made up isn't logged.
 const NAME_BYTES_MAX: usize = 200;
 
@@ -172,15 +180,17 @@ impl Connection {
         let Limits { http_requests_max, http_response_bytes_max, .. } = self.config.limits;
         let (LogSource { key, run }, gauge, audit) = (log.clone(), Arc::downgrade(gauge), self.audit.clone());
         let witness = move |error: &EgressError| {
-            if let Some(audit) = audit.as_ref().filter(|_| error.is_denial()) {
-                audit.refused(&key, run, error.code(), &error.to_string());
+            let (code, error, is_denial) =
+                (error.code(), shown(&error.to_string(), WORDS_BYTES_MAX), error.is_denial());
+            if let Some(audit) = audit.as_ref().filter(|_| is_denial) {
+                audit.refused(&key, run, code, &error);
             }
             tracing::warn!(
                 target: "tidewaiter::egress", connection = %key.connection, r#type = %key.object_type, run,
-                code = error.code(), "{error}"
+                code, "{error}"
             );
             if let Some(gauge) = gauge.upgrade() {
-                gauge.note(&format!("{}: {error}", error.code()));
+                gauge.note(&format!("{code}: {error}"));
             }
         };
         let in_flight = usize::try_from(http_requests_max).unwrap_or(usize::MAX >> 4);
@@ -189,17 +199,26 @@ impl Connection {
 
     /// Shows secrets to a run: those that were asked for and granted.
     fn reveal(self: &Arc<Self>, log: &LogSource) -> Reveal {
-        let (connection, log) = (Arc::clone(self), log.clone());
+        let (connection, log, asked) = (Arc::clone(self), log.clone(), Arc::new(AtomicU32::new(0)));
         Reveal(Arc::new(move |name| {
-            let (connection, log) = (Arc::clone(&connection), log.clone());
-            Box::pin(async move { connection.revealed(&name, &log).await }) as Revealing
+            let (connection, log, asked) = (Arc::clone(&connection), log.clone(), Arc::clone(&asked));
+            Box::pin(async move {
+                // A guest that asks and asks gets no more lines in logs for it.
+                if asked.fetch_add(1, Ordering::Relaxed) >= REVEALS_MAX {
+                    return Err(RevealRefusal::NotGranted);
+                }
+                connection.revealed(&name, &log).await
+            }) as Revealing
         }))
     }
 
     /// Returns once a secret is another one than the one that was used last. Never, where there are none.
     pub(crate) async fn secret_changed(&self) {
-        while !self.egress.logins().changed().await {
+        loop {
             tokio::time::sleep(SECRET_LOOK).await;
+            if self.egress.logins().changed().await {
+                return;
+            }
         }
     }
 
@@ -272,6 +291,7 @@ impl Connection {
                     target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run,
                     classes = classes.len(), "objectClasses returned"
                 );
+                bounded(&classes)?;
                 if let Some(db) = &self.db {
                     // Before anything of theirs is journaled.
                     let noted = db.note_sensitive(&self.name, sensitive(&classes)).await;
@@ -325,6 +345,22 @@ impl Connection {
     /// The next run reads them again.
     pub(crate) fn forget_classes(&self) {
         *self.classes.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// Refuses what no source has.
+fn bounded(classes: &[ObjectClassInfo]) -> Result<(), Failure> {
+    let names = classes.iter().flat_map(|class| class.attributes.iter().map(|one| &one.name).chain([&class.name]));
+    let (count, longest) = names.fold((0, 0), |(count, longest), name| (count + 1, name.len().max(longest)));
+    match count > SCHEMA_NAMES_MAX || longest > SCHEMA_NAME_BYTES_MAX {
+        false => Ok(()),
+        true => {
+            let message = format!(
+                "classes and attributes with {count} names of up to {longest} bytes; \
+                 at most {SCHEMA_NAMES_MAX} of {SCHEMA_NAME_BYTES_MAX} bytes are taken"
+            );
+            Err(Failure::Contract { code: "schema-too-large".into(), message, uid: None })
+        }
     }
 }
 

@@ -17,11 +17,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tower_service::Service;
 
+use super::BoxError;
 use super::error::EgressError;
 use super::resolve::Resolve;
 
 /// How long one address may take while there are others to try.
 const ONE_ADDRESS: Duration = Duration::from_secs(3);
+
+/// How long what is sent may stay untaken, in milliseconds.
+const UNTAKEN_MS_MAX: u32 = 60_000;
 
 /// Connections that may be open, of all connectors or of one.
 #[derive(Clone, Debug)]
@@ -91,6 +95,8 @@ impl Connector {
         let connected = timeout(wait, self.first_that_answers(&to)).await;
         let stream = connected.map_err(|_| EgressError::TimedOut { what: "connecting", max: wait })??;
         let _ = stream.set_nodelay(true);
+        // Whoever doesn't take what is sent doesn't hold a place for ever.
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNTAKEN_MS_MAX);
         Ok(Stream { io: TokioIo::new(stream), _permits: permits })
     }
 
@@ -182,5 +188,36 @@ impl hyper::rt::Write for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
+
+/// Another connector, with an end: TLS and tunnels wait for whoever answers, or doesn't.
+#[derive(Clone, Debug)]
+pub(super) struct Bounded<C> {
+    pub(super) inner: C,
+    pub(super) time_max: Duration,
+}
+
+impl<C> Service<Uri> for Bounded<C>
+where
+    C: Service<Uri> + Send,
+    C::Response: Send,
+    C::Error: Into<BoxError> + Send,
+    C::Future: Send + 'static,
+{
+    type Response = C::Response;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<C::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let (connecting, max) = (self.inner.call(to), self.time_max);
+        Box::pin(async move {
+            let connected = timeout(max, connecting).await;
+            connected.map_err(|_| EgressError::TimedOut { what: "connecting", max })?.map_err(Into::into)
+        })
     }
 }

@@ -119,8 +119,19 @@ impl Logins {
         RunLogins { logins: Arc::clone(self), values: Mutex::default(), identities: Mutex::default() }
     }
 
+    /// Whether there is a login for a destination that is the same each time. Tokens count when they are fetched.
+    fn is_static(&self, to: &Destination) -> bool {
+        let is_static = |one: &&Credential| !matches!(one.kind, Kind::OAuth(_));
+        self.credentials.iter().filter(is_static).any(|one| one.to.contains(to))
+    }
+
     /// Notes a login, if there may be one more.
     pub(crate) async fn attempt(&self) -> Result<(), EgressError> {
+        self.tried(true).await
+    }
+
+    /// Whether there may be one more, which is noted if it is one.
+    async fn tried(&self, is_one: bool) -> Result<(), EgressError> {
         const HOUR: u64 = 3_600_000;
         let now = self.clock.moment().0;
         let mut tried = self.tried.lock().await;
@@ -128,7 +139,7 @@ impl Logins {
         if tried.len() >= self.per_hour_max as usize {
             return Err(EgressError::Logins { max: self.per_hour_max });
         }
-        tried.push(now);
+        tried.extend(is_one.then_some(now));
         Ok(())
     }
 
@@ -141,14 +152,20 @@ impl Logins {
 
     /// Whether a secret is another one than the one that was read last. Where it is, tokens that came of it are given up.
     pub async fn changed(&self) -> bool {
-        let read: Vec<_> = self.read.lock().await.clone().into_iter().collect();
-        for (source, before) in read {
-            if source.read().await.is_ok_and(|secret| fingerprint(&secret) != before) {
-                self.tokens.forget_all().await;
-                return true;
+        let known: Vec<_> = self.read.lock().await.clone().into_iter().collect();
+        let mut changed = false;
+        for (source, before) in known {
+            let Ok(now) = source.read().await.map(|secret| fingerprint(&secret)) else { continue };
+            if now != before {
+                // What is known now; whoever is refused with it waits for the next one.
+                self.read.lock().await.insert(source, now);
+                changed = true;
             }
         }
-        false
+        if changed {
+            self.tokens.forget_all().await;
+        }
+        changed
     }
 }
 
@@ -167,8 +184,10 @@ fn identified(name: &str, certificate: &Path, secret: Secret, trust: &Trust) -> 
     let key = PrivateKeyDer::from_pem_slice(secret.expose_secret());
     let key = key.map_err(|_| bad("its key is not one in PEM form".to_owned()))?;
     let chain = certificates(certificate).map_err(|error| bad(error.to_string()))?;
+    // Of the certificates, too: they are renewed more often than keys.
+    let shown = chain.iter().fold(secret.expose_secret().to_vec(), |all, next| [all, next.to_vec()].concat());
     let config = trust.client(Some((chain, key))).map_err(|error| bad(error.to_string()))?;
-    Ok(Identified { fingerprint: fingerprint(&secret), config })
+    Ok(Identified { fingerprint: fingerprint(&Secret::from(shown)), config })
 }
 
 /// The logins of a run.
@@ -216,6 +235,9 @@ impl RunLogins {
         to: &Destination,
     ) -> Result<Vec<HeaderName>, EgressError> {
         let mut replaced = Vec::new();
+        if self.logins.is_static(to) {
+            self.logins.tried(false).await?;
+        }
         for (place, credential) in self.logins.credentials.iter().enumerate() {
             let Some(name) = credential.kind.header().filter(|_| credential.to.contains(to)) else { continue };
             let value = self.value(place, credential).await?;
@@ -226,8 +248,12 @@ impl RunLogins {
         Ok(replaced)
     }
 
-    /// A token was refused: the next request asks for another one.
+    /// A login was refused, which counts as one; a token is not used again, and the next request asks for another one.
     pub(super) async fn refused(&self, to: &Destination) {
+        if self.logins.is_static(to) {
+            // Those that are too many are refused before they leave.
+            let _ = self.logins.tried(true).await;
+        }
         for (place, credential) in self.logins.credentials.iter().enumerate() {
             if let (Kind::OAuth(_), true) = (&credential.kind, credential.to.contains(to)) {
                 self.values.lock().await.remove(&place);

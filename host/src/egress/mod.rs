@@ -32,7 +32,7 @@ use tidewaiter_core::grant::http::{Destination, HttpPolicy, Place};
 use tokio::task::JoinSet;
 
 use self::body::Received;
-use self::connect::{Connector, Room, Rule};
+use self::connect::{Bounded, Connector, Room, Rule};
 pub use self::error::EgressError;
 pub use self::login::{Credential, Kind, Logins, RunLogins};
 use self::login::{Fingerprint, Identified};
@@ -154,7 +154,8 @@ impl Egress {
         let tasks = Tasks::default();
         let endpoint = EndpointClient { outside: outside.clone(), tasks: tasks.clone() };
         let (vault, clock) = (Arc::clone(&outside.vault), outside.clock);
-        let tokens = TokenClient::new(connection, Arc::new(move |request| endpoint.send(request)), vault, clock);
+        let tokens =
+            TokenClient::new(connection, tasks.clone(), Arc::new(move |request| endpoint.send(request)), vault, clock);
         let logins = Arc::new(Logins::new(credentials, tokens, clock, logins_per_hour_max));
         let sockets = Room::new("connections to the outside", SOCKETS_OF_CONNECTION_MAX);
         Self { outside, policy: Arc::new(policy), logins, sockets, pools: Mutex::default(), tasks }
@@ -280,15 +281,18 @@ fn new_pool(
     let tls = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1();
     let mut builder = Client::builder(tasks);
     limit(&mut builder);
+    // All of it: addresses that are tried, a tunnel, TLS.
+    let time_max = Times::USUAL.connect.saturating_mul(3);
     Ok(match proxy {
         None => {
-            let client: Client<_, Body> = builder.build(tls.wrap_connector(connector));
+            let client: Client<_, Body> = builder.build(Bounded { inner: tls.wrap_connector(connector), time_max });
             Arc::new(move |request| Box::pin(client.request(request)))
         }
         Some(proxy) => {
             let at = Uri::try_from(proxy.to_string());
             let at = at.map_err(|error| EgressError::Connect { to: proxy.to_string(), problem: error.to_string() })?;
-            let client: Client<_, Body> = builder.build(tls.wrap_connector(Tunnel::new(at, connector)));
+            let tunnel = tls.wrap_connector(Tunnel::new(at, connector));
+            let client: Client<_, Body> = builder.build(Bounded { inner: tunnel, time_max });
             Arc::new(move |request| Box::pin(client.request(request)))
         }
     })

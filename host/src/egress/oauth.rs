@@ -10,21 +10,24 @@ use std::time::Duration;
 use http::header;
 use http::{HeaderValue, Method, Request};
 use http_body_util::{BodyExt, Full};
+use hyper::rt::Executor;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value as Json;
 use tidewaiter_core::time::Moment;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 use zeroize::Zeroizing;
 
 use super::error::EgressError;
 use super::login::{EARLY, Logins, basic};
-use super::{Answering, Body};
+use super::{Answering, Body, Tasks};
 use crate::clock::Clock;
 use crate::secret::{Secret, Source};
 
 /// The largest answer of a token endpoint, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// How long getting a token may take in all.
+const EXCHANGE_TIME: Duration = Duration::from_secs(120);
 /// How long a token is used of which nobody says how long it lasts.
 const USUAL_LIFE: Duration = Duration::from_secs(300);
 /// However long an endpoint says, a token is fetched again after that.
@@ -96,6 +99,7 @@ struct Token {
 /// Gets tokens for the credentials of a connection.
 pub struct TokenClient {
     connection: String,
+    tasks: Tasks,
     send: SendTo,
     vault: Arc<dyn Vault>,
     clock: Clock,
@@ -127,8 +131,8 @@ struct Refused {
 }
 
 impl TokenClient {
-    pub(super) fn new(connection: &str, send: SendTo, vault: Arc<dyn Vault>, clock: Clock) -> Self {
-        Self { connection: connection.to_owned(), send, vault, clock, tokens: Mutex::default() }
+    pub(super) fn new(connection: &str, tasks: Tasks, send: SendTo, vault: Arc<dyn Vault>, clock: Clock) -> Self {
+        Self { connection: connection.to_owned(), tasks, send, vault, clock, tokens: Mutex::default() }
     }
 
     /// The token that is in use for a credential is refused.
@@ -169,31 +173,51 @@ impl TokenClient {
             None => None,
         };
         let request = request(oauth, client_secret.as_ref(), refresh.as_ref())?;
-        let response = (self.send)(request).await.map_err(|error| error.to_string())?;
-        let status = response.status();
-        let body = read(response.into_body()).await.map_err(|problem| format!("the token endpoint {problem}"))?;
-        if !status.is_success() {
-            return Err(match serde_json::from_slice::<Refused>(&body) {
-                Ok(Refused { error, error_description }) => {
-                    let words = format!("{error}: {}", error_description.unwrap_or_default());
-                    format!("the token endpoint refuses: {}", tidewaiter_core::text::shown(&words, WORDS_MAX))
-                }
-                Err(_) => format!("the token endpoint answers {status}"),
-            });
-        }
-        // The answer holds secrets, so serde's words, which may quote it, are not told.
-        let granted: Granted =
-            serde_json::from_slice(&body).map_err(|_| "the token endpoint answers no access token".to_owned())?;
-        if granted.token_type.as_deref().is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
-            return Err("the token endpoint answers a token that is no bearer token".to_owned());
-        }
-        if let (Some(new), Some(given)) = (&granted.refresh_token, &given) {
-            // The old one may be used up already: it is kept before the new one is used.
-            let new = Secret::from(new.expose_secret().as_bytes().to_vec());
-            self.vault.store(&place, given, new).await.map_err(|error| format!("its new refresh token: {error}"))?;
-        }
-        Ok(granted)
+        // Not part of the guest's request, which may be given up at any time: the old token may be used up by then.
+        let (send, vault) = (Arc::clone(&self.send), Arc::clone(&self.vault));
+        let (answer, answered) = oneshot::channel();
+        self.tasks.execute(async move {
+            let granted = tokio::time::timeout(EXCHANGE_TIME, exchange(send, vault, place, request, given)).await;
+            let late = || Err(format!("the token endpoint takes longer than {} s", EXCHANGE_TIME.as_secs()));
+            // Nobody waits any more: what came is kept all the same.
+            let _ = answer.send(granted.unwrap_or_else(|_| late()));
+        });
+        answered.await.unwrap_or_else(|_| Err("the connection ended meanwhile".to_owned()))
     }
+}
+
+/// Asks the endpoint, and keeps the refresh token that it gives in the place of the one that it was shown.
+async fn exchange(
+    send: SendTo,
+    vault: Arc<dyn Vault>,
+    place: String,
+    request: Request<Body>,
+    given: Option<Secret>,
+) -> Result<Granted, String> {
+    let response = send(request).await.map_err(|error| error.to_string())?;
+    let status = response.status();
+    let body = read(response.into_body()).await.map_err(|problem| format!("the token endpoint {problem}"))?;
+    if !status.is_success() {
+        return Err(match serde_json::from_slice::<Refused>(&body) {
+            Ok(Refused { error, error_description }) => {
+                let words = format!("{error}: {}", error_description.unwrap_or_default());
+                format!("the token endpoint refuses: {}", tidewaiter_core::text::shown(&words, WORDS_MAX))
+            }
+            Err(_) => format!("the token endpoint answers {status}"),
+        });
+    }
+    // The answer holds secrets, so serde's words, which may quote it, are not told.
+    let granted: Granted =
+        serde_json::from_slice(&body).map_err(|_| "the token endpoint answers no access token".to_owned())?;
+    if granted.token_type.as_deref().is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
+        return Err("the token endpoint answers a token that is no bearer token".to_owned());
+    }
+    if let (Some(new), Some(given)) = (&granted.refresh_token, &given) {
+        // The old one may be used up already: the new one is kept before anything is done with it.
+        let new = Secret::from(new.expose_secret().as_bytes().to_vec());
+        vault.store(&place, given, new).await.map_err(|error| format!("its new refresh token: {error}"))?;
+    }
+    Ok(granted)
 }
 
 /// All of an answer; it holds secrets.

@@ -62,7 +62,9 @@ fn url(to: &Destination, path: PathAndQuery) -> Result<Uri, EgressError> {
         }
         text => return Err(protocol(to, format!("{text:?} is not a path"))),
     };
-    let built = Uri::builder().scheme(to.scheme.name()).authority(to.authority()).path_and_query(path).build();
+    // The port is always written: a tunnel would take another one for that of `http`.
+    let authority = format!("{}:{}", to.host, to.port);
+    let built = Uri::builder().scheme(to.scheme.name()).authority(authority).path_and_query(path).build();
     built.map_err(|error| protocol(to, error.to_string()))
 }
 
@@ -118,7 +120,7 @@ mod tests {
             [("host", "metadata.internal"), ("accept", "x"), ("connection", "close, x-secret"), ("x-secret", "y")];
         let (to, sent) = checked(request("GET", "HTTPS://API.Example.COM.:443?q=1", &headers)).unwrap();
         assert_eq!(to.to_string(), "https://api.example.com");
-        assert_eq!(sent.uri().to_string(), "https://api.example.com/?q=1");
+        assert_eq!(sent.uri().to_string(), "https://api.example.com:443/?q=1");
         let left: Vec<_> = sent.headers().iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
         assert_eq!(left, ["accept: \"x\"", "host: \"api.example.com\""]);
         assert_eq!(sent.version(), Version::HTTP_11);

@@ -277,8 +277,11 @@ impl Host {
     /// # Errors
     /// Those of the function that is asked for.
     pub async fn answer(&self, ask: Ask, by: Actor) -> Result<Answer, HostError> {
-        if let Some((act, on)) = ask.act() {
-            self.audit().act(&by, act, on).await?;
+        match (ask.act(), &ask) {
+            // Begun at once, whether or not whoever asks is there still.
+            (Some((act, on)), Ask::Sync(_)) => self.audit().note(&Event::Act { by: by.to_string(), act, on })?,
+            (Some((act, on)), _) => self.audit().act(&by, act, on).await?,
+            (None, _) => {}
         }
         Ok(match ask {
             Ask::Sync(key) => Answer::Sync(Box::new(self.sync(key, Trigger::Command).await?)),

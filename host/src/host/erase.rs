@@ -1,9 +1,10 @@
 //! Erasing what the journal says of an object, for good: its entries keep their places and ids, and say nothing any more. What was
 //! erased is remembered by a hash, so that a copy that is restored loses it again.
 
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use tidewaiter_core::state::Actor;
 use tokio::task::spawn_blocking;
 
 use super::{Host, HostError};
+use crate::db::ReadError;
 
 /// Beside the db and not in it, so that it outlives a db that is lost.
 const ERASED_FILE: &str = "erased.ndjson";
@@ -70,9 +72,11 @@ impl Host {
         let at = self.clock.now().to_string();
         let line = Line::Erased { connection: connection.clone(), salt, sha256, by: by.clone(), at };
         self.remember(&line).map_err(HostError::Erased)?;
-        let erased =
-            self.erase_where(by, |entry| entry.key.connection == *connection && uids(entry).contains(&uid)).await?;
+        let of_it = |entry: &Entry| entry.key.connection == *connection && uids(entry).contains(&uid);
+        let (erased, _) = self.erase_where(by, of_it).await?;
         self.db.forget(connection, uid).await?;
+        let incarnation = self.db.incarnation().to_string();
+        self.remember(&Line::Applied { incarnation }).map_err(HostError::Erased)?;
         Ok(erased)
     }
 
@@ -80,12 +84,11 @@ impl Host {
     pub(super) async fn erase_again(&self) -> Result<(), HostError> {
         let incarnation = self.db.incarnation().to_string();
         let lines = self.remembered().map_err(HostError::Erased)?;
-        let applied = lines.iter().rev().find_map(|line| match line {
-            Line::Applied { incarnation } => Some(incarnation.clone()),
-            Line::Erased { .. } => None,
-        });
+        // What was erased after that was not seen through to its end, or from another journal.
+        let is_applied = |line: &Line| matches!(line, Line::Applied { incarnation: of } if *of == incarnation);
+        let is_done = lines.last().is_none_or(is_applied);
         let erasures: Vec<_> = lines.into_iter().filter(|line| matches!(line, Line::Erased { .. })).collect();
-        if erasures.is_empty() || applied.as_ref() == Some(&incarnation) {
+        if erasures.is_empty() || is_done {
             return Ok(());
         }
         let matches = |entry: &Entry| {
@@ -96,20 +99,40 @@ impl Host {
                 _ => false,
             })
         };
-        let erased = self.erase_where(Actor::Host, matches).await?;
+        let (erased, names) = self.erase_where(Actor::Host, matches).await?;
+        for (connection, uid) in names {
+            self.db.forget(&connection, &uid).await?;
+        }
         tracing::info!(entries = erased, "what was erased before is erased in this journal, too");
         self.remember(&Line::Applied { incarnation }).map_err(HostError::Erased)
     }
 
-    async fn erase_where(&self, by: Actor, matches: impl Fn(&Entry) -> bool) -> Result<u64, HostError> {
+    /// Answers how many entries say nothing any more, and of whom they were.
+    async fn erase_where(
+        &self,
+        by: Actor,
+        matches: impl Fn(&Entry) -> bool,
+    ) -> Result<(u64, BTreeSet<(ConnectionName, String)>), HostError> {
         let (mut after, mut erased) = (self.db.first_sequence()?.saturating_sub(1), 0);
+        let mut names = BTreeSet::new();
         loop {
             let db = self.db.clone();
-            let page = spawn_blocking(move || db.entries(after, PAGE_COUNT)).await??;
-            let Some(last) = page.last() else { return Ok(erased) };
+            let page = match spawn_blocking(move || db.entries(after, PAGE_COUNT)).await? {
+                // Delivered and gone meanwhile: that is erased, too.
+                Err(ReadError::Dropped { first }) => {
+                    after = first - 1;
+                    continue;
+                }
+                page => page?,
+            };
+            let Some(last) = page.last() else { return Ok((erased, names)) };
             after = last.id.sequence;
             for entry in page.iter().filter(|entry| matches(entry)) {
-                self.db.erase(entry.id.sequence, by.clone(), self.clock.now()).await?;
+                names.extend(uids(entry).into_iter().map(|uid| (entry.key.connection.clone(), uid.to_owned())));
+                let gone = self.db.erase(entry.id.sequence, by.clone(), self.clock.now()).await;
+                if gone.is_err() && self.db.first_sequence()? <= entry.id.sequence {
+                    gone?;
+                }
                 erased += 1;
             }
         }
@@ -121,8 +144,14 @@ impl Host {
 
     fn remember(&self, line: &Line) -> io::Result<()> {
         let mut options = OpenOptions::new();
-        let mut file = options.append(true).create(true).mode(0o600).open(self.erased_path())?;
+        let mut file = options.read(true).append(true).create(true).mode(0o600).open(self.erased_path())?;
         let mut text = serde_json::to_vec(line)?;
+        let length = file.metadata()?.len();
+        let mut last = [0];
+        if length > 0 && file.read_exact_at(&mut last, length - 1).is_ok() && last != *b"\n" {
+            // A crash broke a line off: it stands for itself.
+            text.insert(0, b'\n');
+        }
         text.push(b'\n');
         file.write_all(&text)?;
         file.sync_all()

@@ -7,9 +7,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::time::{ClockId, clock_gettime};
 use tidewaiter_core::run::Spent;
+use tidewaiter_core::text::shown;
 
 use crate::egress::Outgoing;
 
+/// More of a line of ours isn't kept.
+const NOTE_BYTES_MAX: usize = 2048;
 /// Lines of the log that a run's report keeps.
 const LINES_KEPT: usize = 20;
 /// A call that was polled without working for this long was not waiting for its turn but in a host call, in microseconds.
@@ -88,7 +91,7 @@ impl Gauge {
 
     /// A line of ours for the run's log, among the connector's own.
     pub fn note(&self, line: &str) {
-        self.said(&format!("host: {line}"));
+        self.said(&shown(&format!("host: {line}"), NOTE_BYTES_MAX));
     }
 
     pub(super) fn said(&self, line: &str) {

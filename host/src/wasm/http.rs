@@ -5,6 +5,10 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use http_body_util::BodyExt;
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, Resource};
+use wasmtime_wasi_http::p2::bindings::http::types::{HostOutgoingRequest as OutgoingRequestHost, Method};
+use wasmtime_wasi_http::p2::types::HostOutgoingRequest;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
 
 use super::state::State;
@@ -34,6 +38,37 @@ impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView { hooks: &mut self.http.hooks, table: &mut self.table, ctx: &mut self.http.ctx }
     }
+}
+
+/// The longest method that is sent, in bytes; the longest of HTTP's registry has 17.
+const METHOD_BYTES_MAX: usize = 32;
+/// The longest authority: a name of 253 bytes and a port.
+const AUTHORITY_BYTES_MAX: usize = 300;
+
+/// Puts bounds on what a request is made of, where the engine has none: it would hold it outside the guest's memory.
+pub(super) fn bound(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    let mut types = linker.instance("wasi:http/types@0.2.12")?;
+    types.func_wrap(
+        "[method]outgoing-request.set-method",
+        |mut store: StoreContextMut<'_, State>, (request, method): (Resource<HostOutgoingRequest>, Method)| {
+            if matches!(&method, Method::Other(name) if name.len() > METHOD_BYTES_MAX) {
+                return Ok((Err(()),));
+            }
+            Ok((OutgoingRequestHost::set_method(&mut store.data_mut().http(), request, method)?,))
+        },
+    )?;
+    types.func_wrap(
+        "[method]outgoing-request.set-authority",
+        |mut store: StoreContextMut<'_, State>, (request, to): (Resource<HostOutgoingRequest>, Option<String>)| {
+            if to.as_ref().is_some_and(|to| to.len() > AUTHORITY_BYTES_MAX) {
+                return Ok((Err(()),));
+            }
+            Ok((OutgoingRequestHost::set_authority(&mut store.data_mut().http(), request, to)?,))
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
 }
 
 struct WayOut(Option<Arc<Outgoing>>);

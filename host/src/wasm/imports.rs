@@ -34,6 +34,9 @@ impl wit::sync_results::Host for State {
             Ok(bytes) => bytes,
             Err(rejection) => return Ok(Err(convert::rejection(rejection))),
         };
+        if deltas.is_empty() && checkpoint.is_none() {
+            return Ok(Ok(if run.stops() { wit::sync_results::Flow::Stop } else { wit::sync_results::Flow::Proceed }));
+        }
         self.memory.gauge.handed_over(deltas.len() as u64, bytes, run.inspector.largest());
         // Whatever the connector made of the wish.
         if let Some(wanted) = &run.attributes {

@@ -15,10 +15,10 @@ use super::bindings::tidewaiter::connector as wit;
 use super::compile::CompileError;
 use super::convert;
 use super::engine::Engine;
-use super::files;
 use super::instance::guarded;
 use super::log::GuestLog;
 use super::state::{self, Inside, State};
+use super::{files, http};
 
 /// The largest component that is loaded, in bytes.
 const COMPONENT_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -149,6 +149,7 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     files::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    http::bound(&mut linker)?;
     wit::types::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     wit::sync_results::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
     wit::search_results::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;

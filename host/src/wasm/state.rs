@@ -28,8 +28,8 @@ use super::http::{FIELDS_BYTES_MAX, Http};
 use super::log::GuestLog;
 use crate::egress::Outgoing;
 
-/// Resource handles that an instance may hold.
-const RESOURCES_MAX: usize = 1024;
+/// Resource handles that an instance may hold. Each may be a file of the host's.
+const RESOURCES_MAX: usize = 256;
 /// Random bytes that one call may ask for.
 const RANDOM_BYTES_MAX: u64 = 64 * 1024;
 /// Elements of all tables are counted as this many bytes of memory each.
