@@ -118,8 +118,9 @@ fn every_hostile_guest_is_contained() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    let refused = server.log().iter().filter(|line| line.contains("a secret is not revealed")).count();
-    assert!(refused <= 50, "{refused} lines for one guest that asks and asks");
+    let refused = |line: &&String| line.contains("a secret is not revealed") && line.contains("=spin-in-reveals ");
+    let refused = server.log().iter().filter(refused).count();
+    assert!((1..=50).contains(&refused), "{refused} lines for one guest that asks and asks");
     let audit = std::fs::metadata(place.path("data/audit.ndjson")).unwrap().len();
     assert!(audit < 1024 * 1024, "{audit} bytes of audit");
     assert_eq!(place.run("sync hr account").code, 0);
