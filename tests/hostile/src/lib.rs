@@ -268,7 +268,8 @@ impl exports::live_sync::Guest for Hostile {
             // Well-behaved, with everything that it has.
             "person" => {
                 let mut person = object("1", vec![Value::Text("x".into())]);
-                let number = Attribute { name: "Number".into(), values: vec![Value::Real(7.5)], mode: ValueMode::Whole };
+                let number =
+                    Attribute { name: "Number".into(), values: vec![Value::Real(7.5)], mode: ValueMode::Whole };
                 person.attributes.push(number);
                 told(emit(&[of(person)], first.as_ref()))?;
                 return Ok(None);
@@ -317,7 +318,8 @@ impl exports::live_sync::Guest for Hostile {
             "many-attributes" => {
                 let mut many = object("x", vec![]);
                 let attribute = many.attributes[0].clone();
-                many.attributes = (0..100_000).map(|n| Attribute { name: n.to_string(), ..attribute.clone() }).collect();
+                many.attributes =
+                    (0..100_000).map(|n| Attribute { name: n.to_string(), ..attribute.clone() }).collect();
                 told(emit(&[of(many)], first.as_ref()))?;
             }
             "bad-timestamp" => {
