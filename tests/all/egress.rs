@@ -335,7 +335,7 @@ async fn answers_are_bounded_in_size_and_time() {
         web.url("/headers?200"),
         web.url("/headers?100"),
         timed("/never", 300),
-        timed("/stalls", 300),
+        timed("/stalls", 3000),
         timed("/", 0),
     ]);
     let (said, report) = sender.send(json!([origin]), requests).await;
