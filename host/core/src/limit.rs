@@ -33,7 +33,7 @@ pub struct Limits {
     pub log_line_bytes_max: usize,
     /// `log-lines`: lines of a guest's log in one run; what is more is counted.
     pub log_lines_max: u32,
-    /// `http-requests`: requests under way at the same time; one more waits.
+    /// `http-requests`: requests whose answer has not begun, at the same time; one more waits.
     pub http_requests_max: u32,
     /// `http-response-bytes`: the body of one answer.
     pub http_response_bytes_max: u64,

@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
 use super::BoxError;
@@ -25,17 +24,11 @@ pub(super) struct Received {
     bytes: u64,
     meter: Arc<Meter>,
     ended: bool,
-    _turn: OwnedSemaphorePermit,
 }
 
 impl Received {
-    pub(super) fn new(
-        incoming: Incoming,
-        between_bytes: Duration,
-        meter: Arc<Meter>,
-        turn: OwnedSemaphorePermit,
-    ) -> Self {
-        Self { incoming, between_bytes, silence: None, bytes: 0, meter, ended: false, _turn: turn }
+    pub(super) fn new(incoming: Incoming, between_bytes: Duration, meter: Arc<Meter>) -> Self {
+        Self { incoming, between_bytes, silence: None, bytes: 0, meter, ended: false }
     }
 
     fn take(&mut self, frame: &Frame<Bytes>) -> Result<(), EgressError> {

@@ -87,7 +87,7 @@ impl Meter {
         }
     }
 
-    /// Takes a place among the requests under way, until the answer has been read or dropped.
+    /// Takes a place among the requests under way, until the answer begins.
     pub(super) async fn begin(&self, wait: Duration) -> Result<OwnedSemaphorePermit, EgressError> {
         let turn = self.in_flight.enter(wait).await?;
         self.in_flight_peak.fetch_max(self.in_flight.taken() as u64, Ordering::Relaxed);
