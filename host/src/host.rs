@@ -19,7 +19,7 @@ use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::run::{RunReport, Trigger};
 use tidewaiter_core::schedule::{Refusal, Scheduled};
 use tidewaiter_core::state::{Actor, From, SyncState, TypeState};
-use tidewaiter_core::text::shown;
+use tidewaiter_core::text::{hex, shown};
 use tidewaiter_core::token::{SyncToken, TOKEN_BYTES_MAX};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
@@ -516,7 +516,7 @@ pub async fn load(
                 source,
             })?;
             let connector = Connector::load(&engine, &written.connector, &bytes).await?;
-            let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            let sha256 = hex(&Sha256::digest(&bytes));
             connectors.insert(written.connector.clone(), (connector, sha256));
         }
         let (connector, sha256) = connectors[&written.connector].clone();

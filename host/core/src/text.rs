@@ -1,4 +1,4 @@
-//! Words of guests and sources, made fit for one line that people read.
+//! Words of guests and sources, made fit for one line that people read; and bytes.
 
 /// A text as one line that does nothing to a terminal, no longer than that many bytes.
 pub fn shown(text: &str, bytes_max: usize) -> String {
@@ -18,6 +18,11 @@ pub fn shown(text: &str, bytes_max: usize) -> String {
     line
 }
 
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Characters that change the direction or the lines of what follows.
 fn is_steering(character: char) -> bool {
     matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{61c}')
@@ -26,6 +31,11 @@ fn is_steering(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hexadecimal_keeps_every_zero() {
+        assert_eq!(hex(&[0, 0x0a, 0xff]), "000aff");
+    }
 
     #[test]
     fn leaves_nothing_that_steers_a_terminal_or_a_reader() {

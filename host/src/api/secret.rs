@@ -1,12 +1,12 @@
 //! The API's bearer token: 256 random bits in a file that only this user can read. May not show it.
 
-use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use subtle::ConstantTimeEq;
+use tidewaiter_core::text::hex;
 
 const SECRET_FILE: &str = "http-token";
 const SECRET_BYTES: usize = 32;
@@ -66,11 +66,7 @@ fn read(path: &Path) -> io::Result<Secret> {
 fn random() -> io::Result<String> {
     let mut bytes = [0; SECRET_BYTES];
     getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
-    let mut text = String::new();
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
-    }
-    Ok(text)
+    Ok(hex(&bytes))
 }
 
 #[cfg(test)]

@@ -367,7 +367,7 @@ mod tests {
         assert!(!encoder.push_packed(&mut packed.bytes.as_slice()).unwrap());
         assert_eq!(encoder.finish()[0].bytes, encoded(&entries[..deltas.len()])[0].bytes, "packed or not");
         let unpacked = Unpacked::new(&segment.bytes).unwrap();
-        let hex: String = unpacked.body.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = tidewaiter_core::text::hex(&unpacked.body);
         assert_eq!(hex, FROZEN, "version 1 of the segment");
     }
 

@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use hmac::{Hmac, KeyInit, Mac};
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
+use tidewaiter_core::text::hex;
 use wasmtime::component::Component;
 
 use super::engine::Engine;
@@ -106,10 +107,7 @@ impl Cache {
     }
 
     fn name(&self, bytes: &[u8]) -> String {
-        let mut name: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        name.push('-');
-        name.push_str(&self.engine);
-        name
+        format!("{}-{}", hex(&Sha256::digest(bytes)), self.engine)
     }
 
     fn mac(&self, name: &str, code: &[u8]) -> Hmac<Sha256> {
