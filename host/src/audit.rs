@@ -14,12 +14,13 @@ use sha2::{Digest, Sha256};
 use tidewaiter_core::grant::Decided;
 use tidewaiter_core::name::{ConnectionName, TypeKey};
 use tidewaiter_core::state::Actor;
+use tidewaiter_core::text::hex;
 
 use crate::clock::Clock;
 
 const AUDIT_FILE: &str = "audit.ndjson";
-/// No line is longer, in bytes.
-const LINE_BYTES_MAX: u64 = 256 * 1024;
+/// So much of the end is read for the last line, in bytes, and twice as much where it is longer.
+const TAIL_BYTES: u64 = 64 * 1024;
 /// What is refused to a connection: the same is written once, and so much of it, until the host starts again.
 const REFUSALS_MAX: u32 = 1000;
 
@@ -196,22 +197,34 @@ impl Audit {
 }
 
 fn hash(line: &[u8]) -> String {
-    Sha256::digest(line).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(line))
 }
 
 fn open(path: &Path) -> io::Result<Inner> {
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
-    let length = file.metadata()?.len();
-    let begin = length.saturating_sub(LINE_BYTES_MAX);
-    file.seek(SeekFrom::Start(begin))?;
-    let mut tail = Vec::new();
-    (&file).take(LINE_BYTES_MAX).read_to_end(&mut tail)?;
-    if !tail.is_empty() && !tail.ends_with(b"\n") {
+    let mut last = last_line(&file)?;
+    if last.pop_if(|byte| *byte == b'\n').is_none() && !last.is_empty() {
         file.write_all(b"\n")?;
-        tail.push(b'\n');
     }
-    let last = tail.strip_suffix(b"\n").unwrap_or_default().rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
-    Ok(Inner { file, last: hash(last), refusals: HashSet::new(), counts: HashMap::new() })
+    Ok(Inner { file, last: hash(&last), refusals: HashSet::new(), counts: HashMap::new() })
+}
+
+/// With its end, if it has one.
+fn last_line(file: &File) -> io::Result<Vec<u8>> {
+    let length = file.metadata()?.len();
+    let mut size = TAIL_BYTES;
+    loop {
+        let begin = length.saturating_sub(size);
+        let mut tail = Vec::new();
+        (&mut &*file).seek(SeekFrom::Start(begin))?;
+        file.take(length - begin).read_to_end(&mut tail)?;
+        let before_end = tail.len().saturating_sub(1);
+        match tail[..before_end].iter().rposition(|byte| *byte == b'\n') {
+            Some(end) => return Ok(tail.split_off(end + 1)),
+            None if begin == 0 => return Ok(tail),
+            None => size *= 2,
+        }
+    }
 }
 
 /// What a look at an audit found.
@@ -280,6 +293,19 @@ mod tests {
         lines.remove(2);
         std::fs::write(&path, lines.join("\n") + "\n").unwrap();
         assert_eq!(problems(dir.path()), ["line 3 doesn't follow from the one before it"]);
+    }
+
+    #[test]
+    fn a_line_of_any_length_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        written(dir.path(), 1);
+        for bytes in [1, TAIL_BYTES - 1, TAIL_BYTES, TAIL_BYTES + 1, 5 * TAIL_BYTES] {
+            let by = "x".repeat(usize::try_from(bytes).unwrap());
+            let audit = Audit::open(dir.path(), Clock::start()).unwrap();
+            audit.note(&Event::Act { by, act: "backup", on: String::new() }).unwrap();
+        }
+        written(dir.path(), 1);
+        assert_eq!(check(dir.path()).unwrap(), AuditChecked { lines: 7, problems: vec![] });
     }
 
     #[test]
