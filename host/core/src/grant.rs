@@ -82,12 +82,7 @@ pub struct BadTemplate {
 pub fn expand(requests: &[CapabilityRequest], settings: &Json) -> Result<Vec<CapabilityRequest>, BadTemplate> {
     let mut expanded = Vec::new();
     for request in requests {
-        let (Capability::Http(template)
-        | Capability::Tcp(template)
-        | Capability::Read(template)
-        | Capability::Write(template)
-        | Capability::Reveal(template)) = &request.capability;
-        let texts = match fill(template, settings) {
+        let texts = match fill(request.capability.text(), settings) {
             Err(BadTemplate { problem: ABSENT, .. }) if request.optional => Vec::new(),
             other => other?,
         };

@@ -39,6 +39,14 @@ pub enum Capability {
     Reveal(String),
 }
 
+impl Capability {
+    /// To what.
+    pub fn text(&self) -> &str {
+        let (Self::Http(text) | Self::Tcp(text) | Self::Read(text) | Self::Write(text) | Self::Reveal(text)) = self;
+        text
+    }
+}
+
 /// A capability asked for, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CapabilityRequest {
@@ -77,6 +85,9 @@ pub struct ConnectorInfo {
     pub all_classes: bool,
 }
 
+/// The most capabilities that a connector may ask for.
+const CAPABILITIES_MAX: usize = 100;
+
 /// A description that can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadDescription {
@@ -104,6 +115,12 @@ pub enum BadDescription {
         /// The limit.
         max: usize,
     },
+    /// More than anyone would read before granting them.
+    #[error("it asks for {count} capabilities, more than the {CAPABILITIES_MAX} allowed: use templates over settings")]
+    TooManyCapabilities {
+        /// How many.
+        count: usize,
+    },
     /// It has no use.
     #[error("operations is empty: the connector does nothing")]
     NoOperation,
@@ -124,8 +141,14 @@ impl ConnectorInfo {
             ("licence", self.licence.len(), TEXT_MAX),
             ("settings-schema", self.settings_schema.len(), SCHEMA_MAX),
         ];
-        if let Some((field, bytes, max)) = bounds.into_iter().find(|(_, bytes, max)| bytes > max) {
+        let asked = self.capabilities.iter().flat_map(|asked| {
+            [("capability", asked.capability.text().len(), TEXT_MAX), ("reason", asked.reason.len(), TEXT_MAX)]
+        });
+        if let Some((field, bytes, max)) = bounds.into_iter().chain(asked).find(|(_, bytes, max)| bytes > max) {
             return Err(BadDescription::TooLong { field, bytes, max });
+        }
+        if self.capabilities.len() > CAPABILITIES_MAX {
+            return Err(BadDescription::TooManyCapabilities { count: self.capabilities.len() });
         }
         let said: ConnectorName = self.name.parse()?;
         if said != *file_stem {
@@ -243,5 +266,51 @@ impl Classes {
         let names = &self.attributes[class];
         let place = names.get(name).or_else(|| names.get(&name.to_lowercase()))?;
         Some((*place, &declared[*place]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asking(count: usize, capability: &str, reason: &str) -> ConnectorInfo {
+        let asked = CapabilityRequest {
+            capability: Capability::Http(capability.into()),
+            reason: reason.into(),
+            optional: false,
+        };
+        ConnectorInfo {
+            name: "hr".into(),
+            version: "1.0.0".into(),
+            summary: "Reads".into(),
+            licence: "Apache-2.0".into(),
+            operations: vec![Operation::LiveSync],
+            settings_schema: "{}".into(),
+            settings_version: 1,
+            token_formats_read: vec!["1".into()],
+            token_format_written: "1".into(),
+            capabilities: vec![asked; count],
+            all_classes: false,
+        }
+    }
+
+    #[test]
+    fn what_a_connector_says_of_itself_has_bounds() {
+        let verified = |info: ConnectorInfo| info.verify(&"hr".parse().unwrap()).map_err(|error| error.to_string());
+        let long = "x".repeat(1025);
+        assert_eq!(verified(asking(CAPABILITIES_MAX, &long[1..], &long[1..])), Ok(()));
+        assert!(
+            verified(asking(CAPABILITIES_MAX + 1, "", "")).unwrap_err().starts_with("it asks for 101 capabilities")
+        );
+        for (info, field) in [
+            (asking(1, &long, ""), "capability"),
+            (asking(1, "", &long), "reason"),
+            (ConnectorInfo { summary: long.clone(), ..asking(0, "", "") }, "summary"),
+        ] {
+            assert_eq!(verified(info), Err(format!("{field} has 1025 bytes, more than the 1024 allowed")));
+        }
+        assert!(verified(ConnectorInfo { settings_schema: "[]".into(), ..asking(0, "", "") }).is_err());
+        assert!(verified(ConnectorInfo { operations: vec![], ..asking(0, "", "") }).is_err());
+        assert!(verified(ConnectorInfo { name: "other".into(), ..asking(0, "", "") }).is_err());
     }
 }
