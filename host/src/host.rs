@@ -25,6 +25,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
+use self::erase::Erasures;
 use self::seal::{DbVault, KeyError};
 use self::view::TokenView;
 use crate::audit::{Audit, AuditError, Event};
@@ -143,6 +144,7 @@ const VERSION_BYTES_MAX: usize = 100;
 pub struct Host {
     db: Db,
     audit: Audit,
+    erasures: Erasures,
     clock: Clock,
     config: Config,
     connections: HashMap<ConnectionName, Arc<Connection>>,
@@ -244,6 +246,9 @@ impl Host {
         let db = spawn_blocking(move || Db::open_sealed(&data, &name, OWNER_WAIT, keys)).await??;
         db.set_quota(config.quota);
         let audit = Audit::open(&config.data, clock)?;
+        let erasures = Erasures::new(&config.data, db.clone(), clock);
+        // Before anybody is handed an entry.
+        erasures.erase_again().await.map_err(|error| StartError::Erase(Box::new(error)))?;
         let (connections, deliveries) = match runs {
             Runs::Never => Default::default(),
             Runs::Scheduled | Runs::WhenAsked => (load(&config, Some((&audit, &db))).await?, deliveries(&db, &config)?),
@@ -286,9 +291,10 @@ impl Host {
                 Policy { keep: config.keep, quota: config.quota, sinks: config.sinks.keys().cloned().collect() };
             tasks.retention.spawn(retain::work(db.clone(), clock, policy, closing.clone()));
         }
-        let host = Self {
+        Ok(Self {
             db,
             audit,
+            erasures,
             clock,
             config,
             connections,
@@ -297,9 +303,7 @@ impl Host {
             tasks: Mutex::new(tasks),
             closing,
             ended,
-        };
-        host.erase_again().await.map_err(|error| StartError::Erase(Box::new(error)))?;
-        Ok(host)
+        })
     }
 
     /// What is done and refused is written down here.
