@@ -1,5 +1,8 @@
 //! What is kept, what goes, and what comes back: staging, budgets, quotas, consumers, copies, and a look at the data.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+
 use serde_json::Value as Json;
 use tidewaiter_tests::{Place, lines};
 
@@ -226,6 +229,14 @@ fn damage_is_found_and_named() {
     assert_eq!(server.end().0, 0);
     let file = place.path("data/tidewaiter.redb");
     let mut bytes = std::fs::read(&file).unwrap();
+    let on_disk = OpenOptions::new().write(true).open(&file).unwrap();
+    on_disk.write_all_at(&[bytes[at] ^ 1], at as u64).unwrap();
+    let damaged = place.run("db check --deep");
+    assert!(damaged.code == 4 && damaged.stdout.contains("the file's own structure"), "{damaged:?}");
+    on_disk.write_all_at(&bytes[at..=at], at as u64).unwrap();
+    assert_eq!(place.run("db check --deep").code, 0, "it looks at the file, and not at what the server remembers");
+    assert_eq!(server.end().0, 0);
+    bytes = std::fs::read(&file).unwrap();
     let at = bytes.windows(11).position(|part| part == b"employee-nu").unwrap();
     bytes[at] ^= 1;
     std::fs::write(&file, &bytes).unwrap();

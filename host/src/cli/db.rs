@@ -28,12 +28,13 @@ pub(super) enum Command {
 }
 
 pub(super) async fn perform(config: Config, command: Command, json: bool) -> Result<(), Fail> {
-    if let Command::Check { deep: true } = command {
-        examine(&config, json).await?;
-    }
+    let is_examined = matches!(command, Command::Check { deep: true }) && examine(&config, json).await?;
     let mut door = Door::open(config, Runs::Never).await?;
     let done = match command {
-        Command::Check { deep } => check(&mut door, deep, json).await,
+        Command::Check { deep } => {
+            let file = deep && !is_examined;
+            check(&mut door, &Ask::DbCheck { deep, file }, json).await
+        }
         Command::Rekey => rekey(&mut door, json).await,
         Command::Compact if door.is_remote() => {
             Err(Fail::new(Exit::Refused, "a server runs: stop it first, nothing else may work with the data meanwhile"))
@@ -44,14 +45,14 @@ pub(super) async fn perform(config: Config, command: Command, json: bool) -> Res
     done
 }
 
-/// Looks at the file before anything opens it.
-async fn examine(config: &Config, json: bool) -> Result<(), Fail> {
+/// Looks at the file before anything opens it. False: there is none, or a server has it open.
+async fn examine(config: &Config, json: bool) -> Result<bool, Fail> {
     let (data, keys) = (config.data.clone(), keys(config).await?);
     let examined = tokio::task::spawn_blocking(move || db::examine(&data, "tidewaiter db check", &keys)).await;
     let examined = examined.map_err(|error| Fail::new(Exit::Host, error))?;
-    let problems = examined.map_err(|error| Fail::of(Exit::Host, &error))?;
+    let Some(problems) = examined.map_err(|error| Fail::of(Exit::Host, &error))? else { return Ok(false) };
     if problems.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     print::out(json, &Checked { problems, ..Checked::default() }, print::checked)?;
     Err(Fail::told(Exit::RunFailed))
@@ -62,8 +63,8 @@ async fn keys(config: &Config) -> Result<Keys, Fail> {
     keys.map_err(|error| Fail::new(Exit::Usage, format!("encryption: {error}")))
 }
 
-async fn check(door: &mut Door, deep: bool, json: bool) -> Result<(), Fail> {
-    let Answer::Checked(checked) = door.ask(&Ask::DbCheck { deep }).await? else { return Err(Fail::other_answer()) };
+async fn check(door: &mut Door, ask: &Ask, json: bool) -> Result<(), Fail> {
+    let Answer::Checked(checked) = door.ask(ask).await? else { return Err(Fail::other_answer()) };
     print::out(json, &checked, print::checked)?;
     if checked.problems.is_empty() { Ok(()) } else { Err(Fail::told(Exit::RunFailed)) }
 }

@@ -493,6 +493,14 @@ impl Db {
         self.inner.store.check(deep)
     }
 
+    /// As `examine` of the directory, while this has it open: nothing is written meanwhile. Blocks.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub fn examine(&self) -> Result<Vec<String>, ReadError> {
+        self.inner.store.examine()
+    }
+
     /// Gives room that nothing uses back to the file system, while nothing else works with it. Blocks. False: there was none.
     ///
     /// # Errors

@@ -182,22 +182,22 @@ fn renewed(
 }
 
 /// What is wrong with the file of a db, as far as it can be told without trusting it: the engine may panic on a damaged file that it
-/// opens. Changes nothing. Blocks, for some half a second a GiB. None of it: there is no db, or another process has it.
+/// opens. Changes nothing. Blocks, for some half a second a GiB. None: there is no db, or another process has it.
 ///
 /// # Errors
 /// The file can't be read.
-pub fn examine(dir: &Path, holder: &str, keys: &Keys) -> Result<Vec<String>, OpenError> {
+pub fn examine(dir: &Path, holder: &str, keys: &Keys) -> Result<Option<Vec<String>>, OpenError> {
     let path = dir.join(DB_FILE);
     match path.try_exists() {
         Ok(true) => {}
-        Ok(false) => return Ok(Vec::new()),
+        Ok(false) => return Ok(None),
         Err(source) => return Err(OpenError::Io { what: "look at", path, source }),
     }
     let _lock = match lock(dir, holder, Duration::ZERO) {
-        Err(OpenError::Owned { .. }) => return Ok(Vec::new()),
+        Err(OpenError::Owned { .. }) => return Ok(None),
         other => other?,
     };
-    redb::examine(&path, keys).map_err(|error| OpenError::Unusable { path, source: Box::new(error) })
+    redb::examine(&path, keys).map(Some).map_err(|error| OpenError::Unusable { path, source: Box::new(error) })
 }
 
 /// Opens the db in the data directory, which is ours.

@@ -366,13 +366,14 @@ impl Store for RedbStore {
     }
 
     fn check(&self, deep: bool) -> Result<Checked, ReadError> {
-        let mut checked = self.with(|db| check::check(db, deep, &self.keys))?;
-        if let (true, Some(file)) = (deep, &self.file) {
-            // Readers go on; the writer waits.
-            let _writing = self.writing();
-            checked.problems.extend(overlay::examine(file)?);
-        }
-        Ok(checked)
+        Ok(self.with(|db| check::check(db, deep, &self.keys))?)
+    }
+
+    fn examine(&self) -> Result<Vec<String>, ReadError> {
+        let Some(file) = &self.file else { return Ok(Vec::new()) };
+        // Readers go on; the writer waits.
+        let _writing = self.writing();
+        Ok(overlay::examine(file)?)
     }
 }
 

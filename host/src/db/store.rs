@@ -60,6 +60,8 @@ pub(super) trait Store: Send + Sync + 'static {
     fn backup(&self, to: &std::path::Path) -> Result<(), StorageError>;
     /// Looks whether everything fits together.
     fn check(&self, deep: bool) -> Result<super::Checked, ReadError>;
+    /// Looks what is wrong with the file itself.
+    fn examine(&self) -> Result<Vec<String>, ReadError>;
 }
 
 /// Takes a segment by its first sequence.

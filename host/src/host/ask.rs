@@ -106,6 +106,8 @@ pub enum Ask {
     DbCheck {
         /// Read every entry.
         deep: bool,
+        /// Look at the file itself, too: whoever asks has not.
+        file: bool,
     },
     /// Give unused room back.
     DbCompact,
@@ -326,9 +328,16 @@ impl Host {
                 spawn_blocking(move || db.backup(&to)).await??;
                 Answer::BackedUp(last)
             }
-            Ask::DbCheck { deep } => {
+            Ask::DbCheck { deep, file } => {
                 let db = self.db.clone();
-                Answer::Checked(spawn_blocking(move || db.check(deep)).await??)
+                let check = move || {
+                    let mut checked = db.check(deep)?;
+                    if file {
+                        checked.problems.extend(db.examine()?);
+                    }
+                    Ok::<_, ReadError>(checked)
+                };
+                Answer::Checked(spawn_blocking(check).await??)
             }
             Ask::DbRekey => {
                 self.db.rekey().await?;

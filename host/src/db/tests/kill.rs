@@ -192,7 +192,8 @@ fn a_kill_at_any_step_of_a_commit_leaves_all_of_it_or_nothing() {
 
         let (store, _) = deadly(&path);
         store.drop_staged().unwrap();
-        assert_eq!(store.check(true).unwrap().problems, Vec::<String>::new(), "round {round}: {fate:?}");
+        let problems = [store.check(true).unwrap().problems, store.examine().unwrap()].concat();
+        assert_eq!(problems, Vec::<String>::new(), "round {round}: {fate:?}");
         let revision = store.state(&key("a")).unwrap().map_or(0, |state| state.revision);
         assert!(revision == known || revision == known + 1, "round {round}: {fate:?}: {known} known, {revision} there");
         let must: Vec<String> = (1..=revision).flat_map(uids_of).collect();
