@@ -242,7 +242,7 @@ impl Host {
     pub async fn start(config: Config, holder: &str, runs: Runs) -> Result<Self, StartError> {
         let clock = Clock::start();
         let (data, name) = (config.data.clone(), holder.to_owned());
-        let keys = seal::keys(config.encryption.as_ref()).await?;
+        let keys = seal::keys(&config.encryption).await?;
         let db = spawn_blocking(move || Db::open_sealed(&data, &name, OWNER_WAIT, keys)).await??;
         db.set_quota(config.quota);
         let audit = Audit::open(&config.data, clock)?;

@@ -226,9 +226,9 @@ fn damage_is_found_and_named() {
     let refused = place.run("db compact");
     assert!(refused.code == 5 && refused.stderr.contains("stop it first"), "{refused:?}");
     assert_eq!(place.run("db check --deep").code, 0, "a look is possible while a server runs");
-    assert_eq!(server.end().0, 0);
     let file = place.path("data/tidewaiter.redb");
     let mut bytes = std::fs::read(&file).unwrap();
+    let at = bytes.windows(11).position(|part| part == b"employee-nu").unwrap();
     let on_disk = OpenOptions::new().write(true).open(&file).unwrap();
     on_disk.write_all_at(&[bytes[at] ^ 1], at as u64).unwrap();
     let damaged = place.run("db check --deep");
@@ -237,7 +237,6 @@ fn damage_is_found_and_named() {
     assert_eq!(place.run("db check --deep").code, 0, "it looks at the file, and not at what the server remembers");
     assert_eq!(server.end().0, 0);
     bytes = std::fs::read(&file).unwrap();
-    let at = bytes.windows(11).position(|part| part == b"employee-nu").unwrap();
     bytes[at] ^= 1;
     std::fs::write(&file, &bytes).unwrap();
     let damaged = place.run("db check --deep");
@@ -282,6 +281,14 @@ fn what_is_encrypted_is_not_in_the_files() {
     assert_eq!(place.run("restore copy.redb").code, 0);
     assert_eq!(place.run("changes --json").stdout.lines().count(), 501, "and a marker");
 
+    with("old-keys = [{ file = \"two\" }]");
+    let clear = place.run("db rekey");
+    assert!(clear.code == 0 && clear.stdout.contains("nothing is encrypted any more"), "{clear:?}");
+    assert!(readable());
+    place.write("tidewaiter.toml", &host);
+    assert_eq!(place.run("changes --json").stdout.lines().count(), 501, "and no key is needed any more");
+
+    with("key = { file = \"two\" }");
     place.write("two", "no key");
     let bad = place.run("token get made account");
     assert!(bad.code == 2 && bad.stderr.contains("openssl rand -base64 32"), "{bad:?}");

@@ -144,7 +144,7 @@ fn many(connections: u32, timing: &Timing, data: &Path) -> Config {
         file: "/".into(),
         trust: Vec::new(),
         resolver: None,
-        encryption: None,
+        encryption: Default::default(),
         compiler: None,
         data: data.to_owned(),
         connectors: connector("synthetic").parent().unwrap_or(Path::new("/")).to_owned(),

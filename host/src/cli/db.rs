@@ -59,7 +59,7 @@ async fn examine(config: &Config, json: bool) -> Result<bool, Fail> {
 }
 
 async fn keys(config: &Config) -> Result<Keys, Fail> {
-    let keys = crate::host::seal::keys(config.encryption.as_ref()).await;
+    let keys = crate::host::seal::keys(&config.encryption).await;
     keys.map_err(|error| Fail::new(Exit::Usage, format!("encryption: {error}")))
 }
 
@@ -73,7 +73,7 @@ async fn rekey(door: &mut Door, json: bool) -> Result<(), Fail> {
     let Answer::Rekeyed(key) = door.ask(&Ask::DbRekey).await? else { return Err(Fail::other_answer()) };
     print::out(json, &key, |key| match key {
         Some(id) => format!("everything is encrypted with the key {id}; old keys are of use for copies only"),
-        None => "nothing is encrypted: no key is configured".to_owned(),
+        None => "nothing is encrypted any more: no key is configured".to_owned(),
     })
 }
 

@@ -109,8 +109,8 @@ pub struct Config {
     pub keep: Option<Duration>,
     /// Files that entries are written to, by the name of their sink.
     pub sinks: BTreeMap<String, PathBuf>,
-    /// With which keys the db is encrypted; none: it isn't.
-    pub encryption: Option<Encryption>,
+    /// With which keys the db is encrypted.
+    pub encryption: Encryption,
     /// Who is trusted over TLS beside the system's own roots: files in PEM form.
     pub trust: Vec<PathBuf>,
     /// Who resolves names for connectors; none: the system. Not in the file.
@@ -139,11 +139,11 @@ pub struct ConnectionConfig {
 }
 
 /// Where the keys of the db are: each 32 bytes, in base64 or hexadecimal.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Encryption {
-    /// The one that is used.
-    pub key: Source,
-    /// Those that were.
+    /// The one that is used; none: what is written isn't encrypted.
+    pub key: Option<Source>,
+    /// Those that were: what is there can be read.
     pub old_keys: Vec<Source>,
 }
 
@@ -196,7 +196,8 @@ struct HostFile {
     ceiling: Option<PathBuf>,
     #[serde(default)]
     trust: Vec<PathBuf>,
-    encryption: Option<EncryptionTable>,
+    #[serde(default)]
+    encryption: EncryptionTable,
     http: Option<HttpTable>,
     #[serde(default)]
     runs: RunsTable,
@@ -219,19 +220,19 @@ fn grants() -> PathBuf {
     "grants".into()
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct EncryptionTable {
-    key: SourceTable,
+    key: Option<SourceTable>,
     #[serde(default)]
     old_keys: Vec<SourceTable>,
 }
 
 impl EncryptionTable {
     fn encryption(self, base: &Path) -> Result<Encryption, String> {
-        let named = |problem: String| format!("encryption: {problem}");
-        let old_keys = self.old_keys.into_iter().map(|table| table.source(base)).collect::<Result<_, _>>();
-        Ok(Encryption { key: self.key.source(base).map_err(named)?, old_keys: old_keys.map_err(named)? })
+        let source = |table: SourceTable| table.source(base).map_err(|problem| format!("encryption: {problem}"));
+        let key = self.key.map(source).transpose()?;
+        Ok(Encryption { key, old_keys: self.old_keys.into_iter().map(source).collect::<Result<_, _>>()? })
     }
 }
 
@@ -420,8 +421,8 @@ impl Config {
         let invalid = |message: String| ConfigError::Invalid { path: path.clone(), message };
         let (concurrency, keep) = (file.runs.concurrency().map_err(invalid)?, file.journal.keep().map_err(invalid)?);
         let quota = file.journal.quota().map_err(invalid)?;
-        let encryption = file.encryption.map(|table| table.encryption(&base)).transpose().map_err(invalid)?;
-        if encryption.is_none() {
+        let encryption = file.encryption.encryption(&base).map_err(invalid)?;
+        if encryption.key.is_none() {
             keyless(&connections).map_err(invalid)?;
         }
         let config = Self {

@@ -1,11 +1,12 @@
 //! The db's storage on redb: the file, opened again after the disk failed, and what is read from it. `write` writes a group,
-//! `chore` what is done alone, `copy` copies, `check` looks for damage. Decides nothing: what is written is planned by `store`,
+//! `chore` what is done alone, `rekey` seals anew, `copy` copies, `check` and `overlay` look for damage. Decides nothing: what is written is planned by `store`,
 //! what a segment says is known to `segment`.
 
 mod check;
 mod chore;
 mod copy;
 mod overlay;
+mod rekey;
 mod write;
 
 use std::collections::BTreeMap;
@@ -23,7 +24,6 @@ use tidewaiter_core::state::TypeState;
 pub(super) use self::copy::renew;
 use super::consumer::Consumer;
 use super::seal::{Keys, Kind, SealError};
-use super::segment::SegmentDamage;
 use super::sensitive::Sensitive;
 use super::store::{Chore, Counters, Done, Quota, ReadError, StorageError, Store, Usage, Visit, Write, Written};
 use super::tables::{
@@ -248,9 +248,8 @@ impl Store for RedbStore {
                 let (first, (number, count, ..)) = (first.value(), segment.value());
                 let lost = || ReadError::Missing { first, last: first + u64::from(count).saturating_sub(1) };
                 let bytes = segments.get(number)?.ok_or_else(lost)?;
-                let sealed =
-                    |error: SealError| ReadError::Segment { first, damage: SegmentDamage::Sealed(error.to_string()) };
-                if visit(first, &self.keys.open(Kind::Segment, bytes.value()).map_err(sealed)?)?.is_break() {
+                let damaged = |damage| ReadError::Segment { first, damage };
+                if visit(first, &self.keys.segment(bytes.value()).map_err(damaged)?)?.is_break() {
                     break;
                 }
             }

@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
-use super::segment::Segment;
+use super::segment::{Segment, SegmentDamage};
 use super::store::ReadError;
 
 const SEALED: u8 = 0xE5;
@@ -131,6 +131,11 @@ impl Keys {
         let aad = [&head[..NONCE_AT], kind.name()].concat();
         let opened = cipher.decrypt(&XNonce::from(nonce), Payload { msg: content, aad: &aad });
         opened.map(Cow::Owned).map_err(|_| SealError::Changed)
+    }
+
+    /// A segment as it was before it was sealed.
+    pub(super) fn segment<'a>(&self, stored: &'a [u8]) -> Result<Cow<'a, [u8]>, SegmentDamage> {
+        self.open(Kind::Segment, stored).map_err(|error| SegmentDamage::Sealed(error.to_string()))
     }
 
     /// Whether this is stored otherwise than it would be now.

@@ -25,17 +25,19 @@ pub enum KeyError {
     NoKey(Source),
 }
 
-/// Reads the keys; none are configured: none are used.
+/// Reads the keys.
 ///
 /// # Errors
 /// One can't be read, or is no key.
-pub(crate) async fn keys(encryption: Option<&Encryption>) -> Result<Keys, KeyError> {
-    let Some(Encryption { key, old_keys }) = encryption else { return Ok(Keys::default()) };
+pub(crate) async fn keys(encryption: &Encryption) -> Result<Keys, KeyError> {
     let mut keys = Keys::default();
-    for old in old_keys {
+    for old in &encryption.old_keys {
         keys = keys.with_old(&*read(old).await?);
     }
-    Ok(keys.with_current(&*read(key).await?))
+    match &encryption.key {
+        Some(key) => Ok(keys.with_current(&*read(key).await?)),
+        None => Ok(keys),
+    }
 }
 
 async fn read(source: &Source) -> Result<Zeroizing<[u8; KEY_BYTES]>, KeyError> {
@@ -88,13 +90,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         let source = Source::File(path.clone());
-        let hex: String = (0..32).map(|byte| format!("{byte:02x}")).collect();
+        let hex = tidewaiter_core::text::hex(&(0..32).collect::<Vec<u8>>());
         let base64 = BASE64_STANDARD.encode((0..32).collect::<Vec<u8>>());
         let mut ids = Vec::new();
         for text in [&hex, &base64, &format!("{base64}\n")] {
             std::fs::write(&path, text).unwrap();
-            let encryption = Encryption { key: source.clone(), old_keys: Vec::new() };
-            ids.push(keys(Some(&encryption)).await.unwrap().current().unwrap());
+            let encryption = Encryption { key: Some(source.clone()), old_keys: Vec::new() };
+            ids.push(keys(&encryption).await.unwrap().current().unwrap());
         }
         assert!(ids.iter().all(|id| *id == ids[0]));
         for text in ["password", &hex[1..], &format!("{hex}00"), "AAAA", &"\u{e9}".repeat(32)] {

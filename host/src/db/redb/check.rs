@@ -9,7 +9,7 @@ use tidewaiter_core::run::RunReport;
 use super::{Fault, read_consumers, read_counters, read_states, read_usage};
 use crate::db::seal::{Keys, Kind};
 use crate::db::segment::Unpacked;
-use crate::db::tables::{CONSUMERS, INDEX, META, RUNS, SEGMENTS, STAGED, STATES, TOKENS, USAGE};
+use crate::db::tables::{CONSUMERS, INDEX, META, RUNS, SEGMENTS, STAGED, STATES, TOKENS, USAGE, VAULT};
 use crate::db::{Checked, TokenChange};
 
 pub(super) fn check(db: &impl ReadableDatabase, deep: bool, keys: &Keys) -> Result<Checked, Fault> {
@@ -85,6 +85,12 @@ pub(super) fn check(db: &impl ReadableDatabase, deep: bool, keys: &Keys) -> Resu
             let name = || format!("the token history of {connection}/{object_type}");
             unreadable::<TokenChange>(&mut checked, (Kind::Token, keys), change.value(), name);
         }
+        for entry in txn.open_table(VAULT)?.iter()? {
+            let (credential, kept) = entry?;
+            if let Err(error) = keys.open(Kind::Vault, kept.value()) {
+                checked.problems.push(format!("the refresh token of {}: {error}", credential.value()));
+            }
+        }
     }
     Ok(checked)
 }
@@ -103,11 +109,11 @@ fn unreadable<T: DeserializeOwned>(
 
 /// What is wrong with the content of a segment.
 fn damage(stored: &[u8], count: u32, connection: &str, keys: &Keys) -> Option<String> {
-    let stored = match keys.open(Kind::Segment, stored) {
-        Ok(stored) => stored,
-        Err(error) => return Some(error.to_string()),
+    let content = match keys.segment(stored) {
+        Ok(content) => content,
+        Err(damage) => return Some(damage.to_string()),
     };
-    let segment = match Unpacked::new(&stored) {
+    let segment = match Unpacked::new(&content) {
         Ok(segment) => segment,
         Err(damage) => return Some(damage.to_string()),
     };

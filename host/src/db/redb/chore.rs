@@ -10,10 +10,10 @@ use tidewaiter_core::state::Actor;
 use tidewaiter_core::time::UnixMillis;
 
 use super::write::{Tables, end};
-use super::{Fault, read_consumers, read_counters, read_number, read_sinks, read_usage};
+use super::{Fault, read_consumers, read_counters, read_number, read_sinks, read_usage, rekey};
 use crate::db::retain::{Candidate, Judge, Policy, Retained};
-use crate::db::seal::{Keys, Kind, SealError};
-use crate::db::segment::{SegmentDamage, Unpacked};
+use crate::db::seal::{Keys, Kind};
+use crate::db::segment::Unpacked;
 use crate::db::store::{Chore, Done, ReadError};
 use crate::db::tables::{BYTES, FIRST_SEQUENCE, row};
 
@@ -38,7 +38,7 @@ pub(super) fn perform(db: &Database, chore: &Chore, keys: &Keys) -> Result<Done,
             forget(db, connection, uid, keys)?;
             Ok(Done::Nothing)
         }
-        Chore::Rekey { from } => Ok(Done::Rekeyed(rekey(db, *from, keys)?)),
+        Chore::Rekey { from } => Ok(Done::Rekeyed(rekey::rekey(db, *from, keys)?)),
     }
 }
 
@@ -91,7 +91,17 @@ impl Tables<'_> {
         Ok(())
     }
 
-    fn resize(&mut self, connection: &str, before: u64, after: u64) -> Result<(), Fault> {
+    /// Puts other content where a segment is, with as many entries.
+    pub(super) fn replace(
+        &mut self,
+        first: u64,
+        (number, count, before, at, connection): (u64, u32, u64, i64, &str),
+        content: Vec<u8>,
+    ) -> Result<(), Fault> {
+        let sealed = self.keys.seal(Kind::Segment, content);
+        let after = sealed.len() as u64;
+        self.segments.insert(number, sealed.as_slice())?;
+        self.index.insert(first, (number, count, after, at, connection))?;
         let held = self.usage.get(connection)?.map_or(0, |row| row.value());
         self.set_usage(connection, (held + after).saturating_sub(before))?;
         let total = read_number(&self.meta, BYTES)?;
@@ -121,17 +131,12 @@ fn erase(db: &Database, sequence: u64, by: &Actor, at: UnixMillis, keys: &Keys) 
         let damaged = |damage| ReadError::Segment { first, damage };
         let sealed = {
             let stored = tables.segments.get(number)?.ok_or_else(missing)?;
-            let opened = keys.open(Kind::Segment, stored.value());
-            let opened = opened.map_err(|error| damaged(SegmentDamage::Sealed(error.to_string())))?;
+            let opened = keys.segment(stored.value()).map_err(damaged)?;
             let segment = Unpacked::new(&opened).map_err(damaged)?;
             let tombstone = Body::Erased { by: by.clone(), at };
             segment.replaced(place, &tombstone).map_err(damaged)?
         };
-        let sealed = keys.seal(Kind::Segment, sealed.bytes);
-        let after = sealed.len() as u64;
-        tables.segments.insert(number, sealed.as_slice())?;
-        tables.index.insert(first, (number, count, after, journaled, connection.as_str()))?;
-        tables.resize(&connection, before, after)?;
+        tables.replace(first, (number, count, before, journaled, connection.as_str()), sealed.bytes)?;
     }
     txn.commit()?;
     Ok(())
@@ -156,85 +161,4 @@ fn forget(db: &Database, connection: &ConnectionName, uid: &str, keys: &Keys) ->
         }
     }
     end(txn, !changed.is_empty())
-}
-
-/// Segments that are sealed anew in one transaction.
-const REKEYED_AT_ONCE: usize = 64;
-
-/// Seals with the current key what isn't: from the entry of this sequence on, as many segments as go at once. Answers where to go on;
-/// none: that was all. The small rows go with the first. What is staged was sealed by this process, with the current key.
-fn rekey(db: &Database, from: u64, keys: &Keys) -> Result<Option<u64>, Fault> {
-    let txn = db.begin_write()?;
-    let mut next = None;
-    {
-        let mut tables = Tables::open(&txn, keys)?;
-        if from == 0 {
-            tables.rekey_rows()?;
-        }
-        let mut stale = Vec::new();
-        for entry in tables.index.range(from..)? {
-            let (first, row) = entry?;
-            let (number, count, before, at, connection) = row.value();
-            if tables.segments.get(number)?.is_some_and(|stored| keys.is_stale(stored.value())) {
-                if stale.len() == REKEYED_AT_ONCE {
-                    next = Some(first.value());
-                    break;
-                }
-                stale.push((first.value(), number, count, before, at, connection.to_owned()));
-            }
-        }
-        for (first, number, count, before, at, connection) in stale {
-            let damaged =
-                |error: SealError| ReadError::Segment { first, damage: SegmentDamage::Sealed(error.to_string()) };
-            let content = match tables.segments.get(number)? {
-                Some(stored) => keys.open(Kind::Segment, stored.value()).map_err(damaged)?.into_owned(),
-                None => continue,
-            };
-            let sealed = keys.seal(Kind::Segment, content);
-            let after = sealed.len() as u64;
-            tables.segments.insert(number, sealed.as_slice())?;
-            tables.index.insert(first, (number, count, after, at, connection.as_str()))?;
-            tables.resize(&connection, before, after)?;
-        }
-    }
-    txn.commit()?;
-    Ok(next)
-}
-
-macro_rules! rekey_table {
-    ($tables:ident . $table:ident, $kind:expr, |$key:ident| $owned:expr, |$again:ident| $borrowed:expr) => {{
-        let mut stale = Vec::new();
-        for entry in $tables.$table.iter()? {
-            let (key, stored) = entry?;
-            if $tables.keys.is_stale(stored.value()) {
-                let $key = key.value();
-                let broken = |error: SealError| ReadError::Row {
-                    row: format!("{} {:?}", stringify!($table), $key),
-                    problem: error.to_string(),
-                };
-                let content = $tables.keys.open($kind, stored.value()).map_err(broken)?.into_owned();
-                stale.push(($owned, $tables.keys.seal($kind, content)));
-            }
-        }
-        for ($again, sealed) in &stale {
-            $tables.$table.insert($borrowed, sealed.as_slice())?;
-        }
-    }};
-}
-
-impl Tables<'_> {
-    fn rekey_rows(&mut self) -> Result<(), Fault> {
-        rekey_table!(self.states, Kind::State, |key| (key.0.to_owned(), key.1.to_owned()), |key| (
-            key.0.as_str(),
-            key.1.as_str()
-        ));
-        rekey_table!(self.tokens, Kind::Token, |key| (key.0.to_owned(), key.1.to_owned(), key.2), |key| (
-            key.0.as_str(),
-            key.1.as_str(),
-            key.2
-        ));
-        rekey_table!(self.runs, Kind::Run, |key| key, |key| *key);
-        rekey_table!(self.vault, Kind::Vault, |key| key.to_owned(), |key| key.as_str());
-        Ok(())
-    }
 }

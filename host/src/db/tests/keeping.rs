@@ -401,6 +401,7 @@ async fn a_key_comes_changes_and_goes_and_everything_can_be_read_all_the_time() 
     assert!(!readable(dir.path()), "while it is encrypted");
     db.rekey().await.unwrap();
     assert!(db.keep("hr/api", b"refresh".to_vec()).await.is_err(), "never in clear");
+    assert_eq!(db.kept("hr/api").unwrap(), None, "and not what was kept before");
     drop(db);
     whole(&open(dir.path()), 3);
     assert!(readable(dir.path()), "as without a key");
