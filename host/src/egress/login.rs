@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -14,6 +13,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use secrecy::ExposeSecret;
+use sha2::{Digest, Sha256};
 use tidewaiter_core::grant::http::Destination;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
@@ -75,17 +75,6 @@ impl Kind {
             Self::Basic { .. } | Self::Bearer { .. } | Self::OAuth(_) => Some(&header::AUTHORIZATION),
             Self::Header { name, .. } => Some(name),
             Self::Mtls { .. } => None,
-        }
-    }
-
-    /// Where its secrets are.
-    pub fn sources(&self) -> Vec<&Source> {
-        match self {
-            Self::Basic { password: source, .. }
-            | Self::Bearer { token: source }
-            | Self::Header { value: source, .. }
-            | Self::Mtls { key: source, .. } => vec![source],
-            Self::OAuth(oauth) => oauth.sources(),
         }
     }
 }
@@ -175,26 +164,27 @@ pub(super) type Fingerprint = [u8; 32];
 /// TLS that shows a client certificate.
 #[derive(Debug)]
 pub(super) struct Identified {
+    /// The place of its credential.
+    pub(super) place: usize,
     pub(super) fingerprint: Fingerprint,
     pub(super) config: ClientConfig,
 }
 
-fn identified(name: &str, certificate: &Path, secret: Secret, trust: &Trust) -> Result<Identified, EgressError> {
-    let bad = |problem: String| EgressError::Credential { name: name.to_owned(), problem };
+fn identified(place: usize, certificate: &Path, secret: &Secret, trust: &Trust) -> Result<Identified, String> {
     let key = PrivateKeyDer::from_pem_slice(secret.expose_secret());
-    let key = key.map_err(|_| bad("its key is not one in PEM form".to_owned()))?;
-    let chain = certificates(certificate).map_err(|error| bad(error.to_string()))?;
+    let key = key.map_err(|_| "its key is not one in PEM form".to_owned())?;
+    let chain = certificates(certificate).map_err(|error| error.to_string())?;
     // Of the certificates, too: they are renewed more often than keys.
-    let shown = chain.iter().fold(secret.expose_secret().to_vec(), |all, next| [all, next.to_vec()].concat());
-    let config = trust.client(Some((chain, key))).map_err(|error| bad(error.to_string()))?;
-    Ok(Identified { fingerprint: fingerprint(&Secret::from(shown)), config })
+    let shown = chain.iter().fold(Sha256::new_with_prefix(fingerprint(secret)), Sha256::chain_update);
+    let config = trust.client(Some((chain, key))).map_err(|error| error.to_string())?;
+    Ok(Identified { place, fingerprint: shown.finalize().into(), config })
 }
 
 /// The logins of a run.
 #[derive(Debug)]
 pub struct RunLogins {
     logins: Arc<Logins>,
-    /// By the place of their credential.
+    /// Those that stay the same, by the place of their credential.
     values: Mutex<HashMap<usize, HeaderValue>>,
     identities: Mutex<HashMap<usize, Arc<Identified>>>,
 }
@@ -215,12 +205,9 @@ impl RunLogins {
             if let Some(known) = identities.get(&place) {
                 return Ok(Some(Arc::clone(known)));
             }
-            let unread = |error: SecretError| EgressError::Credential {
-                name: credential.name.clone(),
-                problem: error.to_string(),
-            };
-            let secret = self.logins.read(key).await.map_err(unread)?;
-            let read = Arc::new(identified(&credential.name, certificate, secret, trust)?);
+            let bad = |problem: String| EgressError::Credential { name: credential.name.clone(), problem };
+            let secret = self.logins.read(key).await.map_err(|error| bad(error.to_string()))?;
+            let read = Arc::new(identified(place, certificate, &secret, trust).map_err(bad)?);
             identities.insert(place, Arc::clone(&read));
             return Ok(Some(read));
         }
@@ -254,37 +241,40 @@ impl RunLogins {
             // Those that are too many are refused before they leave.
             let _ = self.logins.tried(true).await;
         }
-        for (place, credential) in self.logins.credentials.iter().enumerate() {
+        for credential in &self.logins.credentials {
             if let (Kind::OAuth(_), true) = (&credential.kind, credential.to.contains(to)) {
-                self.values.lock().await.remove(&place);
                 self.logins.tokens.forget(&credential.name).await;
             }
         }
     }
 
     async fn value(&self, place: usize, credential: &Credential) -> Result<HeaderValue, EgressError> {
-        let mut values = self.values.lock().await;
-        let is_token = matches!(credential.kind, Kind::OAuth(_));
-        if let Some(value) = values.get(&place).filter(|_| !is_token) {
-            return Ok(value.clone());
-        }
         let bad = |problem: String| EgressError::Credential { name: credential.name.clone(), problem };
         let unread = |error: SecretError| bad(error.to_string());
+        let in_header = |text: &[u8]| {
+            let value = HeaderValue::from_bytes(text).map_err(|_| bad("it has characters that no header has".into()));
+            value.map(|mut value| {
+                value.set_sensitive(true);
+                value
+            })
+        };
+        if let Kind::OAuth(oauth) = &credential.kind {
+            let token = self.logins.tokens.token(&credential.name, oauth, &self.logins).await?;
+            return in_header(&bearer(token.expose_secret()));
+        }
+        let mut values = self.values.lock().await;
+        if let Some(value) = values.get(&place) {
+            return Ok(value.clone());
+        }
         let text = match &credential.kind {
             Kind::Basic { user, password } => basic(user, &self.logins.read(password).await.map_err(unread)?),
             Kind::Bearer { token } => bearer(self.logins.read(token).await.map_err(unread)?.expose_secret()),
             Kind::Header { value, .. } => {
                 Zeroizing::new(self.logins.read(value).await.map_err(unread)?.expose_secret().to_vec())
             }
-            Kind::OAuth(oauth) => {
-                let token = self.logins.tokens.token(&credential.name, oauth, &self.logins).await?;
-                bearer(token.expose_secret())
-            }
-            Kind::Mtls { .. } => return Err(bad("it is no header".to_owned())),
+            Kind::OAuth(_) | Kind::Mtls { .. } => return Err(bad("it is no header that stays the same".to_owned())),
         };
-        let value = HeaderValue::from_bytes(&text).map_err(|_| bad("it has characters that no header has".to_owned()));
-        let mut value = value?;
-        value.set_sensitive(true);
+        let value = in_header(&text)?;
         values.insert(place, value.clone());
         Ok(value)
     }
@@ -300,6 +290,3 @@ pub(super) fn basic(user: &str, password: &Secret) -> Zeroizing<Vec<u8>> {
 fn bearer(token: &[u8]) -> Zeroizing<Vec<u8>> {
     Zeroizing::new([b"Bearer ", token].concat())
 }
-
-/// How early a token is replaced that will be over.
-pub(super) const EARLY: Duration = Duration::from_secs(30);

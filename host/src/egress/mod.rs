@@ -46,6 +46,8 @@ use crate::clock::Clock;
 const SOCKETS_MAX: usize = 512;
 /// Connections to the outside, of one connection: those in use and those kept for the next request.
 const SOCKETS_OF_CONNECTION_MAX: usize = 32;
+/// Connections to token endpoints, of one connection: they are asked one at a time, but for what guests gave up waiting for.
+const ENDPOINT_SOCKETS_MAX: usize = 4;
 /// Connections to one server that are kept for the next request.
 const IDLE_SOCKETS_MAX: usize = 4;
 /// How long they are kept: shorter than a request waits for a place, so that idle ones make room.
@@ -123,8 +125,8 @@ impl Outside {
 
 type Sending = Pin<Box<dyn Future<Output = Result<Response<Incoming>, ClientError>> + Send>>;
 type Pool = Arc<dyn Fn(Request<Body>) -> Sending + Send + Sync>;
-/// By which entries its sockets were vetted, and which client certificate they show.
-type PoolKey = (Place, Option<Fingerprint>);
+/// By which entries its sockets were vetted, and which client certificate they show: the place of its credential, and what it is now.
+type PoolKey = (Place, Option<(usize, Fingerprint)>);
 
 /// A connection's way out. Its pools are its own: no other connection ever uses a socket of it.
 pub struct Egress {
@@ -152,7 +154,8 @@ impl Egress {
         logins_per_hour_max: u32,
     ) -> Self {
         let tasks = Tasks::default();
-        let endpoint = EndpointClient { outside: outside.clone(), tasks: tasks.clone() };
+        let sockets = Room::new("connections to token endpoints", ENDPOINT_SOCKETS_MAX);
+        let endpoint = EndpointClient { outside: outside.clone(), sockets, tasks: tasks.clone() };
         let (vault, clock) = (Arc::clone(&outside.vault), outside.clock);
         let tokens =
             TokenClient::new(connection, tasks.clone(), Arc::new(move |request| endpoint.send(request)), vault, clock);
@@ -177,13 +180,17 @@ impl Egress {
     }
 
     fn pool(&self, place: Place, identity: Option<&Identified>) -> Result<Pool, EgressError> {
-        let key = (place, identity.map(|identified| identified.fingerprint));
+        let key = (place, identity.map(|identified| (identified.place, identified.fingerprint)));
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pool) = pools.get(&key) {
             return Ok(Arc::clone(pool));
         }
         // A key that was replaced is shown to nobody any more.
-        pools.retain(|(other, shown), _| *other != place || shown.is_none() || identity.is_none());
+        let is_replaced = |shown: &PoolKey| match (shown, key) {
+            ((other, Some((before, _))), (place, Some((now, _)))) => (*other, *before) == (place, now),
+            _ => false,
+        };
+        pools.retain(|shown, _| !is_replaced(shown));
         let proxy = self.policy.at(place).grant.proxy.clone();
         let rule = match proxy {
             Some(_) => Rule::Operator,
@@ -250,16 +257,16 @@ impl Outgoing {
 /// Asks token endpoints, which the operator wrote down.
 struct EndpointClient {
     outside: Outside,
+    sockets: Room,
     tasks: Tasks,
 }
 
 impl EndpointClient {
     fn send(&self, request: Request<Body>) -> Answering {
-        let (outside, tasks) = (self.outside.clone(), self.tasks.clone());
+        let (outside, sockets, tasks) = (self.outside.clone(), self.sockets.clone(), self.tasks.clone());
         Box::pin(async move {
             let (to, request) = request::checked(request)?;
             let config = outside.trust.client(None).map_err(|error| no_tls(&error))?;
-            let sockets = outside.sockets.clone();
             let pool = new_pool(outside.connector(Rule::Operator, sockets), None, config, tasks)?;
             let max = Times::USUAL.connect + Times::USUAL.first_byte;
             let sent = tokio::time::timeout(max, pool(request)).await;

@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, oneshot};
 use zeroize::Zeroizing;
 
 use super::error::EgressError;
-use super::login::{EARLY, Logins, basic};
+use super::login::{Logins, basic};
 use super::{Answering, Body, Tasks};
 use crate::clock::Clock;
 use crate::secret::{Secret, Source};
@@ -32,6 +32,8 @@ const EXCHANGE_TIME: Duration = Duration::from_secs(120);
 const USUAL_LIFE: Duration = Duration::from_secs(300);
 /// However long an endpoint says, a token is fetched again after that.
 const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// How early a token is fetched anew that will be over.
+const EARLY: Duration = Duration::from_secs(30);
 /// More of an endpoint's own words isn't told.
 const WORDS_MAX: usize = 200;
 
@@ -52,12 +54,6 @@ pub struct OAuth {
     pub audience: Option<String>,
     /// The grant; none: client credentials.
     pub refresh_token: Option<Source>,
-}
-
-impl OAuth {
-    pub(super) fn sources(&self) -> Vec<&Source> {
-        self.client_secret.iter().chain(&self.refresh_token).collect()
-    }
 }
 
 /// Storing, on its way.
