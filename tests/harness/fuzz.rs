@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use tidewaiter::wasm::{Connector, Engine, EngineOptions};
 use tidewaiter_core::grant::address::{AddressKind, Range, vet};
-use tidewaiter_core::grant::http::{Destination, HttpGrant, HttpPolicy, Pattern};
+use tidewaiter_core::grant::http::{Destination, Pattern};
+use tidewaiter_core::grant::policy::{HttpGrant, HttpPolicy};
 use tidewaiter_core::inspect::Inspector;
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::object::SyncDelta;

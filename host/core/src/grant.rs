@@ -3,13 +3,15 @@
 
 pub mod address;
 pub mod http;
+pub mod policy;
 
 use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use self::http::{BadDestination, Foreseen, HttpGrant, HttpPolicy, Pattern};
+use self::http::{BadDestination, Pattern};
+use self::policy::{Foreseen, HttpGrant, HttpPolicy};
 use crate::schema::{Capability, CapabilityRequest};
 
 /// What a file of grants allows to one connection, or the ceiling to all of them.

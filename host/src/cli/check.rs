@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
-use tidewaiter_core::grant::http::HttpGrant;
+use tidewaiter_core::grant::policy::HttpGrant;
 use tidewaiter_core::grant::{Decided, Decision, Grants, without_path};
 use tidewaiter_core::name::TypeName;
 use tidewaiter_core::schema::Capability;

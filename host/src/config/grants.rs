@@ -8,7 +8,8 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use tidewaiter_core::grant::Grants;
 use tidewaiter_core::grant::address::Range;
-use tidewaiter_core::grant::http::{Destination, HttpGrant, Scheme};
+use tidewaiter_core::grant::http::{Destination, Scheme};
+use tidewaiter_core::grant::policy::HttpGrant;
 use toml::{Table, Value};
 
 /// Either file.

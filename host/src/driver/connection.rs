@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
-use tidewaiter_core::grant::http::HttpPolicy;
+use tidewaiter_core::grant::policy::HttpPolicy;
 use tidewaiter_core::grant::{self, BadAsk, Decided, Decision, Grants};
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::{ConnectionName, TypeKey, TypeName};

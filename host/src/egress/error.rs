@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use tidewaiter_core::grant::address::AddressKind;
-use tidewaiter_core::grant::http::{BadDestination, Denied};
+use tidewaiter_core::grant::http::BadDestination;
+use tidewaiter_core::grant::policy::Denied;
 
 /// A request that failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -28,7 +28,8 @@ use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::{Builder, Client, Error as ClientError};
 use rustls::ClientConfig;
-use tidewaiter_core::grant::http::{Destination, HttpPolicy, Place};
+use tidewaiter_core::grant::http::Destination;
+use tidewaiter_core::grant::policy::{HttpPolicy, Place};
 use tokio::task::JoinSet;
 
 use self::body::Received;
