@@ -3,9 +3,10 @@
 //! nothing is visible or answered before that is durable.
 //!
 //! It knows no connector, no schedule and no clock: times are handed in. `store` is the little that is needed of a storage
-//! engine, `redb` is that on redb, `writer` groups commits, `segment` has the bytes of the journal, `tables` and `migrate` the
+//! engine, `redb` is that on redb, `commit` what is written together, `writer` groups it, `segment` has the bytes of the journal, `tables` and `migrate` the
 //! rest of the file's format, `open` the data directory, `consumer` and `retain` the rules of who reads and what may go.
 
+mod commit;
 mod consumer;
 mod journal;
 mod migrate;
@@ -25,17 +26,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tidewaiter_core::journal::{Body, Entry, Incarnation, Marker, Packed};
+use tidewaiter_core::journal::{Entry, Incarnation, Packed};
 use tidewaiter_core::name::{ConnectionName, TypeKey};
-use tidewaiter_core::run::{CommitFailure, RunReport};
+use tidewaiter_core::run::RunReport;
 use tidewaiter_core::state::{Actor, TypeState};
 use tidewaiter_core::time::UnixMillis;
-use tidewaiter_core::token::SyncToken;
 
-use self::segment::{Encoder, Head, Segment};
-use self::store::{Chore, Counters, Done, Prepared, Store, Write};
+use self::commit::{encode, prepare};
+use self::segment::Head;
+use self::store::{Chore, Counters, Done, Store, Write};
 use self::writer::{Durable, Order, Writer};
 
+pub use self::commit::{Commit, CommitError, Committed, StagedSegment, TokenChange};
 pub use self::consumer::{Consumer, ConsumerError};
 pub use self::open::{OpenError, examine, restore};
 pub use self::retain::{Policy, Retained};
@@ -68,40 +70,6 @@ impl std::fmt::Debug for Inner {
     }
 }
 
-/// What is to be written together.
-#[derive(Clone, Debug)]
-pub struct Commit {
-    /// Of which type.
-    pub key: TypeKey,
-    /// The revision that must be stored for this to happen; 0: nothing may be stored yet.
-    pub expected_revision: u64,
-    /// The state to store; its revision is the next one. Its generation is that of the entries.
-    pub state: TypeState,
-    /// Staged before: published first.
-    pub staged: Vec<StagedSegment>,
-    /// Deltas to journal, in source order.
-    pub batches: Vec<Packed>,
-    /// What an operator did and who: journaled before the deltas.
-    pub marker: Option<(Marker, Actor)>,
-    /// The run that commits; none for an operator's act.
-    pub run: Option<u64>,
-    /// The run is over with this commit.
-    pub report: Option<RunReport>,
-    /// When it is journaled.
-    pub at: UnixMillis,
-}
-
-/// A segment that is written and not published: nobody sees it, and nobody ever will unless a commit names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StagedSegment {
-    /// Its number.
-    pub(crate) number: u64,
-    /// Entries in it.
-    pub(crate) count: u32,
-    /// Its size.
-    pub(crate) bytes: u64,
-}
-
 /// What a look at the whole db found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checked {
@@ -120,86 +88,6 @@ pub struct Checked {
     pub types: u64,
     /// What doesn't fit, a sentence each.
     pub problems: Vec<String>,
-}
-
-/// The sequences that a commit got. `last < first`: it had no entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Committed {
-    /// Of its first entry.
-    pub first: u64,
-    /// Of its last entry.
-    pub last: u64,
-}
-
-/// Why a commit did not happen.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CommitError {
-    /// Somebody else wrote the state meanwhile. Nothing of the commit is stored.
-    #[error("the state was written by somebody else meanwhile")]
-    Conflict,
-    /// There is no room. Nothing of the commit is stored.
-    #[error(transparent)]
-    Full(#[from] Full),
-    /// A consumer can't do that.
-    #[error(transparent)]
-    Consumer(#[from] ConsumerError),
-    /// The storage engine failed, in its words. If the disk took the commit before it reported the failure, all of the commit
-    /// is stored, otherwise nothing: read the state again before going on.
-    #[error("the db could not write: {0}")]
-    Storage(String),
-}
-
-impl From<CommitError> for CommitFailure {
-    fn from(error: CommitError) -> Self {
-        match error {
-            CommitError::Conflict => Self::Conflict,
-            CommitError::Full(full) => Self::Full(full.to_string()),
-            CommitError::Consumer(error) => Self::Storage(error.to_string()),
-            CommitError::Storage(message) => Self::Storage(message),
-        }
-    }
-}
-
-impl From<EncodeError> for CommitError {
-    fn from(error: EncodeError) -> Self {
-        Self::Storage(error.to_string())
-    }
-}
-
-/// A row of the token's history: what was stored at the end of a run, by an operator, or when the kind of state changed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TokenChange {
-    /// The revision of the state.
-    pub revision: u64,
-    /// Its generation.
-    pub generation: u64,
-    /// When it was committed.
-    pub at: UnixMillis,
-    /// Who wrote it.
-    pub by: Actor,
-    /// Why the state is what it is.
-    pub why: String,
-    /// The name of the state.
-    pub state: String,
-    /// The token that was held from then on.
-    pub token: Option<SyncToken>,
-    /// The run that wrote it; none for an operator's act.
-    pub run: Option<u64>,
-}
-
-impl TokenChange {
-    fn new(state: &TypeState, run: Option<u64>, at: UnixMillis) -> Self {
-        Self {
-            revision: state.revision,
-            generation: state.generation,
-            at,
-            by: state.changed_by.clone(),
-            why: state.why.clone(),
-            state: state.sync.name().to_owned(),
-            token: state.sync.token().cloned(),
-            run,
-        }
-    }
 }
 
 impl Db {
@@ -579,39 +467,6 @@ impl Db {
 
 fn unexpected(done: &Done) -> CommitError {
     CommitError::Storage(format!("an answer to another question: {done:?}"))
-}
-
-/// Encodes the entries here, on the caller's side, so that the writer only writes. Lets others work after each segment.
-async fn prepare(commit: Commit, keys: &Keys) -> Result<Prepared, EncodeError> {
-    let Commit { key, expected_revision, state, staged, batches, marker, run, report, at } = commit;
-    let marked = marker.is_some();
-    let segments = match marked || batches.iter().any(|batch| batch.count > 0) {
-        false => Vec::new(),
-        true => {
-            let head = Head { key: key.clone(), generation: state.generation, run, at };
-            encode(&head, marker, batches, keys).await?
-        }
-    };
-    Ok(Prepared { key, expected_revision, state, staged, segments, marked, run, report, at })
-}
-
-async fn encode(
-    head: &Head,
-    marker: Option<(Marker, Actor)>,
-    batches: Vec<Packed>,
-    keys: &Keys,
-) -> Result<Vec<Segment>, EncodeError> {
-    let mut encoder = Encoder::new(head)?;
-    if let Some((marker, by)) = marker {
-        encoder.push(&Body::Marker { marker, by })?;
-    }
-    for batch in batches {
-        let mut rest = batch.bytes.as_slice();
-        while encoder.push_packed(&mut rest)? {
-            tokio::task::yield_now().await;
-        }
-    }
-    Ok(seal::sealed(encoder.finish(), keys))
 }
 
 #[cfg(test)]

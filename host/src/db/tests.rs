@@ -12,9 +12,11 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use ::redb::backends::FileBackend;
 use ::redb::{BackendError, Database, ReadableTable, ReadableTableMetadata, StorageBackend};
+use tidewaiter_core::journal::{Body, Marker};
 use tidewaiter_core::object::{Change, SyncDelta};
 use tidewaiter_core::run::{ConnectorError, ErrorKind, Failure, Outcome, Trigger};
 use tidewaiter_core::state::{From, SyncState};
+use tidewaiter_core::token::SyncToken;
 use tokio::task::JoinSet;
 
 use super::redb::{RedbStore, builder};
