@@ -11,10 +11,12 @@
 //! - `hostile`: guests that misbehave
 //! - `kill`: SIGKILL at seeded instants
 //! - `languages`: connectors in Python and JavaScript
+//! - `logins`: those that the host puts into requests
 //! - `panics`: of the host itself
 //! - `privacy`: what people see, what is kept, what is forgotten
 //! - `promises`: those that need a look while things happen
 //! - `rough`: full and read-only disks, a process that is stopped, guests that take all they can get
+//! - `sender`: what `egress` and `logins` have in common
 //! - `sink`: delivery that fails and comes back
 //! - `story`: the founding story, with the exact lines of the log
 //! - `zoo`: hostile guests in a real server, one promise each
@@ -33,10 +35,12 @@ mod host;
 mod hostile;
 mod kill;
 mod languages;
+mod logins;
 mod panics;
 mod privacy;
 mod promises;
 mod rough;
+mod sender;
 mod sink;
 mod story;
 mod sync;

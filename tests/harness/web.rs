@@ -57,7 +57,12 @@ pub type Answers = Arc<dyn Fn(&Seen) -> Option<Response> + Send + Sync>;
 impl Web {
     /// In clear, on the loopback.
     pub fn new() -> Self {
-        Self::at(IpAddr::V4(Ipv4Addr::LOCALHOST), None, Arc::new(|_| None))
+        Self::answering(|_| None)
+    }
+
+    /// In clear, on the loopback; `answers` has the first word.
+    pub fn answering(answers: impl Fn(&Seen) -> Option<Response> + Send + Sync + 'static) -> Self {
+        Self::at(IpAddr::V4(Ipv4Addr::LOCALHOST), None, Arc::new(answers))
     }
 
     /// In clear or over TLS; `answers` has the first word.
