@@ -196,21 +196,15 @@ fn value(value: sdk::Value) -> Value {
 }
 
 fn class(info: sdk::ObjectClassInfo) -> ObjectClassInfo {
-    let attribute = |info: sdk::AttributeInfo| AttributeInfo {
-        value_type: match info.value_type {
+    let attribute = |info: sdk::AttributeInfo| {
+        let value_type = match info.value_type {
             sdk::ValueType::Integer => ValueType::Integer,
             sdk::ValueType::Boolean => ValueType::Boolean,
             sdk::ValueType::Binary => ValueType::Binary,
             _ => ValueType::Text,
-        },
-        multi_valued: info.properties == sdk::AttributeFlags::MULTI_VALUED,
-        ordered: false,
-        case_ignore: false,
-        sensitive: false,
-        volatile: false,
-        required: false,
-        not_returned_by_default: false,
-        name: info.name,
+        };
+        let multi_valued = info.properties == sdk::AttributeFlags::MULTI_VALUED;
+        AttributeInfo { multi_valued, ..tidewaiter_tests::attribute(&info.name, value_type) }
     };
     ObjectClassInfo {
         name: info.name,

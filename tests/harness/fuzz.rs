@@ -14,6 +14,8 @@ use tidewaiter_core::object::SyncDelta;
 use tidewaiter_core::schema::{AttributeInfo, ChangeFeed, Classes, ObjectClassInfo, ValueType};
 use tidewaiter_core::token::SyncToken;
 
+use crate::attribute;
+
 /// A body and its name.
 pub type Body = (&'static str, fn(&[u8]));
 
@@ -63,17 +65,7 @@ pub fn addresses(bytes: &[u8]) {
 /// Whatever a guest hands over, the inspector answers.
 pub fn batches(bytes: &[u8]) {
     let Ok((deltas, checkpoint)) = postcard::from_bytes::<(Vec<SyncDelta>, Option<SyncToken>)>(bytes) else { return };
-    let attribute = |name: &str, value_type| AttributeInfo {
-        name: name.into(),
-        value_type,
-        multi_valued: true,
-        ordered: false,
-        case_ignore: false,
-        sensitive: false,
-        volatile: false,
-        required: false,
-        not_returned_by_default: false,
-    };
+    let attribute = |name: &str, value_type| AttributeInfo { multi_valued: true, ..attribute(name, value_type) };
     let class = ObjectClassInfo {
         name: "a".into(),
         attributes: vec![
