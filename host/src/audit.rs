@@ -79,6 +79,15 @@ pub enum Event<'a> {
         /// To what.
         on: String,
     },
+    /// Somebody tried what is for another role.
+    NotAllowed {
+        /// Who.
+        by: String,
+        /// What, as the command is called.
+        act: &'a str,
+        /// To what.
+        on: String,
+    },
     /// Somebody read data.
     Read {
         /// Who.

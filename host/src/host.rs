@@ -2,6 +2,7 @@
 //!
 //! `ask` is the same functions as data, so that they can be asked over a socket; `view` is what they answer.
 
+mod approve;
 pub mod ask;
 mod erase;
 pub(crate) mod seal;
@@ -72,6 +73,8 @@ pub enum StartError {
     Connector(#[from] LoadError),
     #[error("connection {connection}: {source}")]
     Capability { connection: ConnectionName, source: BadAsk },
+    #[error("what a connection may ask for can't be noted: {0}")]
+    Approval(#[from] CommitError),
     #[error("trust: {0}")]
     Trust(#[from] TlsError),
     #[error(transparent)]
@@ -128,6 +131,28 @@ pub enum HostError {
     /// It can't be written down, and so it isn't done.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// Whoever asks has not the role for it.
+    #[error("{by} may not approve what connectors ask for: socket.security in the configuration lists who may")]
+    NotSecurity {
+        /// Who.
+        by: Actor,
+    },
+    /// What awaits approval is not what was shown.
+    #[error("connection {connection}: {}", match now {
+        Some(now) => format!("what awaits approval now is {now}, not {id}: look at it again"),
+        None => "nothing awaits approval".to_owned(),
+    })]
+    NotAwaited {
+        /// Of which connection.
+        connection: ConnectionName,
+        /// What was named.
+        id: String,
+        /// What awaits approval, if anything does.
+        now: Option<String>,
+    },
+    /// What is asked for can't be told.
+    #[error(transparent)]
+    Ask(#[from] BadAsk),
     /// What is erased can't be remembered, and so it isn't.
     #[error("erased.ndjson in the data folder: {0}")]
     Erased(std::io::Error),
@@ -145,6 +170,8 @@ pub struct Host {
     db: Db,
     audit: Audit,
     erasures: Erasures,
+    /// One approval at a time.
+    approving: Mutex<()>,
     clock: Clock,
     config: Config,
     connections: HashMap<ConnectionName, Arc<Connection>>,
@@ -295,6 +322,7 @@ impl Host {
             db,
             audit,
             erasures,
+            approving: Mutex::default(),
             clock,
             config,
             connections,
@@ -535,7 +563,8 @@ pub async fn load(
                 let loaded =
                     Event::Connector { connection: connection_name, connector, version: &version, sha256: &sha256 };
                 audit.note(&loaded)?;
-                audit.note(&Event::Grants { connection: connection_name, decided: &connection.decided })?;
+                approve::bring_up(&connection, db).await?;
+                audit.note(&Event::Grants { connection: connection_name, decided: &connection.allowed().decided })?;
                 connection.noted(audit.clone(), db.clone())
             }
         };

@@ -13,7 +13,7 @@ use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::run::{Failure, Outcome, RunReport, Trigger};
 use tidewaiter_core::state::{Actor, SyncState};
 use tidewaiter_core::token::SyncToken;
-use tidewaiter_tests::{Place, connector};
+use tidewaiter_tests::{Place, connector, patched};
 use tokio::task::JoinSet;
 
 fn hostile(what: &str) -> String {
@@ -275,22 +275,9 @@ fn the_log_has_a_guests_own_words_and_every_delta_that_is_not_journaled() {
     }
 }
 
-/// The component with other bytes in some places, of the same length.
-async fn patched(changes: &[(&str, &str)]) -> LoadError {
-    let mut bytes = std::fs::read(connector("hostile")).unwrap();
-    for (from, to) in changes {
-        assert_eq!(from.len(), to.len());
-        let places: Vec<usize> = bytes
-            .windows(from.len())
-            .enumerate()
-            .filter(|(_, part)| *part == from.as_bytes())
-            .map(|(at, _)| at)
-            .collect();
-        assert!(!places.is_empty(), "{from} is not in the component");
-        for at in places {
-            bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
-        }
-    }
+/// Why the component with other bytes in some places isn't loaded.
+async fn refusal(from: &str, to: &str) -> LoadError {
+    let bytes = patched(std::fs::read(connector("hostile")).unwrap(), from, to);
     let engine = Engine::new(&EngineOptions::default()).unwrap();
     Connector::load(&engine, &"hostile".parse().unwrap(), &bytes).await.unwrap_err()
 }
@@ -305,7 +292,7 @@ async fn garbage_from_describe_is_refused_by_name() {
         ("huge-text    ", "summary has 10000000 bytes"),
         ("nothing      ", "operations is empty"),
     ] {
-        let error = patched(&[("describe:well-behaved", &format!("describe:{}", &word[..12]))]).await.to_string();
+        let error = refusal("describe:well-behaved", &format!("describe:{}", &word[..12])).await.to_string();
         assert!(error.contains("connector hostile") && error.contains(part), "{word}: {error}");
         assert!(!error.chars().any(char::is_control), "{error:?}");
     }
@@ -313,7 +300,7 @@ async fn garbage_from_describe_is_refused_by_name() {
 
 #[tokio::test]
 async fn an_unknown_import_is_refused_by_name() {
-    let error = patched(&[("wasi:random/", "evil:random/")]).await;
+    let error = refusal("wasi:random/", "evil:random/").await;
     assert!(matches!(&error, LoadError::UnknownImport { import, .. } if import.starts_with("evil:random/")), "{error}");
 }
 

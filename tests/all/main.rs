@@ -1,6 +1,7 @@
 //! Everything that is tested from outside.
 //!
 //! - `api`: the HTTP calls
+//! - `approval`: updates that ask for more
 //! - `bars`: figures that have to be reached
 //! - `cli`: the commands, with a server and without
 //! - `data`: staging, budgets, quotas, consumers, copies
@@ -25,6 +26,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod api;
+mod approval;
 mod bars;
 mod cli;
 mod data;

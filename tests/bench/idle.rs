@@ -149,6 +149,7 @@ fn many(connections: u32, timing: &Timing, data: &Path) -> Config {
         data: data.to_owned(),
         connectors: connector("synthetic").parent().unwrap_or(Path::new("/")).to_owned(),
         listen: None,
+        security: None,
         concurrency: Concurrency::default(),
         quota: Quota::UNLIMITED,
         keep: None,

@@ -35,8 +35,11 @@ pub fn destinations(bytes: &[u8]) {
     let (Ok(pattern), Ok(to)) = (one.parse::<Pattern>(), other.parse::<Destination>()) else { return };
     assert_eq!(pattern.to_string().parse::<Pattern>().as_ref(), Ok(&pattern), "{one}");
     assert!(pattern.covers(&pattern));
-    let policy =
-        HttpPolicy { asked: vec![pattern.clone()], granted: vec![HttpGrant::to(pattern.clone())], ceiling: None };
+    let policy = HttpPolicy {
+        asked: vec![pattern.clone()],
+        granted: vec![HttpGrant::to(pattern.clone())],
+        ..HttpPolicy::default()
+    };
     assert_eq!(policy.decide("GET", &to).is_ok(), pattern.matches(&to), "{one} {other}");
     if pattern.matches(&to) {
         let (pattern, to) = (pattern.to_string(), to.to_string());

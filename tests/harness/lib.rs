@@ -97,6 +97,18 @@ impl Ended {
     }
 }
 
+/// A component with other bytes in some places, of the same length.
+pub fn patched(mut component: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let windows = component.windows(from.len()).enumerate();
+    let places: Vec<usize> = windows.filter(|(_, part)| *part == from.as_bytes()).map(|(at, _)| at).collect();
+    assert!(!places.is_empty(), "{from} is not in the component");
+    for at in places {
+        component[at..at + to.len()].copy_from_slice(to.as_bytes());
+    }
+    component
+}
+
 /// A folder with a configuration, `people/` and the connectors.
 #[derive(Debug)]
 pub struct Place {

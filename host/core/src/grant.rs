@@ -1,7 +1,8 @@
 //! Ask and grant: what a connector asked for, what the operator granted, what the ceiling leaves of it, and what follows. Effective is
-//! what all three have.
+//! what all three have, and of what an update asks for beyond its predecessor what is approved.
 
 pub mod address;
+pub mod approval;
 pub mod http;
 pub mod policy;
 
@@ -37,6 +38,8 @@ pub enum Decision {
     NotGranted,
     /// Granted, but beyond the ceiling.
     BeyondCeiling,
+    /// An update asks for it, and nobody has approved that yet.
+    AwaitsApproval,
     /// This host can't give that at all.
     NotAvailable,
 }
@@ -149,6 +152,14 @@ pub fn without_path(url: &str) -> &str {
     &url[..end]
 }
 
+impl Decided {
+    /// What is not looked at before it is approved.
+    pub fn awaiting(request: CapabilityRequest) -> Self {
+        let CapabilityRequest { capability, reason, optional } = request;
+        Self { capability, reason, optional, decision: Decision::AwaitsApproval, by: Vec::new() }
+    }
+}
+
 /// Decides about one request. `granted` and `ceiling` have their folders without links; `folder` is where an asked-for folder is, if
 /// it is there.
 pub fn decide(
@@ -172,8 +183,8 @@ pub fn decide(
         }
         Capability::Http(text) => match without_path(text).parse() {
             Ok(pattern) => {
-                let (asked, ceiling) = (Vec::new(), ceiling.map(|ceiling| ceiling.http.clone()));
-                foreseen(HttpPolicy { asked, granted: granted.http.clone(), ceiling }.foresee(&pattern))
+                let (granted, ceiling) = (granted.http.clone(), ceiling.map(|ceiling| ceiling.http.clone()));
+                foreseen(HttpPolicy { granted, ceiling, ..HttpPolicy::default() }.foresee(&pattern))
             }
             Err(_) => (Decision::NotAvailable, Vec::new()),
         },
@@ -220,10 +231,11 @@ mod tests {
 
     #[test]
     fn fills_templates_from_settings() {
-        let settings = json!({ "folder": "/srv/hr", "names": ["a", "b"], "deep": {} });
+        let settings = json!({ "folder": "/srv/hr", "names": ["a", "b"], "deep": {}, "year": 2026 });
         let folder = |text: &str| Capability::Read(text.into());
         assert_eq!(expanded("{settings.folder}/in", false, &settings).unwrap(), [folder("/srv/hr/in")]);
         assert_eq!(expanded("/x/{settings.names}", false, &settings).unwrap(), [folder("/x/a"), folder("/x/b")]);
+        assert_eq!(expanded("/x/{settings.year}", false, &settings).unwrap(), [folder("/x/2026")]);
         assert_eq!(expanded("{settings.gone}", true, &settings).unwrap(), []);
         assert!(
             expanded("{settings.gone}", false, &settings)
@@ -275,12 +287,20 @@ mod tests {
     }
 
     #[test]
+    fn what_awaits_approval_is_not_looked_at() {
+        let awaiting = Decided::awaiting(read("/srv/hr", true));
+        assert_eq!((awaiting.decision, awaiting.by.len()), (Decision::AwaitsApproval, 0));
+        assert_eq!((awaiting.capability, awaiting.optional), (Capability::Read("/srv/hr".into()), true));
+    }
+
+    #[test]
     fn http_is_foreseen_and_a_path_does_not_matter() {
         let nothing = Grants::default();
         let entry = |to: &str| HttpGrant { to: to.parse().unwrap(), methods: None, ranges: vec![], proxy: None };
         let granted = Grants { http: vec![entry("https://api.example.com")], ..Grants::default() };
         let http = |to: &str, ceiling| decided(Capability::Http(to.into()), None, &granted, ceiling).0;
         assert_eq!(http("https://api.example.com/v1?x=/", None), Decision::Granted);
+        assert_eq!(without_path("https://a.b/https://c"), "https://a.b");
         assert_eq!(http("https://*.example.com", None), Decision::InPart);
         assert_eq!(http("https://example.com", None), Decision::NotGranted);
         assert_eq!(http("https://api.example.com", Some(&nothing)), Decision::BeyondCeiling);

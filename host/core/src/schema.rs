@@ -1,8 +1,9 @@
 //! What a connector says about itself and its source.
 
 use std::collections::HashMap;
+use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::name::{BadName, ConnectorName};
 
@@ -24,7 +25,7 @@ pub enum Operation {
 }
 
 /// Something outside the sandbox that a connector asks for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Capability {
     /// HTTP requests to an authority.
@@ -44,6 +45,23 @@ impl Capability {
     pub fn text(&self) -> &str {
         let (Self::Http(text) | Self::Tcp(text) | Self::Read(text) | Self::Write(text) | Self::Reveal(text)) = self;
         text
+    }
+
+    /// `http`, `tcp`, `read`, `write` or `reveal`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Http(_) => "http",
+            Self::Tcp(_) => "tcp",
+            Self::Read(_) => "read",
+            Self::Write(_) => "write",
+            Self::Reveal(_) => "reveal",
+        }
+    }
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind(), self.text())
     }
 }
 

@@ -76,6 +76,7 @@ impl From<HostError> for ApiError {
         let status = match error.code() {
             ProblemCode::BadRequest | ProblemCode::OtherJournal => StatusCode::BAD_REQUEST,
             ProblemCode::Unknown => StatusCode::NOT_FOUND,
+            ProblemCode::NotAllowed => StatusCode::FORBIDDEN,
             ProblemCode::Dropped => StatusCode::GONE,
             ProblemCode::TokenLost | ProblemCode::Consumer => StatusCode::CONFLICT,
             ProblemCode::Changed => StatusCode::PRECONDITION_FAILED,

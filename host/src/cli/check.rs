@@ -54,8 +54,8 @@ pub(super) async fn check(config: &Config, json: bool) -> Result<(), Fail> {
 }
 
 async fn find(connection: &Arc<Connection>) -> Finding {
-    let mut problems: Vec<String> =
-        connection.decided.iter().filter_map(|decided| problem(connection, decided)).collect();
+    let allowed = connection.allowed();
+    let mut problems: Vec<String> = allowed.decided.iter().filter_map(|decided| problem(connection, decided)).collect();
     // A source that can't be reached for want of a grant would only be told a second time.
     if problems.is_empty() {
         problems = connection.check().await;
@@ -139,6 +139,7 @@ fn additions(connection: &Connection) -> Vec<Addition> {
 
 /// Of what is asked for, with these decisions, what `pick` takes.
 fn asked<T>(connection: &Connection, wanted: &[Decision], pick: impl Fn(&Capability) -> Option<T>) -> Vec<T> {
-    let decided = connection.decided.iter().filter(|decided| wanted.contains(&decided.decision));
+    let allowed = connection.allowed();
+    let decided = allowed.decided.iter().filter(|decided| wanted.contains(&decided.decision));
     decided.filter_map(|decided| pick(&decided.capability)).collect()
 }

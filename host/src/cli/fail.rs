@@ -102,6 +102,7 @@ impl From<StartError> for Fail {
             | StartError::Sink { .. }
             | StartError::Audit(_)
             | StartError::Erase(_)
+            | StartError::Approval(_)
             | StartError::Ended(_) => Exit::Host,
         };
         Self::of(exit, &error)
@@ -113,9 +114,11 @@ impl From<Problem> for Fail {
         let exit = match problem.code {
             ProblemCode::BadRequest => Exit::Usage,
             ProblemCode::Unknown | ProblemCode::OtherJournal | ProblemCode::Dropped => Exit::Unknown,
-            ProblemCode::TokenLost | ProblemCode::ShuttingDown | ProblemCode::Changed | ProblemCode::Consumer => {
-                Exit::Refused
-            }
+            ProblemCode::TokenLost
+            | ProblemCode::ShuttingDown
+            | ProblemCode::Changed
+            | ProblemCode::NotAllowed
+            | ProblemCode::Consumer => Exit::Refused,
             ProblemCode::Host | ProblemCode::Gone => Exit::Host,
         };
         Self::new(exit, problem.message)

@@ -40,7 +40,7 @@ Exit codes:
   2  bad usage or configuration
   3  what was named doesn't exist
   4  a run failed, or a check found something
-  5  refused in the present state: token lost, data in use, shutting down, run superseded";
+  5  refused in the present state, or to this user: token lost, data in use, shutting down, run superseded";
 
 /// Runs sandboxed connectors, and journals every change that they hand over with the sync token that covers it.
 #[derive(Debug, Parser)]
@@ -124,6 +124,13 @@ enum Connections {
         /// Its name
         connection: ConnectionName,
     },
+    /// Let a connector ask for what an update of it asks for beyond what was approved, as `show` has it
+    Approve {
+        /// The connection's name
+        connection: ConnectionName,
+        /// The id that `show` prints beside what awaits approval
+        id: String,
+    },
 }
 
 /// An object type of a connection.
@@ -202,6 +209,11 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
             let answer = ask(config, Runs::WhenAsked, Ask::Connection(connection)).await?;
             let Answer::Connection(connection) = answer else { return Err(Fail::other_answer()) };
             print::out(json, &connection, |connection| print::connection(connection))
+        }
+        Command::Connections(Connections::Approve { connection, id }) => {
+            let answer = ask(config, Runs::WhenAsked, Ask::Approve { connection, id }).await?;
+            let Answer::Connection(connection) = answer else { return Err(Fail::other_answer()) };
+            print::out(json, &connection, |connection| print::asked(connection))
         }
         Command::Audit => audit(&config, json),
         Command::Erase { connection, uid } => {

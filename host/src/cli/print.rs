@@ -16,7 +16,7 @@ use tidewaiter_core::token::{Shown, SyncToken};
 use super::check::Finding;
 use super::fail::{Exit, Fail};
 use crate::db::{Checked, Consumer, TokenChange};
-use crate::host::view::{ConnectionView, Limit, TokenView, TypeView};
+use crate::host::view::{Asked, ConnectionView, Limit, TokenView, TypeView};
 
 /// More of one text isn't shown; `--json` has all of it.
 const TEXT_BYTES_MAX: usize = 1000;
@@ -199,24 +199,36 @@ pub(super) fn types(types: &[TypeView]) -> String {
     table(&std::iter::once(names).chain(types.iter().map(row)).collect::<Vec<_>>())
 }
 
-pub(super) fn connection(view: &ConnectionView) -> String {
-    let mut text = format!("{}: connector {} {}\n", view.name, view.connector, shown(&view.connector_version, 40));
-    let settings = serde_json::to_string_pretty(&view.settings).unwrap_or_default();
-    let _ = write!(text, "\nSettings\n{settings}\n");
-    text.push_str("\nAsked for\n");
+/// What a connector asked for, and what was decided.
+pub(super) fn asked(view: &ConnectionView) -> String {
     if view.capabilities.is_empty() {
-        text.push_str("nothing\n");
+        return "nothing\n".to_owned();
     }
-    let asked = view.capabilities.iter().map(|asked| {
+    let row = |asked: &Asked| {
         let optional = if asked.optional { "optional" } else { "needed" };
         let (target, reason) = (shown(&asked.target, TEXT_BYTES_MAX), shown(&asked.reason, TEXT_BYTES_MAX));
         let by = if asked.by.is_empty() { String::new() } else { format!("by {}", asked.by.join(", ")) };
         vec![asked.decision.clone(), format!("{} {target}", asked.kind), optional.to_owned(), by, reason]
-    });
-    text.push_str(&table(&asked.collect::<Vec<_>>()));
+    };
+    let mut text = table(&view.capabilities.iter().map(row).collect::<Vec<_>>());
     if let Some(ceiling) = &view.ceiling {
         let _ = writeln!(text, "the ceiling is {ceiling}");
     }
+    if let Some(id) = &view.awaits_approval {
+        let _ = writeln!(
+            text,
+            "an update asks for what awaits approval; to approve: tidewaiter connections approve {} {id}",
+            view.name
+        );
+    }
+    text
+}
+
+pub(super) fn connection(view: &ConnectionView) -> String {
+    let mut text = format!("{}: connector {} {}\n", view.name, view.connector, shown(&view.connector_version, 40));
+    let settings = serde_json::to_string_pretty(&view.settings).unwrap_or_default();
+    let _ = write!(text, "\nSettings\n{settings}\n");
+    let _ = write!(text, "\nAsked for\n{}", asked(view));
     if !view.logins.is_empty() {
         text.push_str("\nLogins, put in by the host\n");
         let rows = view.logins.iter().map(|(name, to)| vec![name.clone(), to.join(", ")]);

@@ -17,7 +17,7 @@ use tidewaiter_core::grant::Grants;
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::{BadName, ConnectionName, ConnectorName, TypeKey, TypeName, object_class};
 use tidewaiter_core::schedule::Concurrency;
-use tidewaiter_core::state::From;
+use tidewaiter_core::state::{Actor, From};
 use tidewaiter_core::timing::{Misfire, Timing};
 
 use self::credentials::{CredentialTable, SourceTable};
@@ -97,6 +97,8 @@ pub struct Config {
     pub connectors: PathBuf,
     /// Where the HTTP API listens, if at all.
     pub listen: Option<std::net::SocketAddr>,
+    /// The users of this machine who have the role `security`; none: whoever the socket lets in.
+    pub security: Option<Vec<u32>>,
     /// How many runs there may be at once.
     pub concurrency: Concurrency,
     /// How much the journal may hold.
@@ -196,11 +198,19 @@ struct HostFile {
     encryption: EncryptionTable,
     http: Option<HttpTable>,
     #[serde(default)]
+    socket: SocketTable,
+    #[serde(default)]
     runs: RunsTable,
     #[serde(default)]
     journal: JournalTable,
     #[serde(default)]
     sinks: BTreeMap<String, SinkTable>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SocketTable {
+    security: Option<Vec<u32>>,
 }
 
 fn data() -> PathBuf {
@@ -333,6 +343,7 @@ impl Config {
             data: base.join(file.data),
             connectors: base.join(file.connectors),
             listen,
+            security: file.socket.security,
             sinks: file.sinks.into_iter().map(|(name, SinkTable::Ndjson { path })| (name, base.join(path))).collect(),
             trust: file.trust.into_iter().map(|path| base.join(path)).collect(),
             resolver: None,
@@ -343,6 +354,14 @@ impl Config {
         config.distinct_ids()?;
         config.distinct_files()?;
         Ok(config)
+    }
+
+    /// Whether somebody may approve what connectors ask for.
+    pub fn has_role_security(&self, actor: &Actor) -> bool {
+        match actor {
+            Actor::Uid(uid) => self.security.as_ref().is_none_or(|uids| uids.contains(uid)),
+            Actor::Api | Actor::Host => false,
+        }
     }
 
     /// All object types.

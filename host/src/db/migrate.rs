@@ -14,15 +14,15 @@ use super::open::OpenError;
 use super::redb::builder;
 use super::segment::Unpacked;
 use super::tables::{
-    BYTES, CONSUMERS, FIRST_SEQUENCE, FORMAT, INCARNATION, INDEX, LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, RUNS,
-    RUNS_OF, SEGMENTS, SENSITIVE, SINKS, STAGED, STATES, TOKENS, USAGE, VAULT,
+    APPROVED, BYTES, CONSUMERS, FIRST_SEQUENCE, FORMAT, INCARNATION, INDEX, LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE,
+    META, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SINKS, STAGED, STATES, TOKENS, USAGE, VAULT,
 };
 
 /// Brings a db from one format to the next, in one transaction and so that doing it again does no harm.
 type Migration = fn(&WriteTransaction) -> Result<(), redb::Error>;
 
 /// The n-th leads from format n to n + 1.
-const MIGRATIONS: [Migration; 2] = [to_2, to_3];
+const MIGRATIONS: [Migration; 3] = [to_2, to_3, to_4];
 
 /// The format that this host writes.
 const FORMAT_NOW: u64 = MIGRATIONS.len() as u64 + 1;
@@ -67,6 +67,7 @@ pub(super) fn write_first(database: &Database) -> Result<(), redb::Error> {
         txn.open_table(SINKS)?;
         txn.open_table(VAULT)?;
         txn.open_table(SENSITIVE)?;
+        txn.open_table(APPROVED)?;
     }
     txn.commit()?;
     Ok(())
@@ -106,6 +107,12 @@ fn to_2(txn: &WriteTransaction) -> Result<(), redb::Error> {
 fn to_3(txn: &WriteTransaction) -> Result<(), redb::Error> {
     txn.open_table(VAULT)?;
     txn.open_table(SENSITIVE)?;
+    Ok(())
+}
+
+/// What is approved has a table. What connections ask for at the next start is approved then, as for new ones.
+fn to_4(txn: &WriteTransaction) -> Result<(), redb::Error> {
+    txn.open_table(APPROVED)?;
     Ok(())
 }
 

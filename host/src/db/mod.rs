@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::journal::{Entry, Incarnation, Packed};
 use tidewaiter_core::name::{ConnectionName, TypeKey};
 use tidewaiter_core::run::RunReport;
@@ -352,6 +353,22 @@ impl Db {
     pub async fn forget(&self, connection: &ConnectionName, uid: &str) -> Result<(), CommitError> {
         let chore = Chore::Forget { connection: connection.clone(), uid: uid.to_owned() };
         self.inner.writer.perform(Order::Chore(chore)).await.map(drop)
+    }
+
+    /// What a connection may ask for; none: it has not run yet.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub fn approved(&self, connection: &ConnectionName) -> Result<Option<Approved>, ReadError> {
+        self.inner.store.approved(connection)
+    }
+
+    /// Writes down what a connection may ask for, and returns when that is durable.
+    ///
+    /// # Errors
+    /// The storage engine failed.
+    pub async fn approve(&self, connection: &ConnectionName, approved: Approved) -> Result<(), CommitError> {
+        self.write(Write::Approve { connection: connection.clone(), approved }).await.map(drop)
     }
 
     /// What is kept for a credential, `CONNECTION/NAME`.

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use redb::{Database, ReadableDatabase, ReadableTable};
+use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::name::{BadName, ConnectionName, TypeKey};
 use tidewaiter_core::run::RunReport;
 use tidewaiter_core::state::TypeState;
@@ -27,8 +28,8 @@ use super::seal::{Keys, Kind, SealError};
 use super::sensitive::Sensitive;
 use super::store::{Chore, Counters, Done, Quota, ReadError, StorageError, Store, Usage, Visit, Write, Written};
 use super::tables::{
-    BYTES, CONSUMERS, FIRST_SEQUENCE, INDEX, LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, RUNS, RUNS_OF, SEGMENTS,
-    SENSITIVE, SINKS, STATES, TOKENS, USAGE, VAULT, ordered_key, parse, state_key,
+    APPROVED, BYTES, CONSUMERS, FIRST_SEQUENCE, INDEX, LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, RUNS, RUNS_OF,
+    SEGMENTS, SENSITIVE, SINKS, STATES, TOKENS, USAGE, VAULT, ordered_key, parse, state_key,
 };
 use super::{Checked, CommitError, TokenChange};
 
@@ -339,6 +340,15 @@ impl Store for RedbStore {
                 all.insert(connection, class, attribute);
             }
             Ok(all)
+        };
+        Ok(self.with(read)?)
+    }
+
+    fn approved(&self, connection: &ConnectionName) -> Result<Option<Approved>, ReadError> {
+        let read = |db: &Database| {
+            let table = db.begin_read()?.open_table(APPROVED)?;
+            let Some(row) = table.get(connection.as_str())? else { return Ok(None) };
+            Ok(Some(parse(row.value(), || format!("what is approved for {connection}"))?))
         };
         Ok(self.with(read)?)
     }

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 
+use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::journal::Incarnation;
 use tidewaiter_core::name::{ConnectionName, TypeKey};
 use tidewaiter_core::run::RunReport;
@@ -52,6 +53,8 @@ pub(super) trait Store: Send + Sync + 'static {
     fn drop_staged(&self) -> Result<u64, StorageError>;
     /// The attributes that are sensitive.
     fn sensitive(&self) -> Result<super::Sensitive, ReadError>;
+    /// What a connection may ask for; none: it has not run yet.
+    fn approved(&self, connection: &ConnectionName) -> Result<Option<Approved>, ReadError>;
     /// What is kept for a credential.
     fn kept(&self, credential: &str) -> Result<Option<Vec<u8>>, ReadError>;
     /// Gives unused room back, while nothing else works with the file. False: there was none.
@@ -156,6 +159,11 @@ pub(super) enum Write {
     Sensitive {
         connection: ConnectionName,
         attributes: Vec<(String, String)>,
+    },
+    /// A connection may ask for this.
+    Approve {
+        connection: ConnectionName,
+        approved: Approved,
     },
     /// Keep this for a credential, sealed.
     Keep {
@@ -352,7 +360,9 @@ impl<'a, S: Stored> Plan<'a, S> {
                     Ok(Step::Stage)
                 }
             },
-            Write::SinkPosition { .. } | Write::Keep { .. } | Write::Sensitive { .. } => Ok(Step::Do),
+            Write::SinkPosition { .. } | Write::Keep { .. } | Write::Sensitive { .. } | Write::Approve { .. } => {
+                Ok(Step::Do)
+            }
             Write::AddConsumer { name, consumer } => match self.consumer(name)? {
                 Some(_) => Err(ConsumerError::Exists { name: name.clone() }.into()),
                 None if consumer.position > self.counters.sequence => {

@@ -65,6 +65,9 @@ pub(super) const VAULT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(
 /// Attributes that people only see if they ask for it. Key: connection, class, attribute, in lower case. Value: always 1.
 pub(super) const SENSITIVE: TableDefinition<'_, (&str, &str, &str), u8> = TableDefinition::new("sensitive");
 
+/// What connections may ask for. Key: connection. Value: JSON of `Approved`.
+pub(super) const APPROVED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("approved");
+
 /// A key of rows that are numbered without gaps for each type, so that the row to drop is found without counting.
 pub(super) type Ordered = (&'static str, &'static str, u64);
 

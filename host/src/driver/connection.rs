@@ -6,13 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
+use sha2::{Digest, Sha256};
+use tidewaiter_core::grant::approval::Approved;
+use tidewaiter_core::grant::http::Pattern;
 use tidewaiter_core::grant::policy::HttpPolicy;
 use tidewaiter_core::grant::{self, BadAsk, Decided, Decision, Grants};
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::{ConnectionName, TypeKey, TypeName};
 use tidewaiter_core::run::Failure;
-use tidewaiter_core::schema::{ALL_CLASSES, Capability, Classes, ObjectClassInfo, Operation};
-use tidewaiter_core::text::shown;
+use tidewaiter_core::schema::{ALL_CLASSES, Capability, CapabilityRequest, Classes, ObjectClassInfo, Operation};
+use tidewaiter_core::text::{hex, shown};
 use tokio::sync::mpsc;
 
 use crate::audit::{Audit, Event};
@@ -24,6 +27,8 @@ use crate::wasm::{
     ClassReader, FromGuest, Gauge, LogSource, ReadGrant, Reveal, RevealRefusal, Revealing, Setup, SyncOptions,
 };
 
+/// So many bytes of a hash that nobody finds another list with the same.
+const AWAITING_ID_BYTES: usize = 16;
 /// How many objects a connector is told to ask its source for at a time.
 const PAGE_SIZE: u32 = 1000;
 
@@ -49,9 +54,7 @@ pub struct Connection {
     pub config: Arc<ConnectionConfig>,
     /// What it runs.
     pub connector: Arc<dyn Source>,
-    /// What was asked for and decided.
-    pub decided: Vec<Decided>,
-    grants: Vec<ReadGrant>,
+    allowed: Mutex<Arc<Allowed>>,
     egress: Arc<Egress>,
     audit: Option<Audit>,
     /// Where it is noted which attributes are sensitive.
@@ -60,27 +63,45 @@ pub struct Connection {
     classes: Mutex<Option<Arc<Classes>>>,
 }
 
-impl Connection {
-    /// Decides the grants of a connection. What it sends outside goes through `outside`.
-    ///
-    /// # Errors
-    /// The connector asks for something by a setting that isn't there, or for what can't be.
-    pub fn new(
-        name: ConnectionName,
-        config: Arc<ConnectionConfig>,
-        connector: Arc<dyn Source>,
-        outside: &Outside,
-    ) -> Result<Self, BadAsk> {
+/// What a connection may do, from one approval to the next.
+#[derive(Debug)]
+pub struct Allowed {
+    /// What was asked for and decided.
+    pub decided: Vec<Decided>,
+    /// What an update asks for and is not approved.
+    pub awaiting: Option<Awaiting>,
+    read: Vec<ReadGrant>,
+    asked_http: Vec<Pattern>,
+    awaiting_http: Vec<Pattern>,
+}
+
+/// What awaits approval.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Awaiting {
+    /// As the connector asks for it.
+    pub capabilities: Vec<Capability>,
+    /// A name for exactly these: who approves names what was shown, and not what an update made of it since.
+    pub id: String,
+}
+
+impl Awaiting {
+    fn new(capabilities: Vec<Capability>) -> Option<Self> {
+        let digest = Sha256::digest(format!("{capabilities:?}"));
+        let id = hex(&digest[..AWAITING_ID_BYTES]);
+        (!capabilities.is_empty()).then_some(Self { capabilities, id })
+    }
+}
+
+impl Allowed {
+    fn decide(config: &ConnectionConfig, requests: &[CapabilityRequest], approved: &Approved) -> Result<Self, BadAsk> {
         let access = &config.access;
-        let asked = grant::expand(&connector.info().capabilities, &config.settings)?;
         let (granted, ceiling) = (without_links(&access.granted), access.ceiling.as_deref().map(without_links));
-        let policy = HttpPolicy {
-            asked: grant::asked_http(&asked)?,
-            granted: granted.http.clone(),
-            ceiling: ceiling.as_ref().map(|ceiling| ceiling.http.clone()),
-        };
+        let (asked, awaiting): (Vec<_>, Vec<_>) =
+            requests.iter().cloned().partition(|request| approved.covers(&request.capability));
+        let asked = grant::expand(&asked, &config.settings)?;
+        let asked_http = grant::asked_http(&asked)?;
         let mut decided = Vec::new();
-        let mut grants = Vec::new();
+        let mut read = Vec::new();
         for request in asked {
             let folder = match &request.capability {
                 Capability::Read(folder) => config.base.join(folder).canonicalize().ok(),
@@ -90,13 +111,57 @@ impl Connection {
             if let (Capability::Read(guest_path), Decision::Granted, Some(host_path)) =
                 (&decision.capability, decision.decision, folder)
             {
-                grants.push(ReadGrant { guest_path: guest_path.clone(), host_path });
+                read.push(ReadGrant { guest_path: guest_path.clone(), host_path });
             }
             decided.push(decision);
         }
+        let awaiting = grant::expand(&awaiting, &config.settings)?;
+        let awaiting_http = grant::asked_http(&awaiting)?;
+        decided.extend(awaiting.into_iter().map(Decided::awaiting));
+        Ok(Self { decided, awaiting: Awaiting::new(approved.lacks(requests)), read, asked_http, awaiting_http })
+    }
+}
+
+impl Connection {
+    /// Decides the grants of a connection, whose connector may ask for all that it asks for. What it sends outside goes through `outside`.
+    ///
+    /// # Errors
+    /// The connector asks for something by a setting that isn't there, or for what can't be.
+    pub fn new(
+        name: ConnectionName,
+        config: Arc<ConnectionConfig>,
+        connector: Arc<dyn Source>,
+        outside: &Outside,
+    ) -> Result<Self, BadAsk> {
+        let requests = &connector.info().capabilities;
+        let allowed = Allowed::decide(&config, requests, &Approved::all(config.connector.clone(), requests))?;
+        let (access, ceiling) = (&config.access, config.access.ceiling.as_deref());
+        let policy = HttpPolicy {
+            asked: allowed.asked_http.clone(),
+            awaiting: Vec::new(),
+            granted: access.granted.http.clone(),
+            ceiling: ceiling.map(|ceiling| ceiling.http.clone()),
+        };
         let (credentials, per_hour) = (access.credentials.clone(), config.limits.logins_per_hour_max);
         let egress = Arc::new(Egress::new(name.as_str(), outside.clone(), policy, credentials, per_hour));
-        Ok(Self { name, config, connector, decided, grants, egress, audit: None, db: None, classes: Mutex::new(None) })
+        let allowed = Mutex::new(Arc::new(allowed));
+        Ok(Self { name, config, connector, allowed, egress, audit: None, db: None, classes: Mutex::new(None) })
+    }
+
+    /// What it may do.
+    pub fn allowed(&self) -> Arc<Allowed> {
+        Arc::clone(&self.allowed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Lets the connector ask for what is approved, from the next run on.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn approve(&self, approved: &Approved) -> Result<(), BadAsk> {
+        let allowed = Allowed::decide(&self.config, &self.connector.info().capabilities, approved)?;
+        self.egress.ask(allowed.asked_http.clone(), allowed.awaiting_http.clone());
+        *self.allowed.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(allowed);
+        Ok(())
     }
 
     /// What it is refused and shown is written down from now on, and which attributes are sensitive.
@@ -161,7 +226,7 @@ impl Connection {
     fn setup(self: &Arc<Self>, log: LogSource, gauge: Arc<Gauge>) -> Setup {
         Setup {
             settings_json: self.config.settings.to_string(),
-            grants: self.grants.clone(),
+            grants: self.allowed().read.clone(),
             classes: None,
             class_reader: None,
             limits: self.config.limits,
@@ -236,8 +301,11 @@ impl Connection {
             refusal
         };
         let asked = |decided: &&Decided| matches!(&decided.capability, Capability::Reveal(asked) if asked == name);
-        match self.decided.iter().find(asked).map(|decided| decided.decision) {
+        match self.allowed().decided.iter().find(asked).map(|decided| decided.decision) {
             Some(Decision::Granted) => {}
+            Some(Decision::AwaitsApproval) => {
+                return Err(refused(RevealRefusal::NotGranted, "it awaits approval".into()));
+            }
             Some(Decision::BeyondCeiling) => {
                 return Err(refused(RevealRefusal::NotGranted, "it is beyond the ceiling".into()));
             }

@@ -7,7 +7,7 @@ mod run;
 mod schedule;
 mod session;
 
-pub use connection::Connection;
+pub use connection::{Allowed, Awaiting, Connection};
 pub(crate) use deliver::Delivery;
 pub use run::{Order, Signal, perform};
 pub use schedule::Lateness;

@@ -28,7 +28,7 @@ use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::{Builder, Client, Error as ClientError};
 use rustls::ClientConfig;
-use tidewaiter_core::grant::http::Destination;
+use tidewaiter_core::grant::http::{Destination, Pattern};
 use tidewaiter_core::grant::policy::{HttpPolicy, Place};
 use tokio::task::JoinSet;
 
@@ -132,7 +132,7 @@ type PoolKey = (Place, Option<(usize, Fingerprint)>);
 /// A connection's way out. Its pools are its own: no other connection ever uses a socket of it.
 pub struct Egress {
     outside: Outside,
-    policy: Arc<HttpPolicy>,
+    policy: Mutex<Arc<HttpPolicy>>,
     logins: Arc<Logins>,
     sockets: Room,
     pools: Mutex<HashMap<PoolKey, Pool>>,
@@ -162,12 +162,13 @@ impl Egress {
             TokenClient::new(connection, tasks.clone(), Arc::new(move |request| endpoint.send(request)), vault, clock);
         let logins = Arc::new(Logins::new(credentials, tokens, clock, logins_per_hour_max));
         let sockets = Room::new("connections to the outside", SOCKETS_OF_CONNECTION_MAX);
-        Self { outside, policy: Arc::new(policy), logins, sockets, pools: Mutex::default(), tasks }
+        Self { outside, policy: Mutex::new(Arc::new(policy)), logins, sockets, pools: Mutex::default(), tasks }
     }
 
-    /// What it may do.
-    pub fn policy(&self) -> &HttpPolicy {
-        &self.policy
+    /// What it may ask for from the next run on, and what awaits approval.
+    pub fn ask(&self, asked: Vec<Pattern>, awaiting: Vec<Pattern>) {
+        let mut policy = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
+        *policy = Arc::new(HttpPolicy { asked, awaiting, ..HttpPolicy::clone(&policy) });
     }
 
     /// Its logins.
@@ -177,10 +178,12 @@ impl Egress {
 
     /// The way out of one run.
     pub fn of_run(self: &Arc<Self>, meter: Arc<Meter>) -> Outgoing {
-        Outgoing { egress: Arc::clone(self), logins: self.logins.of_run(), meter }
+        let policy = Arc::clone(&self.policy.lock().unwrap_or_else(PoisonError::into_inner));
+        Outgoing { egress: Arc::clone(self), policy, logins: self.logins.of_run(), meter }
     }
 
-    fn pool(&self, place: Place, identity: Option<&Identified>) -> Result<Pool, EgressError> {
+    /// Places are entries of grants and ceiling, which stay: whatever is asked for, a pool's rule is the same.
+    fn pool(&self, policy: &Arc<HttpPolicy>, place: Place, identity: Option<&Identified>) -> Result<Pool, EgressError> {
         let key = (place, identity.map(|identified| (identified.place, identified.fingerprint)));
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pool) = pools.get(&key) {
@@ -192,10 +195,10 @@ impl Egress {
             _ => false,
         };
         pools.retain(|shown, _| !is_replaced(shown));
-        let proxy = self.policy.at(place).grant.proxy.clone();
+        let proxy = policy.at(place).grant.proxy.clone();
         let rule = match proxy {
             Some(_) => Rule::Operator,
-            None => Rule::Granted(Arc::clone(&self.policy), place),
+            None => Rule::Granted(Arc::clone(policy), place),
         };
         let connector = self.outside.connector(rule, self.sockets.clone());
         let config = match identity {
@@ -212,6 +215,7 @@ impl Egress {
 #[derive(Debug)]
 pub struct Outgoing {
     egress: Arc<Egress>,
+    policy: Arc<HttpPolicy>,
     logins: RunLogins,
     meter: Arc<Meter>,
 }
@@ -234,13 +238,13 @@ impl Outgoing {
 
     async fn exchange(&self, request: Request<Body>, times: Times) -> Result<Response<Body>, EgressError> {
         let (to, mut request) = request::checked(request)?;
-        let place = self.egress.policy.decide(request.method().as_str(), &to)?.place;
+        let place = self.policy.decide(request.method().as_str(), &to)?.place;
         let turn = self.meter.begin(times.connect).await?;
         let identity = self.logins.identity(&to, &self.egress.outside.trust).await?;
         for name in self.logins.put_into(request.headers_mut(), &to).await? {
             self.meter.replaced(&name);
         }
-        let pool = self.egress.pool(place, identity.as_deref())?;
+        let pool = self.egress.pool(&self.policy, place, identity.as_deref())?;
         let max = times.connect + times.first_byte;
         let sent = tokio::time::timeout(max, pool(request)).await;
         // A guest may wait for one answer while others lie unread: those don't keep it from coming.

@@ -68,6 +68,13 @@ pub enum Ask {
         #[serde(default)]
         sensitive: bool,
     },
+    /// Let a connector ask for what awaits approval.
+    Approve {
+        /// Of which connection.
+        connection: ConnectionName,
+        /// The id of what was shown.
+        id: String,
+    },
     /// Erase what is known of an object.
     Erase {
         /// Of which connection.
@@ -206,8 +213,10 @@ pub enum ProblemCode {
     TokenLost,
     /// The host shuts down.
     ShuttingDown,
-    /// Somebody else wrote the state meanwhile.
+    /// Somebody else wrote the state meanwhile, or something else awaits approval.
     Changed,
+    /// For another role.
+    NotAllowed,
     /// An entry of another journal.
     OtherJournal,
     /// Entries that have been dropped.
@@ -237,6 +246,7 @@ impl Ask {
             | Self::TokenHistory { .. }
             | Self::Changes { .. }
             | Self::Erase { .. }
+            | Self::Approve { .. }
             | Self::Consumers
             | Self::ConsumerPosition(_)
             | Self::ConsumerAck { .. }
@@ -254,7 +264,8 @@ impl HostError {
             Self::Refused(Refusal::Unknown(_)) | Self::UnknownConnection(_) => ProblemCode::Unknown,
             Self::Refused(Refusal::TokenLost { .. }) => ProblemCode::TokenLost,
             Self::Refused(Refusal::ShuttingDown) => ProblemCode::ShuttingDown,
-            Self::Changed { .. } => ProblemCode::Changed,
+            Self::Changed { .. } | Self::NotAwaited { .. } => ProblemCode::Changed,
+            Self::NotSecurity { .. } => ProblemCode::NotAllowed,
             Self::TokenTooLarge { .. } => ProblemCode::BadRequest,
             Self::OtherJournal { .. } => ProblemCode::OtherJournal,
             Self::Read(ReadError::Dropped { .. }) => ProblemCode::Dropped,
@@ -262,7 +273,9 @@ impl HostError {
                 ConsumerError::Unknown { .. } => ProblemCode::Unknown,
                 _ => ProblemCode::Consumer,
             },
-            Self::Read(_) | Self::Write(_) | Self::Audit(_) | Self::Erased(_) | Self::Ended(_) => ProblemCode::Host,
+            Self::Read(_) | Self::Write(_) | Self::Audit(_) | Self::Erased(_) | Self::Ask(_) | Self::Ended(_) => {
+                ProblemCode::Host
+            }
         }
     }
 }
@@ -292,6 +305,10 @@ impl Host {
             Ask::TokenSet { key, token } => Answer::Token(self.token_set(&key, token, None, by).await?),
             Ask::TokenReset(key) => Answer::Token(self.token_reset(&key, None, by).await?),
             Ask::TokenHistory { key, limit } => Answer::TokenHistory(self.token_history(&key, limit.min(ROWS_MAX))?),
+            Ask::Approve { connection, id } => {
+                self.approve(&connection, &id, by).await?;
+                Answer::Connection(Box::new(self.connection(&connection)?))
+            }
             Ask::Erase { connection, uid } => Answer::Erased(self.erase(&connection, &uid, by).await?),
             Ask::Changes { after, limit, wait_ms, sensitive } => {
                 let wait = Duration::from_millis(wait_ms).min(WAIT_MAX);

@@ -9,7 +9,6 @@ use tidewaiter_core::grant::{Decided, Decision};
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::run::RunReport;
-use tidewaiter_core::schema::Capability;
 use tidewaiter_core::state::TypeState;
 use tidewaiter_core::token::SyncToken;
 
@@ -96,6 +95,8 @@ pub struct ConnectionView {
     pub settings: Json,
     /// What the connector asked for, and what was decided.
     pub capabilities: Vec<Asked>,
+    /// The id of those of them that await approval; none: nothing does.
+    pub awaits_approval: Option<String>,
     /// Where it logs in: the names of its credentials, each with the authorities that it is bound to.
     pub logins: BTreeMap<String, Vec<String>>,
     /// The file that bounds what may be granted, if it is there.
@@ -124,7 +125,7 @@ pub struct Asked {
     pub reason: String,
     /// It works without.
     pub optional: bool,
-    /// `granted`, `in-part`, `not-granted`, `beyond-ceiling`, or `not-available` where this host can't give it.
+    /// `granted`, `in-part`, `not-granted`, `beyond-ceiling`, `awaits-approval`, or `not-available` where this host can't give it.
     pub decision: String,
     /// The entries of the file of grants that have a part in it.
     pub by: Vec<String>,
@@ -132,23 +133,17 @@ pub struct Asked {
 
 impl From<&Decided> for Asked {
     fn from(decided: &Decided) -> Self {
-        let (kind, target) = match &decided.capability {
-            Capability::Http(target) => ("http", target),
-            Capability::Tcp(target) => ("tcp", target),
-            Capability::Read(target) => ("read", target),
-            Capability::Write(target) => ("write", target),
-            Capability::Reveal(target) => ("reveal", target),
-        };
         let decision = match decided.decision {
             Decision::Granted => "granted",
             Decision::InPart => "in-part",
             Decision::BeyondCeiling => "beyond-ceiling",
             Decision::NotGranted => "not-granted",
+            Decision::AwaitsApproval => "awaits-approval",
             Decision::NotAvailable => "not-available",
         };
         Self {
-            kind: kind.to_owned(),
-            target: target.clone(),
+            kind: decided.capability.kind().to_owned(),
+            target: decided.capability.text().to_owned(),
             reason: decided.reason.clone(),
             optional: decided.optional,
             decision: decision.to_owned(),
@@ -270,7 +265,7 @@ impl Host {
     /// Unknown, or the db.
     pub fn connection(&self, name: &ConnectionName) -> Result<ConnectionView, HostError> {
         let connection = self.connections.get(name).ok_or_else(|| HostError::UnknownConnection(name.clone()))?;
-        let info = connection.connector.info();
+        let (info, allowed) = (connection.connector.info(), connection.allowed());
         let schema = serde_json::from_str(&info.settings_schema).unwrap_or_default();
         let mut runs = Vec::new();
         for key in self.config.keys().filter(|key| key.connection == *name) {
@@ -287,7 +282,8 @@ impl Host {
             connector: connection.config.connector.clone(),
             connector_version: info.version.clone(),
             settings: masked(&connection.config.settings, &schema),
-            capabilities: connection.decided.iter().map(Asked::from).collect(),
+            capabilities: allowed.decided.iter().map(Asked::from).collect(),
+            awaits_approval: allowed.awaiting.as_ref().map(|awaiting| awaiting.id.clone()),
             logins: logins(&connection.config.access),
             ceiling: connection
                 .config

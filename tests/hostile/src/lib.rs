@@ -42,6 +42,16 @@ fn asked() -> Vec<CapabilityRequest> {
     ]
 }
 
+/// What another version asks for beyond that.
+fn asked_more() -> Vec<CapabilityRequest> {
+    let more = [
+        Capability::Http("{settings.more}".into()),
+        Capability::Read("{settings.more_folder}".into()),
+        Capability::Reveal("{settings.more_secret}".into()),
+    ];
+    more.map(|capability| CapabilityRequest { capability, reason: "to go further".into(), optional: true }).to_vec()
+}
+
 fn object(uid: &str, values: Vec<Value>) -> ConnectorObject {
     let attribute = Attribute { name: "mail".into(), values, mode: ValueMode::Whole };
     ConnectorObject { uid: uid.into(), name: uid.into(), attributes: vec![attribute] }
@@ -94,6 +104,7 @@ impl exports::descriptor::Guest for Hostile {
             "garbage-json" => info.settings_schema = "{{{{".into(),
             "huge-text" => info.summary = "x".repeat(10_000_000),
             "nothing" => info.operations.clear(),
+            "asks-more" => info.capabilities.extend(asked_more()),
             _ => {}
         }
         info

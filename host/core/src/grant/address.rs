@@ -237,6 +237,12 @@ mod tests {
         AddressKind::of(text.parse().unwrap())
     }
 
+    #[test]
+    fn a_refusal_says_what_the_address_is() {
+        assert_eq!(kind("169.254.169.254").to_string(), "cloud metadata");
+        assert_eq!(kind("::ffff:10.0.0.1").to_string(), "IPv4 inside IPv6");
+    }
+
     /// The first and the last address of each range, and the ones beside it.
     #[test]
     fn every_range_ends_where_the_registry_says() {

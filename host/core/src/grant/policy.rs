@@ -34,6 +34,8 @@ impl HttpGrant {
 pub struct HttpPolicy {
     /// What the connector asked for.
     pub asked: Vec<Pattern>,
+    /// What an update asks for beyond that, and nobody has approved.
+    pub awaiting: Vec<Pattern>,
     /// What was granted.
     pub granted: Vec<HttpGrant>,
     /// The most that any connection gets; none: whatever was granted.
@@ -49,6 +51,14 @@ pub enum Denied {
         /// How it was to be asked.
         method: String,
         /// Where it was to go.
+        to: Destination,
+    },
+    /// An update asks for it, and nobody has approved that yet.
+    #[error("{method} {to} is asked for by an update of the connector, and awaits approval")]
+    AwaitsApproval {
+        /// As above.
+        method: String,
+        /// As above.
         to: Destination,
     },
     /// Nobody granted it.
@@ -74,6 +84,7 @@ impl Denied {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NotAsked { .. } => "egress.not_asked",
+            Self::AwaitsApproval { .. } => "egress.awaits_approval",
             Self::NotGranted { .. } => "egress.host_not_granted",
             Self::BeyondCeiling { .. } => "egress.beyond_ceiling",
         }
@@ -116,8 +127,13 @@ impl HttpPolicy {
     /// Why not.
     pub fn decide(&self, method: &str, to: &Destination) -> Result<Allowed<'_>, Denied> {
         let (method_of, to_of) = (|| method.to_owned(), || to.clone());
-        if !self.asked.iter().any(|asked| asked.matches(to)) {
-            return Err(Denied::NotAsked { method: method_of(), to: to_of() });
+        let among = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(to));
+        if !among(&self.asked) {
+            let (method, to) = (method_of(), to_of());
+            return Err(match among(&self.awaiting) {
+                true => Denied::AwaitsApproval { method, to },
+                false => Denied::NotAsked { method, to },
+            });
         }
         let first = |entries: &[HttpGrant]| entries.iter().position(|entry| entry.matches(method, to));
         let granted = first(&self.granted).ok_or_else(|| Denied::NotGranted { method: method_of(), to: to_of() })?;
@@ -199,6 +215,7 @@ mod tests {
             asked: asked.iter().map(|text| pattern(text)).collect(),
             granted: list(granted),
             ceiling: ceiling.map(list),
+            ..HttpPolicy::default()
         };
         let code = |policy: HttpPolicy| policy.decide("GET", &here).map(|_| ()).map_err(|denied| denied.code());
         let (exact, wild, other) = ("https://api.example.com", "https://*.example.com", "https://example.org");
@@ -213,6 +230,10 @@ mod tests {
         assert_eq!(code(policy(&[exact], &[exact], Some(&[other, wild]))), Ok(()));
         let denied = policy(&[exact], &[], None).decide("GET", &here).unwrap_err();
         assert_eq!(denied.to_string(), "GET https://api.example.com is not granted");
+        let awaiting = |text: &str| HttpPolicy { awaiting: vec![pattern(text)], ..policy(&[other], &[exact], None) };
+        assert_eq!(code(awaiting(wild)), Err("egress.awaits_approval"));
+        assert_eq!(code(awaiting("https://example.com")), Err("egress.not_asked"));
+        assert_eq!(code(HttpPolicy { asked: vec![pattern(exact)], ..awaiting(wild) }), Ok(()), "another asks for it");
     }
 
     #[test]
@@ -220,13 +241,13 @@ mod tests {
         let reads = HttpGrant { methods: Some(vec!["GET".into(), "HEAD".into()]), ..grant("https://*.example.com") };
         let here = to("https://api.example.com");
         let asked = vec![pattern("https://api.example.com")];
-        let policy = HttpPolicy { asked: asked.clone(), granted: vec![reads.clone()], ceiling: None };
+        let policy = HttpPolicy { asked: asked.clone(), granted: vec![reads.clone()], ..HttpPolicy::default() };
         assert!(policy.decide("HEAD", &here).is_ok());
         for method in ["POST", "get", ""] {
             assert_eq!(policy.decide(method, &here).unwrap_err().code(), "egress.host_not_granted", "{method}");
         }
         let all = vec![grant("https://api.example.com")];
-        let below = HttpPolicy { asked, granted: all, ceiling: Some(vec![reads]) };
+        let below = HttpPolicy { asked, granted: all, ceiling: Some(vec![reads]), ..HttpPolicy::default() };
         assert!(below.decide("GET", &here).is_ok());
         assert_eq!(below.decide("POST", &here).unwrap_err().code(), "egress.beyond_ceiling");
     }
@@ -238,7 +259,7 @@ mod tests {
         let private: IpAddr = "10.0.0.1".parse().unwrap();
         let asked = vec![pattern("https://*.example.com"), pattern("https://10.0.0.1")];
         let granted = vec![ranged("https://api.example.com", "10.0.0.0/8"), grant("https://*.example.com")];
-        let mut policy = HttpPolicy { asked, granted, ceiling: None };
+        let mut policy = HttpPolicy { asked, granted, ..HttpPolicy::default() };
         assert_eq!(policy.decide("GET", &here).unwrap().vet(private), Ok(()));
         let other = to("https://other.example.com");
         assert_eq!(policy.decide("GET", &other).unwrap().vet(private), Err(AddressKind::Private));
@@ -262,7 +283,7 @@ mod tests {
     fn what_will_be_granted_is_said_before() {
         let foresee = |asked: &str, granted: &[&str], ceiling: Option<&[&str]>| {
             let list = |texts: &[&str]| texts.iter().map(|text| grant(text)).collect::<Vec<_>>();
-            let policy = HttpPolicy { asked: vec![], granted: list(granted), ceiling: ceiling.map(list) };
+            let policy = HttpPolicy { granted: list(granted), ceiling: ceiling.map(list), ..HttpPolicy::default() };
             policy.foresee(&pattern(asked))
         };
         let (a, b, wild) = ("https://a.example.com", "https://b.example.com", "https://*.example.com");

@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use serde::de::DeserializeOwned;
+use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::run::RunReport;
 
 use super::{Fault, read_consumers, read_counters, read_states, read_usage};
 use crate::db::seal::{Keys, Kind};
 use crate::db::segment::Unpacked;
-use crate::db::tables::{CONSUMERS, INDEX, META, RUNS, SEGMENTS, STAGED, STATES, TOKENS, USAGE, VAULT};
+use crate::db::tables::{
+    APPROVED, CONSUMERS, INDEX, META, RUNS, SEGMENTS, STAGED, STATES, TOKENS, USAGE, VAULT, parse,
+};
 use crate::db::{Checked, TokenChange};
 
 pub(super) fn check(db: &impl ReadableDatabase, deep: bool, keys: &Keys) -> Result<Checked, Fault> {
@@ -72,6 +75,11 @@ pub(super) fn check(db: &impl ReadableDatabase, deep: bool, keys: &Keys) -> Resu
     }
     checked.types = read_states(&txn.open_table(STATES)?, keys)?.len() as u64;
     read_consumers(&txn.open_table(CONSUMERS)?)?;
+    for entry in txn.open_table(APPROVED)?.iter()? {
+        let (connection, approved) = entry?;
+        let name = || format!("what is approved for {}", connection.value());
+        checked.problems.extend(parse::<Approved>(approved.value(), name).err().map(|error| error.to_string()));
+    }
     if deep {
         for entry in txn.open_table(RUNS)?.iter()? {
             let (run, report) = entry?;

@@ -18,8 +18,8 @@ use crate::db::seal::{Keys, sealed};
 use crate::db::segment::{Encoder, Head};
 use crate::db::store::{Prepared, Quota, ReadError, StorageError, Write};
 use crate::db::tables::{
-    CONSUMERS, INCARNATION, INDEX, META, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SINKS, STAGED, STATES, TOKENS, USAGE,
-    VAULT,
+    APPROVED, CONSUMERS, INCARNATION, INDEX, META, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SINKS, STAGED, STATES, TOKENS,
+    USAGE, VAULT,
 };
 
 /// Copies what one snapshot has into a new file.
@@ -48,7 +48,7 @@ fn copy(db: &Database, to: &Path, keys: &Keys) -> Result<(), Fault> {
     let from = db.begin_read()?;
     let target = builder().create(to)?;
     let txn = target.begin_write()?;
-    copy_tables!(from, txn: META, STATES, INDEX, USAGE, RUNS, RUNS_OF, TOKENS, SINKS, CONSUMERS, VAULT, SENSITIVE);
+    copy_tables!(from, txn: META, STATES, INDEX, USAGE, RUNS, RUNS_OF, TOKENS, SINKS, CONSUMERS, VAULT, SENSITIVE, APPROVED);
     {
         let (segments, mut copies) = (from.open_table(SEGMENTS)?, txn.open_table(SEGMENTS)?);
         for entry in from.open_table(INDEX)?.iter()? {
