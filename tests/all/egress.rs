@@ -308,6 +308,31 @@ async fn tls_is_the_hosts_and_trusts_whom_the_operator_trusts() {
     assert!(asked[1..].iter().all(|line| line.contains(".example.com:443 HTTP/1.1")), "the same rules hold: {asked:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_most_that_a_run_took_of_each_limit_is_shown() {
+    let web = Web::new();
+    let sender = Sender::new(&format!("http = [{:?}]", web.url("")));
+    sender.send(json!([web.url("")]), json!([web.url("/"), web.url("/")])).await;
+    let shown = sender.place.run("connections show bad --json").json();
+    let highest = |part: &str, name: &str| {
+        let limit = shown[part].as_array().unwrap().iter().find(|limit| limit["name"] == name);
+        let limit = limit.unwrap_or_else(|| panic!("{name} is not listed"));
+        assert!(limit["value"].as_u64().unwrap() >= limit["highest"].as_u64().unwrap_or(0), "{limit}");
+        limit["highest"].as_u64()
+    };
+    let size = std::fs::metadata(sender.place.path("connectors/hostile.wasm")).unwrap().len();
+    assert_eq!(highest("sandbox", "component-bytes"), Some(size));
+    assert_eq!(highest("sandbox", "http-sockets"), Some(1), "one after the other, over the same");
+    assert_eq!(highest("limits", "http-requests"), Some(1));
+    assert!((4..40).contains(&highest("sandbox", "resources").unwrap()), "{shown}");
+    assert!((10..1000).contains(&highest("sandbox", "table-elements").unwrap()), "{shown}");
+    assert_eq!(highest("sandbox", "token-bytes"), Some(8));
+    assert_eq!(highest("limits", "journal-bytes"), Some(0));
+    for uncounted in ["stack-bytes", "random-bytes"] {
+        assert_eq!(highest("sandbox", uncounted), None);
+    }
+}
+
 /// What the audit says, of one kind.
 fn audited(sender: &Sender, event: &str) -> Vec<Json> {
     let text = std::fs::read_to_string(sender.place.path("data/audit.ndjson")).unwrap();

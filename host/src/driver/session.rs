@@ -21,6 +21,10 @@ pub trait Source: std::fmt::Debug + Send + Sync {
     fn sandbox(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
     }
+    /// The size of its file; none where there is no sandbox.
+    fn component_bytes(&self) -> Option<u64> {
+        None
+    }
     /// Starts an instance. Whatever it hands over goes where the setup says.
     fn start(&self, setup: Setup) -> Calling<'_, Box<dyn Session>>;
 }
@@ -53,6 +57,10 @@ impl Source for wasm::Connector {
 
     fn sandbox(&self) -> Vec<(&'static str, u64)> {
         wasm::Connector::sandbox(self)
+    }
+
+    fn component_bytes(&self) -> Option<u64> {
+        Some(wasm::Connector::component_bytes(self))
     }
 
     fn start(&self, setup: Setup) -> Calling<'_, Box<dyn Session>> {

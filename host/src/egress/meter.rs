@@ -20,6 +20,8 @@ pub struct Traffic {
     pub denied: u64,
     /// The most under way at the same time.
     pub in_flight_peak: u64,
+    /// The most connections to the outside that were open for its connection, those of other runs with them.
+    pub sockets_peak: u64,
     /// Bytes of bodies that came.
     pub received_bytes: u64,
     /// The largest body that came, in bytes.
@@ -42,6 +44,7 @@ pub struct Meter {
     requests: AtomicU64,
     denied: AtomicU64,
     in_flight_peak: AtomicU64,
+    sockets_peak: AtomicU64,
     received_bytes: AtomicU64,
     response_peak_bytes: AtomicU64,
     replaced: AtomicU64,
@@ -57,7 +60,7 @@ impl fmt::Debug for Meter {
 impl Meter {
     /// For a run that may have so many requests under way, and take so many bytes of each answer.
     pub fn new(in_flight_max: usize, response_bytes_max: u64, witness: Witness) -> Arc<Self> {
-        let (requests, denied, in_flight_peak) = Default::default();
+        let (requests, denied, in_flight_peak, sockets_peak) = Default::default();
         let (received_bytes, response_peak_bytes, replaced, witnessed) = Default::default();
         let in_flight = Room::new("requests", in_flight_max);
         Arc::new(Self {
@@ -67,6 +70,7 @@ impl Meter {
             requests,
             denied,
             in_flight_peak,
+            sockets_peak,
             received_bytes,
             response_peak_bytes,
             replaced,
@@ -81,6 +85,7 @@ impl Meter {
             requests: read(&self.requests),
             denied: read(&self.denied),
             in_flight_peak: read(&self.in_flight_peak),
+            sockets_peak: read(&self.sockets_peak),
             received_bytes: read(&self.received_bytes),
             response_peak_bytes: read(&self.response_peak_bytes),
             replaced: read(&self.replaced),
@@ -92,6 +97,11 @@ impl Meter {
         let turn = self.in_flight.enter(wait).await?;
         self.in_flight_peak.fetch_max(self.in_flight.taken() as u64, Ordering::Relaxed);
         Ok(turn)
+    }
+
+    /// So many connections are open.
+    pub(super) fn sockets(&self, open: usize) {
+        self.sockets_peak.fetch_max(open as u64, Ordering::Relaxed);
     }
 
     /// A header of the connector's own was replaced by a login.

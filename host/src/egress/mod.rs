@@ -46,7 +46,7 @@ use crate::clock::Clock;
 /// Connections to the outside, of all connectors together. Half of the usual limit of open files.
 const SOCKETS_MAX: usize = 512;
 /// Connections to the outside, of one connection: those in use and those kept for the next request.
-const SOCKETS_OF_CONNECTION_MAX: usize = 32;
+pub(crate) const SOCKETS_OF_CONNECTION_MAX: usize = 32;
 /// Connections to token endpoints, of one connection: they are asked one at a time, but for what guests gave up waiting for.
 const ENDPOINT_SOCKETS_MAX: usize = 4;
 /// Connections to one server that are kept for the next request.
@@ -247,6 +247,7 @@ impl Outgoing {
         let pool = self.egress.pool(&self.policy, place, identity.as_deref())?;
         let max = times.connect + times.first_byte;
         let sent = tokio::time::timeout(max, pool(request)).await;
+        self.meter.sockets(self.egress.sockets.taken());
         // A guest may wait for one answer while others lie unread: those don't keep it from coming.
         drop(turn);
         let sent = sent.map_err(|_| EgressError::TimedOut { what: "the answer", max })?;

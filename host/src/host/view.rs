@@ -15,7 +15,8 @@ use tidewaiter_core::token::SyncToken;
 use super::{Host, HostError};
 use crate::config::Access;
 use crate::db::KEPT;
-use crate::egress::Credential;
+use crate::driver::Source;
+use crate::egress::{Credential, SOCKETS_OF_CONNECTION_MAX};
 
 /// Runs that are shown with their connection.
 const RUNS_SHOWN: usize = 10;
@@ -188,7 +189,6 @@ pub(crate) fn limits(limits: &Limits, runs: &[RunReport]) -> Vec<Limit> {
         http_response_bytes_max,
         logins_per_hour_max,
     } = *limits;
-    type Taken = fn(&RunReport) -> u64;
     let rows: [(&str, u64, Option<Taken>); 17] = [
         ("memory-bytes", memory_bytes_max, Some(|run| run.spent.memory_peak_bytes)),
         ("call-time", millis(call_time_max), Some(|run| run.spent.call_peak_ms)),
@@ -213,6 +213,29 @@ pub(crate) fn limits(limits: &Limits, runs: &[RunReport]) -> Vec<Limit> {
         Limit { name: name.to_owned(), value, highest }
     };
     rows.map(limit).to_vec()
+}
+
+/// What a run took of a limit.
+type Taken = fn(&RunReport) -> u64;
+
+/// The limits of each instance of a connector, and what these runs took of them.
+fn sandbox(connector: &dyn Source, runs: &[RunReport]) -> Vec<Limit> {
+    let limit = |(name, value): (&str, u64)| {
+        let taken: Option<Taken> = match name {
+            "table-elements" => Some(|run| run.spent.table_elements_peak),
+            "resources" => Some(|run| run.spent.resources_peak),
+            "token-bytes" => Some(|run| run.spent.token_peak_bytes),
+            "http-sockets" => Some(|run| run.spent.http_sockets_peak),
+            _ => None,
+        };
+        let highest = match name {
+            "component-bytes" => connector.component_bytes(),
+            _ => taken.and_then(|taken| runs.iter().map(taken).max()),
+        };
+        Limit { name: name.to_owned(), value, highest }
+    };
+    let sockets = ("http-sockets", SOCKETS_OF_CONNECTION_MAX as u64);
+    connector.sandbox().into_iter().chain([sockets]).map(limit).collect()
 }
 
 fn logins(access: &Access) -> BTreeMap<String, Vec<String>> {
@@ -272,9 +295,14 @@ impl Host {
             runs.extend(self.db.runs(Some(&key), usize::try_from(KEPT).unwrap_or(usize::MAX))?);
         }
         runs.sort_by_key(|report| std::cmp::Reverse(report.run));
-        let limits = limits(&connection.config.limits, &runs);
-        let sandbox = connection.connector.sandbox().into_iter();
-        let sandbox = sandbox.map(|(name, value)| Limit { name: name.to_owned(), value, highest: None }).collect();
+        let mut limits = limits(&connection.config.limits, &runs);
+        let sandbox = sandbox(connection.connector.as_ref(), &runs);
+        let held = self.db.usage()?.connections.get(name.as_str()).copied();
+        limits.push(Limit {
+            name: "journal-bytes".into(),
+            value: self.config.quota.connection_bytes,
+            highest: Some(held.unwrap_or(0)),
+        });
         let abandoned_calls = runs.iter().map(|run| u64::from(run.spent.abandoned_calls)).sum();
         runs.truncate(RUNS_SHOWN);
         Ok(ConnectionView {

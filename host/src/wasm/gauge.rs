@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rustix::time::{ClockId, clock_gettime};
 use tidewaiter_core::run::Spent;
 use tidewaiter_core::text::shown;
+use tidewaiter_core::token::SyncToken;
 
 use crate::egress::Outgoing;
 
@@ -22,6 +23,9 @@ const STUCK_BELOW_US: u64 = 1000;
 #[derive(Debug, Default)]
 pub struct Gauge {
     memory_peak_bytes: AtomicU64,
+    table_elements_peak: AtomicU64,
+    resources_peak: AtomicU64,
+    token_peak_bytes: AtomicU64,
     cpu_us: AtomicU64,
     last_poll_us: AtomicU64,
     call_peak_ms: AtomicU64,
@@ -43,10 +47,14 @@ impl Gauge {
             http_requests: traffic.requests,
             http_denied: traffic.denied,
             http_requests_peak: traffic.in_flight_peak,
+            http_sockets_peak: traffic.sockets_peak,
             http_received_bytes: traffic.received_bytes,
             http_response_peak_bytes: traffic.response_peak_bytes,
             http_headers_replaced: traffic.replaced,
             memory_peak_bytes: self.memory_peak_bytes.load(Ordering::Relaxed),
+            table_elements_peak: self.table_elements_peak.load(Ordering::Relaxed),
+            resources_peak: self.resources_peak.load(Ordering::Relaxed),
+            token_peak_bytes: self.token_peak_bytes.load(Ordering::Relaxed),
             cpu_us: self.cpu_us.load(Ordering::Relaxed),
             call_peak_ms: self.call_peak_ms.load(Ordering::Relaxed),
             abandoned_calls: self.abandoned_calls.load(Ordering::Relaxed),
@@ -62,6 +70,19 @@ impl Gauge {
 
     pub(super) fn holds(&self, bytes: u64) {
         self.memory_peak_bytes.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn table_elements(&self, count: u64) {
+        self.table_elements_peak.fetch_max(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn resources(&self, count: u64) {
+        self.resources_peak.fetch_max(count, Ordering::Relaxed);
+    }
+
+    /// A token was handed over, whether or not it may be that large.
+    pub(super) fn token(&self, token: Option<&SyncToken>) {
+        self.token_peak_bytes.fetch_max(token.map_or(0, SyncToken::size) as u64, Ordering::Relaxed);
     }
 
     /// A call came back after so many milliseconds, or was given up; `abandoned`: in a host call.

@@ -30,6 +30,7 @@ impl wit::sync_results::Host for State {
         let Some(run) = &mut self.run else { return Ok(Err(outside("emit"))) };
         let mut deltas: Vec<_> = deltas.into_iter().map(convert::delta).collect();
         let checkpoint = checkpoint.map(convert::token);
+        self.memory.gauge.token(checkpoint.as_ref());
         let bytes = match run.inspect(&deltas, checkpoint.as_ref()).await {
             Ok(bytes) => bytes,
             Err(rejection) => return Ok(Err(convert::rejection(rejection))),

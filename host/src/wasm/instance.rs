@@ -192,7 +192,7 @@ impl Session {
     /// The connector's, it trapped, or the token is too large.
     pub async fn latest(&mut self, class: &str) -> Result<Option<SyncToken>, Failure> {
         let answer = call!(self, tidewaiter_connector_live_sync.call_get_latest_sync_token(class))?;
-        bounded(answer)
+        self.bounded(answer)
     }
 
     /// `sync`. What it hands over goes to the run while it is being called.
@@ -215,7 +215,7 @@ impl Session {
         let rejection = self.store.data_mut().run.as_mut().and_then(|run| run.inspector.close());
         match rejection {
             Some(rejection) => Err(rejection.into()),
-            None => bounded(answer?),
+            None => self.bounded(answer?),
         }
     }
 
@@ -232,21 +232,26 @@ impl Session {
     }
 
     fn answered<T>(&mut self, result: Result<T, Ended>) -> Result<T, Failure> {
+        self.store.data_mut().count_resources();
         result.map_err(|ended| {
             self.dead = true;
             ended.into_failure(&self.store)
         })
     }
-}
 
-fn bounded(answer: Result<Option<wit::SyncToken>, wit::ConnectorError>) -> Result<Option<SyncToken>, Failure> {
-    let token = answer.map_err(|error| Failure::Connector(convert::error(error)))?.map(convert::token);
-    match token {
-        Some(token) if token.size() > TOKEN_BYTES_MAX => {
-            let message = format!("a token of {} bytes; at most {TOKEN_BYTES_MAX} are kept", token.size());
-            Err(Failure::Contract { code: "token-too-large".into(), message, uid: None })
+    fn bounded(
+        &self,
+        answer: Result<Option<wit::SyncToken>, wit::ConnectorError>,
+    ) -> Result<Option<SyncToken>, Failure> {
+        let token = answer.map_err(|error| Failure::Connector(convert::error(error)))?.map(convert::token);
+        self.gauge.token(token.as_ref());
+        match token {
+            Some(token) if token.size() > TOKEN_BYTES_MAX => {
+                let message = format!("a token of {} bytes; at most {TOKEN_BYTES_MAX} are kept", token.size());
+                Err(Failure::Contract { code: "token-too-large".into(), message, uid: None })
+            }
+            token => Ok(token),
         }
-        token => Ok(token),
     }
 }
 

@@ -7,6 +7,7 @@ use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::ConnectorName;
 use tidewaiter_core::run::Failure;
 use tidewaiter_core::schema::{BadDescription, ConnectorInfo};
+use tidewaiter_core::token::TOKEN_BYTES_MAX;
 use wasmtime::Store;
 use wasmtime::component::{HasSelf, Linker};
 
@@ -93,6 +94,7 @@ pub enum LoadError {
 #[derive(Clone)]
 pub struct Connector {
     info: Arc<ConnectorInfo>,
+    component_bytes: u64,
     pub(super) engine: Engine,
     pub(super) pre: ConnectorPre<State>,
 }
@@ -127,7 +129,7 @@ impl Connector {
         let pre = linker.instantiate_pre(&component).and_then(ConnectorPre::new).map_err(other)?;
         let info = describe(engine, &pre).await.map_err(|source| LoadError::Describe { name: name.clone(), source })?;
         info.verify(&name).map_err(|source| LoadError::Description { name: name.clone(), source })?;
-        Ok(Self { info: Arc::new(info), engine: engine.clone(), pre })
+        Ok(Self { info: Arc::new(info), component_bytes: bytes.len() as u64, engine: engine.clone(), pre })
     }
 
     /// What it says of itself.
@@ -135,11 +137,17 @@ impl Connector {
         &self.info
     }
 
+    /// The size of its file.
+    pub fn component_bytes(&self) -> u64 {
+        self.component_bytes
+    }
+
     /// The limits of each of its instances that are not configured, by name.
     pub fn sandbox(&self) -> Vec<(&'static str, u64)> {
         let mut limits = self.engine.sandbox();
         limits.extend(state::sandbox());
         limits.push(("component-bytes", COMPONENT_BYTES_MAX as u64));
+        limits.push(("token-bytes", TOKEN_BYTES_MAX as u64));
         limits
     }
 }

@@ -178,9 +178,18 @@ impl State {
         }
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
-        let memory = Memory { max: limits.memory_bytes_max, held: 0, refused: false, gauge: Arc::clone(gauge) };
+        let gauge = Arc::clone(gauge);
+        let memory = Memory { max: limits.memory_bytes_max, held: 0, table_elements: 0, refused: false, gauge };
         let (wasi, http) = (builder.build(), Http::new(outgoing));
         Ok(Self { wasi, http, table, memory, settings, log, reveal, run, live: None })
+    }
+}
+
+impl State {
+    /// Handles come and go in host calls only: those that are held when one begins, or when the guest is done, are the most.
+    pub(super) fn count_resources(&mut self) {
+        let held = self.table.iter_mut().count();
+        self.memory.gauge.resources(held as u64);
     }
 }
 
@@ -192,6 +201,7 @@ pub(super) fn sandbox() -> [(&'static str, u64); 3] {
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.count_resources();
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
 }
@@ -201,6 +211,7 @@ impl WasiView for State {
 pub(super) struct Memory {
     pub(super) max: u64,
     held: u64,
+    table_elements: u64,
     pub(super) gauge: Arc<Gauge>,
     /// It was refused more.
     pub(super) refused: bool,
@@ -224,7 +235,13 @@ impl ResourceLimiter for Memory {
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(self.grow(desired.saturating_sub(current).saturating_mul(TABLE_ELEMENT_BYTES)))
+        let more = desired.saturating_sub(current);
+        let grows = self.grow(more.saturating_mul(TABLE_ELEMENT_BYTES));
+        if grows {
+            self.table_elements += more as u64;
+            self.gauge.table_elements(self.table_elements);
+        }
+        Ok(grows)
     }
 
     fn instances(&self) -> usize {

@@ -213,6 +213,12 @@ pub struct RunReport {
 pub struct Spent {
     /// The most memory that its instance held, in bytes: all memories and tables together.
     pub memory_peak_bytes: u64,
+    /// The most elements that its tables had, together.
+    pub table_elements_peak: u64,
+    /// The most resource handles that it held at once.
+    pub resources_peak: u64,
+    /// The largest token that it handed over, in bytes.
+    pub token_peak_bytes: u64,
     /// Processor time of its calls, in microseconds.
     pub cpu_us: u64,
     /// Its longest call, in milliseconds.
@@ -239,6 +245,8 @@ pub struct Spent {
     pub http_denied: u64,
     /// The most HTTP requests under way at the same time.
     pub http_requests_peak: u64,
+    /// The most connections to the outside that were open for its connection.
+    pub http_sockets_peak: u64,
     /// Bytes of bodies that came over HTTP.
     pub http_received_bytes: u64,
     /// The largest body that came, in bytes.
