@@ -18,6 +18,7 @@
 //! - `promises`: those that need a look while things happen
 //! - `rough`: full and read-only disks, a process that is stopped, guests that take all they can get
 //! - `sender`: what `egress` and `logins` have in common
+//! - `shapes`: components whose shape is the attack
 //! - `sink`: delivery that fails and comes back
 //! - `story`: the founding story, with the exact lines of the log
 //! - `zoo`: hostile guests in a real server, one promise each
@@ -43,6 +44,7 @@ mod privacy;
 mod promises;
 mod rough;
 mod sender;
+mod shapes;
 mod sink;
 mod story;
 mod sync;
