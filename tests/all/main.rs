@@ -21,6 +21,7 @@
 //! - `shapes`: components whose shape is the attack
 //! - `sink`: delivery that fails and comes back
 //! - `story`: the founding story, with the exact lines of the log
+//! - `tcp`: connections of connectors that speak a protocol of their own
 //! - `zoo`: hostile guests in a real server, one promise each
 //! - `sync`: the sandboxed csv connector, a real db, and runs from one to the other
 #![forbid(unsafe_code)]
@@ -48,4 +49,5 @@ mod shapes;
 mod sink;
 mod story;
 mod sync;
+mod tcp;
 mod zoo;

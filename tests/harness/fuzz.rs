@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use tidewaiter::wasm::{Connector, Engine, EngineOptions};
 use tidewaiter_core::grant::address::{AddressKind, Range, vet};
-use tidewaiter_core::grant::http::{Destination, Pattern};
-use tidewaiter_core::grant::policy::{HttpGrant, HttpPolicy};
+use tidewaiter_core::grant::destination::{Destination, Pattern};
+use tidewaiter_core::grant::policy::{EgressGrant, EgressPolicy};
 use tidewaiter_core::inspect::Inspector;
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::object::SyncDelta;
@@ -35,10 +35,10 @@ pub fn destinations(bytes: &[u8]) {
     let (Ok(pattern), Ok(to)) = (one.parse::<Pattern>(), other.parse::<Destination>()) else { return };
     assert_eq!(pattern.to_string().parse::<Pattern>().as_ref(), Ok(&pattern), "{one}");
     assert!(pattern.covers(&pattern));
-    let policy = HttpPolicy {
+    let policy = EgressPolicy {
         asked: vec![pattern.clone()],
-        granted: vec![HttpGrant::to(pattern.clone())],
-        ..HttpPolicy::default()
+        granted: vec![EgressGrant::to(pattern.clone())],
+        ..EgressPolicy::default()
     };
     assert_eq!(policy.decide("GET", &to).is_ok(), pattern.matches(&to), "{one} {other}");
     if pattern.matches(&to) {

@@ -20,7 +20,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
@@ -263,6 +263,65 @@ impl Default for Authority {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// A server of lines: it answers `you said LINE`, and has a look at who comes.
+#[derive(Debug)]
+pub struct Echo {
+    pub address: SocketAddr,
+    heard: Arc<Mutex<Vec<String>>>,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Echo {
+    pub fn new(tls: Option<ServerConfig>) -> Self {
+        Self::at(IpAddr::V4(Ipv4Addr::LOCALHOST), tls)
+    }
+
+    pub fn at(ip: IpAddr, tls: Option<ServerConfig>) -> Self {
+        let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+        let log = Arc::clone(&heard);
+        let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
+        let (stop, stopped) = oneshot::channel();
+        let serve = move |listener: TcpListener| async move {
+            let mut clients = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (log, tls) = (Arc::clone(&log), tls.clone());
+                clients.spawn(async move {
+                    match tls {
+                        None => drop(echo(stream, &log).await),
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => drop(echo(stream, &log).await),
+                            Err(error) => log.lock().unwrap().push(format!("no TLS: {error}")),
+                        },
+                    }
+                });
+            }
+        };
+        Self { address: spawn(ip, serve, stopped), heard, _stop: stop }
+    }
+
+    /// Every line that came.
+    pub fn heard(&self) -> Vec<String> {
+        self.heard.lock().unwrap().clone()
+    }
+
+    /// As a connector asks for it.
+    pub fn to(&self) -> String {
+        self.address.to_string()
+    }
+}
+
+async fn echo<S: AsyncRead + AsyncWrite + Unpin>(stream: S, heard: &Mutex<Vec<String>>) -> io::Result<()> {
+    let mut lines = BufReader::new(stream);
+    let mut line = String::new();
+    while lines.read_line(&mut line).await? > 0 {
+        heard.lock().unwrap().push(line.trim_end().to_owned());
+        lines.write_all(format!("you said {line}").as_bytes()).await?;
+        lines.flush().await?;
+        line.clear();
+    }
+    Ok(())
 }
 
 /// A proxy that leads names to servers of this machine.

@@ -3,7 +3,7 @@
 
 pub mod address;
 pub mod approval;
-pub mod http;
+pub mod destination;
 pub mod policy;
 
 use std::path::{Component, Path, PathBuf};
@@ -11,8 +11,8 @@ use std::path::{Component, Path, PathBuf};
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use self::http::{BadDestination, Pattern};
-use self::policy::{Foreseen, HttpGrant, HttpPolicy};
+use self::destination::{BadDestination, Pattern};
+use self::policy::{EgressGrant, EgressPolicy, Foreseen};
 use crate::schema::{Capability, CapabilityRequest};
 
 /// What a file of grants allows to one connection, or the ceiling to all of them.
@@ -20,8 +20,8 @@ use crate::schema::{Capability, CapabilityRequest};
 pub struct Grants {
     /// Folders that may be read. Absolute.
     pub read: Vec<PathBuf>,
-    /// Where HTTP requests may go.
-    pub http: Vec<HttpGrant>,
+    /// Where HTTP requests and TCP connections may go.
+    pub egress: Vec<EgressGrant>,
     /// Secrets that may be seen.
     pub reveal: Vec<String>,
 }
@@ -65,9 +65,14 @@ pub enum BadAsk {
     /// A template that can't be filled in.
     #[error(transparent)]
     Template(#[from] BadTemplate),
-    /// HTTP to what is no destination.
-    #[error("the capability http asks for {0}")]
-    Http(#[from] BadDestination),
+    /// Sending to what is no destination.
+    #[error("the capability {kind} asks for {source}")]
+    Destination {
+        /// `http` or `tcp`.
+        kind: &'static str,
+        /// What is wrong with it.
+        source: BadDestination,
+    },
 }
 
 /// A template that can't be filled in.
@@ -133,16 +138,25 @@ fn fill(template: &str, settings: &Json) -> Result<Vec<String>, BadTemplate> {
     Ok(texts)
 }
 
-/// What is asked for over HTTP. A setting that is a URL with a path asks for its host.
+/// What is asked for over HTTP and TCP.
 ///
 /// # Errors
 /// The first that is no destination.
-pub fn asked_http(requests: &[CapabilityRequest]) -> Result<Vec<Pattern>, BadAsk> {
-    let texts = requests.iter().filter_map(|request| match &request.capability {
-        Capability::Http(text) => Some(without_path(text)),
-        _ => None,
-    });
-    texts.map(|text| Ok(text.parse()?)).collect()
+pub fn asked_egress(requests: &[CapabilityRequest]) -> Result<Vec<Pattern>, BadAsk> {
+    let asked = requests.iter().filter_map(|request| Some((request, destination(&request.capability)?)));
+    let named = |(request, pattern): (&CapabilityRequest, Result<_, _>)| {
+        pattern.map_err(|source| BadAsk::Destination { kind: request.capability.kind(), source })
+    };
+    asked.map(named).collect()
+}
+
+/// Where something is to be sent that is asked for; none: it is something else. A setting that is a URL with a path asks for its host.
+pub fn destination(capability: &Capability) -> Option<Result<Pattern, BadDestination>> {
+    match capability {
+        Capability::Http(text) => Some(without_path(text).parse()),
+        Capability::Tcp(text) => Some(Pattern::tcp(text)),
+        Capability::Read(_) | Capability::Write(_) | Capability::Reveal(_) => None,
+    }
 }
 
 /// A URL up to its host and port.
@@ -181,14 +195,13 @@ pub fn decide(
             let named = |grants: &Grants| grants.reveal.contains(name);
             both(named(granted).then(|| name.clone()), ceiling.map(named))
         }
-        Capability::Http(text) => match without_path(text).parse() {
-            Ok(pattern) => {
-                let (granted, ceiling) = (granted.http.clone(), ceiling.map(|ceiling| ceiling.http.clone()));
-                foreseen(HttpPolicy { granted, ceiling, ..HttpPolicy::default() }.foresee(&pattern))
+        Capability::Http(_) | Capability::Tcp(_) | Capability::Write(_) => match destination(&capability) {
+            Some(Ok(pattern)) => {
+                let (granted, ceiling) = (granted.egress.clone(), ceiling.map(|ceiling| ceiling.egress.clone()));
+                foreseen(EgressPolicy { granted, ceiling, ..EgressPolicy::default() }.foresee(&pattern))
             }
-            Err(_) => (Decision::NotAvailable, Vec::new()),
+            Some(Err(_)) | None => (Decision::NotAvailable, Vec::new()),
         },
-        Capability::Tcp(_) | Capability::Write(_) => (Decision::NotAvailable, Vec::new()),
     };
     Decided { capability, reason, optional, decision, by }
 }
@@ -296,8 +309,9 @@ mod tests {
     #[test]
     fn http_is_foreseen_and_a_path_does_not_matter() {
         let nothing = Grants::default();
-        let entry = |to: &str| HttpGrant { to: to.parse().unwrap(), methods: None, ranges: vec![], proxy: None };
-        let granted = Grants { http: vec![entry("https://api.example.com")], ..Grants::default() };
+        let entries = ["https://api.example.com".parse(), Pattern::tcp("ldap.corp:636")];
+        let egress = entries.map(|to| EgressGrant::to(to.unwrap())).to_vec();
+        let granted = Grants { egress, ..Grants::default() };
         let http = |to: &str, ceiling| decided(Capability::Http(to.into()), None, &granted, ceiling).0;
         assert_eq!(http("https://api.example.com/v1?x=/", None), Decision::Granted);
         assert_eq!(without_path("https://a.b/https://c"), "https://a.b");
@@ -305,7 +319,10 @@ mod tests {
         assert_eq!(http("https://example.com", None), Decision::NotGranted);
         assert_eq!(http("https://api.example.com", Some(&nothing)), Decision::BeyondCeiling);
         assert_eq!(http("ldap://api.example.com", None), Decision::NotAvailable);
-        for other in [Capability::Tcp("x:1".into()), Capability::Write("/srv".into())] {
+        let tcp = |to: &str| decided(Capability::Tcp(to.into()), None, &granted, None).0;
+        assert_eq!(tcp("ldap.corp:636"), Decision::Granted);
+        assert_eq!(tcp("ldap.corp:389"), Decision::NotGranted);
+        for other in [Capability::Tcp("x".into()), Capability::Write("/srv".into())] {
             assert_eq!(decided(other, None, &granted, None).0, Decision::NotAvailable);
         }
         let request = |to: &str| CapabilityRequest {
@@ -313,10 +330,11 @@ mod tests {
             reason: "why".into(),
             optional: false,
         };
-        let asked = asked_http(&[read("x", false), request("https://a.example.com/v1"), request("https://*.b.com#c")]);
+        let asked =
+            asked_egress(&[read("x", false), request("https://a.example.com/v1"), request("https://*.b.com#c")]);
         let asked: Vec<String> = asked.unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(asked, ["https://a.example.com", "https://*.b.com"]);
-        let error = asked_http(&[request("example.com/v1")]).unwrap_err().to_string();
+        let error = asked_egress(&[request("example.com/v1")]).unwrap_err().to_string();
         assert_eq!(error, "the capability http asks for \"example.com\": it begins with neither http:// nor https://");
     }
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
-use tidewaiter_core::grant::policy::HttpGrant;
-use tidewaiter_core::grant::{Decided, Decision, Grants, without_path};
+use tidewaiter_core::grant::policy::EgressGrant;
+use tidewaiter_core::grant::{Decided, Decision, Grants, destination};
 use tidewaiter_core::name::TypeName;
 use tidewaiter_core::schema::Capability;
 use tidewaiter_core::text::shown;
@@ -94,7 +94,8 @@ fn problem(connection: &Connection, decided: &Decided) -> Option<String> {
         Capability::Reveal(name) => {
             format!("it needs to see the secret {:?} ({reason})", shown(name, REASON_BYTES_MAX))
         }
-        other @ (Capability::Tcp(_) | Capability::Write(_)) => format!("it asks for {other:?} ({reason})"),
+        Capability::Tcp(to) => format!("it connects to {} ({reason})", shown(to, REASON_BYTES_MAX)),
+        Capability::Write(folder) => format!("it writes into the folder {folder:?} ({reason})"),
     };
     Some(match (&decided.capability, decided.decision) {
         (Capability::Read(folder), _) if !connection.config.base.join(folder).is_dir() => {
@@ -118,10 +119,7 @@ fn additions(connection: &Connection) -> Vec<Addition> {
             Capability::Read(folder) => Some(connection.config.base.join(folder)).filter(|folder| folder.is_dir()),
             _ => None,
         }),
-        http: asked(connection, wanted, |capability| match capability {
-            Capability::Http(to) => without_path(to).parse().ok().map(HttpGrant::to),
-            _ => None,
-        }),
+        egress: asked(connection, wanted, |capability| destination(capability)?.ok().map(EgressGrant::to)),
         reveal: asked(connection, wanted, |capability| match capability {
             Capability::Reveal(name) => Some(name.clone()),
             _ => None,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use tidewaiter_core::grant::http::{Destination, Host, Scheme};
+use tidewaiter_core::grant::destination::{Destination, Host, Scheme};
 
 use crate::egress::{Credential, Kind, OAuth};
 use crate::secret::Source;
@@ -122,7 +122,10 @@ impl CredentialTable {
                 (to, Kind::Mtls { certificate: base.join(certificate), key: source(key, "key")? })
             }
         };
-        let to = to.iter().map(|text| text.parse::<Destination>()).collect::<Result<Vec<_>, _>>();
+        // A client certificate is shown over TCP, too.
+        let is_tcp = |text: &str| matches!(kind, Kind::Mtls { .. }) && !text.contains("://");
+        let read = |text: &String| if is_tcp(text) { Destination::tcp(text) } else { text.parse() };
+        let to = to.iter().map(read).collect::<Result<Vec<_>, _>>();
         let to = to.map_err(|error| format!("to: {error}"))?;
         match to.is_empty() {
             true => Err("to: it is bound to nothing, and would never be used".into()),

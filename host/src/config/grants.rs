@@ -8,8 +8,8 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use tidewaiter_core::grant::Grants;
 use tidewaiter_core::grant::address::Range;
-use tidewaiter_core::grant::http::{Destination, Scheme};
-use tidewaiter_core::grant::policy::HttpGrant;
+use tidewaiter_core::grant::destination::{Destination, Pattern, Scheme};
+use tidewaiter_core::grant::policy::EgressGrant;
 use toml::{Table, Value};
 
 /// Either file.
@@ -21,6 +21,8 @@ pub(super) struct GrantsFile {
     #[serde(default)]
     http: Vec<HttpEntry>,
     #[serde(default)]
+    tcp: Vec<TcpEntry>,
+    #[serde(default)]
     reveal: Vec<String>,
 }
 
@@ -29,14 +31,51 @@ impl GrantsFile {
     pub(super) fn grants(self, base: &Path) -> Grants {
         Grants {
             read: self.read.into_iter().map(|folder| base.join(folder)).collect(),
-            http: self.http.into_iter().map(|HttpEntry(grant)| grant).collect(),
+            egress: self
+                .http
+                .into_iter()
+                .map(|HttpEntry(grant)| grant)
+                .chain(self.tcp.into_iter().map(|TcpEntry(grant)| grant))
+                .collect(),
             reveal: self.reveal,
         }
     }
 }
 
 /// A destination alone, or a table with one.
-struct HttpEntry(HttpGrant);
+struct HttpEntry(EgressGrant);
+
+/// As `HttpEntry`.
+struct TcpEntry(EgressGrant);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TcpTable {
+    to: String,
+    #[serde(default, rename = "in")]
+    ranges: Vec<String>,
+    #[serde(default)]
+    tls: Tls,
+}
+
+#[derive(Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Tls {
+    #[default]
+    Optional,
+    Required,
+}
+
+impl TcpTable {
+    fn alone(to: String) -> Self {
+        Self { to, ranges: Vec::new(), tls: Tls::Optional }
+    }
+
+    fn grant(self) -> Result<EgressGrant, String> {
+        let to = Pattern::tcp(&self.to).map_err(|error| format!("to: {error}"))?;
+        Ok(EgressGrant { ranges: ranges(&self.ranges)?, tls: self.tls == Tls::Required, ..EgressGrant::to(to) })
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,17 +88,17 @@ struct HttpTable {
 }
 
 impl HttpTable {
-    fn grant(self) -> Result<HttpGrant, String> {
-        let grant = HttpGrant {
-            to: self.to.parse().map_err(|error| format!("to: {error}"))?,
+    fn alone(to: String) -> Self {
+        Self { to, methods: None, ranges: Vec::new(), proxy: None }
+    }
+
+    fn grant(self) -> Result<EgressGrant, String> {
+        let to = self.to.parse().map_err(|error| format!("to: {error}"))?;
+        let grant = EgressGrant {
             methods: self.methods.map(|methods| methods.into_iter().map(method).collect()).transpose()?,
-            ranges: self
-                .ranges
-                .iter()
-                .map(|range| range.parse::<Range>())
-                .collect::<Result<_, _>>()
-                .map_err(in_ranges)?,
+            ranges: ranges(&self.ranges)?,
             proxy: self.proxy.map(|text| proxy(&text)).transpose()?,
+            ..EgressGrant::to(to)
         };
         match grant.proxy.is_some() && !grant.ranges.is_empty() {
             true => Err("in: behind a proxy no address is seen; grant the name alone".into()),
@@ -68,8 +107,8 @@ impl HttpTable {
     }
 }
 
-fn in_ranges(error: impl fmt::Display) -> String {
-    format!("in: {error}")
+fn ranges(texts: &[String]) -> Result<Vec<Range>, String> {
+    texts.iter().map(|range| range.parse().map_err(|error| format!("in: {error}"))).collect()
 }
 
 fn method(text: String) -> Result<String, String> {
@@ -86,31 +125,50 @@ fn proxy(text: &str) -> Result<Destination, String> {
     let proxy: Destination = text.parse().map_err(|error| format!("proxy: {error}"))?;
     match proxy.scheme {
         Scheme::Http => Ok(proxy),
-        Scheme::Https => Err("proxy: it is spoken to in clear, as in \"http://proxy.corp:3128\"".into()),
+        Scheme::Https | Scheme::Tcp => Err("proxy: it is spoken to in clear, as in \"http://proxy.corp:3128\"".into()),
     }
 }
 
 impl<'de> Deserialize<'de> for HttpEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entry;
-        impl<'de> Visitor<'de> for Entry {
-            type Value = HttpEntry;
+        let example = "\"https://HOST\" or { to = \"https://HOST\", … }";
+        Entry { example, alone: HttpTable::alone, grant: HttpTable::grant }.read(deserializer).map(Self)
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"https://HOST\" or { to = \"https://HOST\", … }")
-            }
+impl<'de> Deserialize<'de> for TcpEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let example = "\"HOST:PORT\" or { to = \"HOST:PORT\", … }";
+        Entry { example, alone: TcpTable::alone, grant: TcpTable::grant }.read(deserializer).map(Self)
+    }
+}
 
-            fn visit_str<E: Error>(self, to: &str) -> Result<HttpEntry, E> {
-                let table = HttpTable { to: to.to_owned(), methods: None, ranges: Vec::new(), proxy: None };
-                table.grant().map(HttpEntry).map_err(E::custom)
-            }
+/// Reads a destination alone, or a table with one.
+struct Entry<T> {
+    example: &'static str,
+    alone: fn(String) -> T,
+    grant: fn(T) -> Result<EgressGrant, String>,
+}
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<HttpEntry, A::Error> {
-                let table = HttpTable::deserialize(MapAccessDeserializer::new(map))?;
-                table.grant().map(HttpEntry).map_err(A::Error::custom)
-            }
-        }
-        deserializer.deserialize_any(Entry)
+impl<'de, T: Deserialize<'de>> Entry<T> {
+    fn read<D: Deserializer<'de>>(self, deserializer: D) -> Result<EgressGrant, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Entry<T> {
+    type Value = EgressGrant;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.example)
+    }
+
+    fn visit_str<E: Error>(self, to: &str) -> Result<EgressGrant, E> {
+        (self.grant)((self.alone)(to.to_owned())).map_err(E::custom)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<EgressGrant, A::Error> {
+        (self.grant)(T::deserialize(MapAccessDeserializer::new(map))?).map_err(A::Error::custom)
     }
 }
 
@@ -123,11 +181,14 @@ pub(crate) fn grant_lines(there: &Grants, missing: &Grants, base: &Path) -> Vec<
         (!missing.is_empty()).then(|| format!("{key} = {}", Value::Array(all)))
     };
     let folders = |grants: &Grants| grants.read.iter().map(folder).collect();
-    let https = |grants: &Grants| grants.http.iter().map(written).collect();
+    let sent = |grants: &Grants, is_tcp: bool| {
+        grants.egress.iter().filter(|grant| (grant.to.scheme() == Scheme::Tcp) == is_tcp).map(written).collect()
+    };
     let reveals = |grants: &Grants| grants.reveal.iter().map(|name| text(name)).collect();
     let lines = [
         line("read", folders(there), folders(missing)),
-        line("http", https(there), https(missing)),
+        line("http", sent(there, false), sent(missing, false)),
+        line("tcp", sent(there, true), sent(missing, true)),
         line("reveal", reveals(there), reveals(missing)),
     ];
     lines.into_iter().flatten().collect()
@@ -138,9 +199,9 @@ fn text(text: &str) -> Value {
 }
 
 /// An entry as an operator writes it.
-fn written(grant: &HttpGrant) -> Value {
+fn written(grant: &EgressGrant) -> Value {
     let to = text(&grant.to.to_string());
-    if *grant == HttpGrant::to(grant.to.clone()) {
+    if *grant == EgressGrant::to(grant.to.clone()) {
         return to;
     }
     let list = |texts: Vec<String>| Value::Array(texts.iter().map(|each| text(each)).collect());
@@ -150,6 +211,9 @@ fn written(grant: &HttpGrant) -> Value {
     }
     if !grant.ranges.is_empty() {
         table.insert("in".into(), list(grant.ranges.iter().map(ToString::to_string).collect()));
+    }
+    if grant.tls {
+        table.insert("tls".into(), text("required"));
     }
     if let Some(proxy) = &grant.proxy {
         table.insert("proxy".into(), text(&proxy.to_string()));
@@ -173,17 +237,21 @@ mod tests {
 read = ["people", "/srv"]
 http = ["https://API.example.com", { to = "https://*.corp.example:8443", methods = ["GET"], in = ["10.0.0.0/8"] },
         { to = "https://out.example", proxy = "http://proxy.corp:3128" }]
+tcp = ["db.corp:5432", { to = "*.ldap.corp:636", in = ["10.0.0.0/8"], tls = "required" }]
 reveal = ["bind"]
 "#;
         let grants = parsed(file).unwrap();
         assert_eq!(grants.read, [PathBuf::from("/base/people"), "/srv".into()]);
-        assert_eq!((grants.reveal.as_slice(), grants.http.len()), (&["bind".to_owned()][..], 3));
+        assert_eq!((grants.reveal.as_slice(), grants.egress.len()), (&["bind".to_owned()][..], 5));
         let missing =
-            Grants { read: vec!["/base/x".into()], http: grants.http[..1].to_vec(), reveal: vec!["y".into()] };
+            Grants { read: vec!["/base/x".into()], egress: grants.egress[2..4].to_vec(), reveal: vec!["y".into()] };
         let lines = grant_lines(&grants, &missing, Path::new("/base")).join("\n");
         let again = parsed(&lines).unwrap();
         assert_eq!(again.read, [PathBuf::from("/base/people"), "/srv".into(), "/base/x".into()]);
-        assert_eq!(again.http, [&grants.http[..], &grants.http[..1]].concat(), "{lines}");
+        let [http @ .., db, ldap] = grants.egress.as_slice() else { panic!("{grants:?}") };
+        let expected = [http, &http[2..], &[db.clone(), ldap.clone(), db.clone()]].concat();
+        assert_eq!(again.egress, expected, "{lines}");
+        assert!(ldap.tls && !db.tls && lines.contains("tls = \"required\""), "{lines}");
         assert_eq!(again.reveal, ["bind", "y"]);
         assert_eq!(grant_lines(&grants, &Grants::default(), Path::new("/base")), [""; 0]);
     }
@@ -202,6 +270,16 @@ reveal = ["bind"]
             ("7", "expected \"https://HOST\""),
         ] {
             let error = parsed(&format!("read = []\nhttp = [{entry}]")).unwrap_err();
+            assert!(error.contains(problem) && error.contains("line 2"), "{entry}: {error}");
+        }
+        for (entry, problem) in [
+            ("\"ldap.corp\"", "a port has to be named"),
+            ("{ to = \"ldap.corp:636\", tls = \"never\" }", "unknown variant `never`"),
+            ("{ to = \"ldap.corp:636\", in = [\"127.0.0.0/8\"] }", "grant the address itself"),
+            ("{ to = \"ldap.corp:636\", methods = [\"GET\"] }", "methods"),
+            ("7", "expected \"HOST:PORT\""),
+        ] {
+            let error = parsed(&format!("read = []\ntcp = [{entry}]")).unwrap_err();
             assert!(error.contains(problem) && error.contains("line 2"), "{entry}: {error}");
         }
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use tidewaiter_core::grant::approval::Approved;
-use tidewaiter_core::grant::http::Pattern;
-use tidewaiter_core::grant::policy::HttpPolicy;
+use tidewaiter_core::grant::destination::Pattern;
+use tidewaiter_core::grant::policy::EgressPolicy;
 use tidewaiter_core::grant::{self, BadAsk, Decided, Decision, Grants};
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::{ConnectionName, TypeKey, TypeName};
@@ -71,8 +71,8 @@ pub struct Allowed {
     /// What an update asks for and is not approved.
     pub awaiting: Option<Awaiting>,
     read: Vec<ReadGrant>,
-    asked_http: Vec<Pattern>,
-    awaiting_http: Vec<Pattern>,
+    asked_egress: Vec<Pattern>,
+    awaiting_egress: Vec<Pattern>,
 }
 
 /// What awaits approval.
@@ -99,7 +99,7 @@ impl Allowed {
         let (asked, awaiting): (Vec<_>, Vec<_>) =
             requests.iter().cloned().partition(|request| approved.covers(&request.capability));
         let asked = grant::expand(&asked, &config.settings)?;
-        let asked_http = grant::asked_http(&asked)?;
+        let asked_egress = grant::asked_egress(&asked)?;
         let mut decided = Vec::new();
         let mut read = Vec::new();
         for request in asked {
@@ -116,9 +116,9 @@ impl Allowed {
             decided.push(decision);
         }
         let awaiting = grant::expand(&awaiting, &config.settings)?;
-        let awaiting_http = grant::asked_http(&awaiting)?;
+        let awaiting_egress = grant::asked_egress(&awaiting)?;
         decided.extend(awaiting.into_iter().map(Decided::awaiting));
-        Ok(Self { decided, awaiting: Awaiting::new(approved.lacks(requests)), read, asked_http, awaiting_http })
+        Ok(Self { decided, awaiting: Awaiting::new(approved.lacks(requests)), read, asked_egress, awaiting_egress })
     }
 }
 
@@ -136,11 +136,11 @@ impl Connection {
         let requests = &connector.info().capabilities;
         let allowed = Allowed::decide(&config, requests, &Approved::all(config.connector.clone(), requests))?;
         let (access, ceiling) = (&config.access, config.access.ceiling.as_deref());
-        let policy = HttpPolicy {
-            asked: allowed.asked_http.clone(),
+        let policy = EgressPolicy {
+            asked: allowed.asked_egress.clone(),
             awaiting: Vec::new(),
-            granted: access.granted.http.clone(),
-            ceiling: ceiling.map(|ceiling| ceiling.http.clone()),
+            granted: access.granted.egress.clone(),
+            ceiling: ceiling.map(|ceiling| ceiling.egress.clone()),
         };
         let (credentials, per_hour) = (access.credentials.clone(), config.limits.logins_per_hour_max);
         let egress = Arc::new(Egress::new(name.as_str(), outside.clone(), policy, credentials, per_hour));
@@ -159,7 +159,7 @@ impl Connection {
     /// As `new`.
     pub fn approve(&self, approved: &Approved) -> Result<(), BadAsk> {
         let allowed = Allowed::decide(&self.config, &self.connector.info().capabilities, approved)?;
-        self.egress.ask(allowed.asked_http.clone(), allowed.awaiting_http.clone());
+        self.egress.ask(allowed.asked_egress.clone(), allowed.awaiting_egress.clone());
         *self.allowed.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(allowed);
         Ok(())
     }

@@ -11,16 +11,15 @@ use std::time::Duration;
 use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
-use tidewaiter_core::grant::http::{Destination, Host};
-use tidewaiter_core::grant::policy::{HttpPolicy, Place};
+use tidewaiter_core::grant::destination::{Destination, Host};
+use tidewaiter_core::grant::policy::{EgressPolicy, Place};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tower_service::Service;
 
-use super::BoxError;
 use super::error::EgressError;
-use super::resolve::Resolve;
+use super::{BoxError, Outside};
 
 /// How long one address may take while there are others to try.
 const ONE_ADDRESS: Duration = Duration::from_secs(3);
@@ -58,7 +57,7 @@ impl Room {
 #[derive(Clone, Debug)]
 pub(super) enum Rule {
     /// Where these entries of the policy let it.
-    Granted(Arc<HttpPolicy>, Place),
+    Granted(Arc<EgressPolicy>, Place),
     /// To what the operator wrote down, wherever that is: a proxy, a token endpoint.
     Operator,
 }
@@ -79,10 +78,9 @@ impl Rule {
 /// Connects for one grant of one connection.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
-    pub(super) resolver: Arc<dyn Resolve>,
+    pub(super) outside: Outside,
     pub(super) rule: Rule,
     pub(super) time_max: Duration,
-    pub(super) of_host: Room,
     pub(super) of_connection: Room,
 }
 
@@ -92,7 +90,7 @@ impl Connector {
         let authority = to.authority().map(http::uri::Authority::as_str).unwrap_or_default();
         let to = Destination::parse(scheme, authority)?;
         let wait = self.time_max;
-        let permits = [self.of_connection.enter(wait).await?, self.of_host.enter(wait).await?];
+        let permits = [self.of_connection.enter(wait).await?, self.outside.sockets.enter(wait).await?];
         let connected = timeout(wait, self.first_that_answers(&to)).await;
         let stream = connected.map_err(|_| EgressError::TimedOut { what: "connecting", max: wait })??;
         let _ = stream.set_nodelay(true);
@@ -102,7 +100,7 @@ impl Connector {
     }
 
     async fn first_that_answers(&self, to: &Destination) -> Result<TcpStream, EgressError> {
-        let addresses = self.addresses(&to.host).await?;
+        let addresses = vetted(&self.rule, &to.host, &self.outside.resolved(&to.host).await?)?;
         let mut problem = String::new();
         for (place, address) in addresses.iter().enumerate() {
             let wait = if place + 1 == addresses.len() { self.time_max } else { ONE_ADDRESS };
@@ -114,30 +112,23 @@ impl Connector {
         }
         Err(EgressError::Connect { to: to.to_string(), problem })
     }
+}
 
-    /// The addresses of a host that may be connected to; at least one.
-    async fn addresses(&self, host: &Host) -> Result<Vec<IpAddr>, EgressError> {
-        let found = match host {
-            Host::Ip(address) => vec![*address],
-            Host::Name(name) => {
-                let failed = |problem: String| EgressError::Resolve { name: name.clone(), problem };
-                self.resolver.resolve(name).await.map_err(|error| failed(error.to_string()))?
-            }
-        };
-        let mut refused = None;
-        let vetted = |address: &IpAddr| match self.rule.vet(host, *address) {
-            Ok(()) => true,
-            Err(error) => {
-                refused.get_or_insert(error);
-                false
-            }
-        };
-        let vetted: Vec<IpAddr> = found.into_iter().filter(vetted).collect();
-        match (vetted.is_empty(), refused) {
-            (false, _) => Ok(vetted),
-            (true, Some(refused)) => Err(refused),
-            (true, None) => Err(EgressError::Resolve { name: host.to_string(), problem: "it has no address".into() }),
+/// The addresses that may be connected to, of those that a host has; at least one.
+pub(super) fn vetted(rule: &Rule, host: &Host, found: &[IpAddr]) -> Result<Vec<IpAddr>, EgressError> {
+    let mut refused = None;
+    let vetted = |address: &IpAddr| match rule.vet(host, *address) {
+        Ok(()) => true,
+        Err(error) => {
+            refused.get_or_insert(error);
+            false
         }
+    };
+    let vetted: Vec<IpAddr> = found.iter().copied().filter(vetted).collect();
+    match (vetted.is_empty(), refused) {
+        (false, _) => Ok(vetted),
+        (true, Some(refused)) => Err(refused),
+        (true, None) => Err(EgressError::Resolve { name: host.to_string(), problem: "it has no address".into() }),
     }
 }
 

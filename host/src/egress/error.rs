@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use tidewaiter_core::grant::address::AddressKind;
-use tidewaiter_core::grant::http::BadDestination;
+use tidewaiter_core::grant::destination::BadDestination;
 use tidewaiter_core::grant::policy::Denied;
 
 /// A request that failed.
@@ -16,6 +16,17 @@ pub enum EgressError {
     /// Where it goes can't be told.
     #[error("the request's destination: {0}")]
     Destination(#[from] BadDestination),
+    /// A name that nothing it asks for over TCP has.
+    #[error("{0} is no host that was asked for over TCP")]
+    Name(String),
+    /// It does something more often than any connector needs.
+    #[error("more than {max} {what} in a run")]
+    Many {
+        /// What.
+        what: &'static str,
+        /// The limit.
+        max: u64,
+    },
     /// It asks for another protocol, or for a tunnel.
     #[error("{0} is not sent for connectors")]
     Method(String),
@@ -110,11 +121,19 @@ pub enum EgressError {
 }
 
 impl EgressError {
+    /// What became of TLS.
+    pub(super) fn of_tls(to: &str, error: &rustls::Error) -> Self {
+        let untrusted = matches!(error, rustls::Error::InvalidCertificate(_));
+        Self::Tls { to: to.to_owned(), untrusted, problem: error.to_string() }
+    }
+
     /// The stable code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Denied(denied) => denied.code(),
             Self::Destination(_) => "egress.bad_destination",
+            Self::Name(_) => "egress.not_asked",
+            Self::Many { .. } => "egress.too_many",
             Self::Method(_) => "egress.method_refused",
             Self::Url { .. } => "egress.url_too_long",
             Self::Resolve { .. } => "egress.not_resolved",
@@ -136,6 +155,8 @@ impl EgressError {
             self,
             Self::Denied(_)
                 | Self::Destination(_)
+                | Self::Name(_)
+                | Self::Many { .. }
                 | Self::Method(_)
                 | Self::Url { .. }
                 | Self::Address { .. }

@@ -14,7 +14,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
-use tidewaiter_core::grant::http::Destination;
+use tidewaiter_core::grant::destination::Destination;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 

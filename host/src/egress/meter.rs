@@ -26,6 +26,10 @@ pub struct Traffic {
     pub received_bytes: u64,
     /// The largest body that came, in bytes.
     pub response_peak_bytes: u64,
+    /// TCP connections that were begun.
+    pub tcp_connections: u64,
+    /// TLS handshakes over them that went well.
+    pub tls_connections: u64,
     /// Headers that a connector set where a login goes; the login took their place.
     pub replaced: u64,
 }
@@ -89,6 +93,7 @@ impl Meter {
             received_bytes: read(&self.received_bytes),
             response_peak_bytes: read(&self.response_peak_bytes),
             replaced: read(&self.replaced),
+            ..Traffic::default()
         }
     }
 
@@ -112,6 +117,11 @@ impl Meter {
 
     pub(super) fn answered(&self, error: Option<&EgressError>) {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        self.failed(error);
+    }
+
+    /// Counts what a rule stopped, and tells the witness.
+    pub(super) fn failed(&self, error: Option<&EgressError>) {
         if let Some(error) = error {
             self.denied.fetch_add(error.is_denial().into(), Ordering::Relaxed);
             self.witness(error);

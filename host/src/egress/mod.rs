@@ -1,7 +1,7 @@
 //! This is the security boundary for everything that leaves: whatever a connector sends outside goes through here and nowhere else.
 //! A request leaves if the policy of its connection lets it, to an address that was looked at, with a URL, a Host header and a server
 //! name that were made here from what was checked. Redirects are not followed, no proxy is taken from the environment, and no other
-//! protocol is spoken than HTTP/1.1. Knows nothing of wasmtime, the db, or runs.
+//! protocol is spoken than HTTP/1.1; where TCP is granted, the connector speaks its own. Knows nothing of wasmtime, the db, or runs.
 
 mod body;
 mod connect;
@@ -11,11 +11,15 @@ mod meter;
 mod oauth;
 mod request;
 mod resolve;
+mod tcp;
 mod tls;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,8 +32,8 @@ use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::{Builder, Client, Error as ClientError};
 use rustls::ClientConfig;
-use tidewaiter_core::grant::http::{Destination, Pattern};
-use tidewaiter_core::grant::policy::{HttpPolicy, Place};
+use tidewaiter_core::grant::destination::{Destination, Host, Pattern};
+use tidewaiter_core::grant::policy::{EgressPolicy, Place};
 use tokio::task::JoinSet;
 
 use self::body::Received;
@@ -40,6 +44,7 @@ use self::login::{Fingerprint, Identified};
 pub use self::meter::{Meter, Traffic, Witness};
 pub use self::oauth::{NoVault, OAuth, Storing, TokenClient, Vault};
 pub use self::resolve::{Resolve, Resolving, SystemResolver};
+use self::tcp::Tcp;
 pub use self::tls::{TlsError, Trust};
 use crate::clock::Clock;
 
@@ -113,9 +118,19 @@ impl Default for Outside {
 }
 
 impl Outside {
+    /// The addresses of a host, as they are.
+    async fn resolved(&self, host: &Host) -> Result<Vec<IpAddr>, EgressError> {
+        match host {
+            Host::Ip(address) => Ok(vec![*address]),
+            Host::Name(name) => {
+                let failed = |error: io::Error| EgressError::Resolve { name: name.clone(), problem: error.to_string() };
+                self.resolver.resolve(name).await.map_err(failed)
+            }
+        }
+    }
+
     fn connector(&self, rule: Rule, of_connection: Room) -> Connector {
-        let (resolver, of_host) = (Arc::clone(&self.resolver), self.sockets.clone());
-        Connector { resolver, rule, time_max: Times::USUAL.connect, of_host, of_connection }
+        Connector { outside: self.clone(), rule, time_max: Times::USUAL.connect, of_connection }
     }
 
     /// With these names, roots, and place for tokens.
@@ -132,7 +147,7 @@ type PoolKey = (Place, Option<(usize, Fingerprint)>);
 /// A connection's way out. Its pools are its own: no other connection ever uses a socket of it.
 pub struct Egress {
     outside: Outside,
-    policy: Mutex<Arc<HttpPolicy>>,
+    policy: Mutex<Arc<EgressPolicy>>,
     logins: Arc<Logins>,
     sockets: Room,
     pools: Mutex<HashMap<PoolKey, Pool>>,
@@ -150,7 +165,7 @@ impl Egress {
     pub fn new(
         connection: &str,
         outside: Outside,
-        policy: HttpPolicy,
+        policy: EgressPolicy,
         credentials: Vec<Credential>,
         logins_per_hour_max: u32,
     ) -> Self {
@@ -168,7 +183,7 @@ impl Egress {
     /// What it may ask for from the next run on, and what awaits approval.
     pub fn ask(&self, asked: Vec<Pattern>, awaiting: Vec<Pattern>) {
         let mut policy = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
-        *policy = Arc::new(HttpPolicy { asked, awaiting, ..HttpPolicy::clone(&policy) });
+        *policy = Arc::new(EgressPolicy { asked, awaiting, ..EgressPolicy::clone(&policy) });
     }
 
     /// Its logins.
@@ -179,11 +194,16 @@ impl Egress {
     /// The way out of one run.
     pub fn of_run(self: &Arc<Self>, meter: Arc<Meter>) -> Outgoing {
         let policy = Arc::clone(&self.policy.lock().unwrap_or_else(PoisonError::into_inner));
-        Outgoing { egress: Arc::clone(self), policy, logins: self.logins.of_run(), meter }
+        Outgoing { egress: Arc::clone(self), policy, logins: self.logins.of_run(), meter, tcp: Tcp::default() }
     }
 
     /// Places are entries of grants and ceiling, which stay: whatever is asked for, a pool's rule is the same.
-    fn pool(&self, policy: &Arc<HttpPolicy>, place: Place, identity: Option<&Identified>) -> Result<Pool, EgressError> {
+    fn pool(
+        &self,
+        policy: &Arc<EgressPolicy>,
+        place: Place,
+        identity: Option<&Identified>,
+    ) -> Result<Pool, EgressError> {
         let key = (place, identity.map(|identified| (identified.place, identified.fingerprint)));
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pool) = pools.get(&key) {
@@ -215,9 +235,10 @@ impl Egress {
 #[derive(Debug)]
 pub struct Outgoing {
     egress: Arc<Egress>,
-    policy: Arc<HttpPolicy>,
+    policy: Arc<EgressPolicy>,
     logins: RunLogins,
     meter: Arc<Meter>,
+    tcp: Tcp,
 }
 
 impl Outgoing {
@@ -233,7 +254,9 @@ impl Outgoing {
 
     /// What it sent and got so far.
     pub fn traffic(&self) -> Traffic {
-        self.meter.traffic()
+        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let (connections, tls_connections) = (read(&self.tcp.connected), read(&self.tcp.upgraded));
+        Traffic { tcp_connections: connections, tls_connections, ..self.meter.traffic() }
     }
 
     async fn exchange(&self, request: Request<Body>, times: Times) -> Result<Response<Body>, EgressError> {
@@ -330,8 +353,7 @@ fn meaning(error: &ClientError, to: &Destination) -> EgressError {
             return ours.clone();
         }
         if let Some(tls) = tls_error(error) {
-            let untrusted = matches!(tls, rustls::Error::InvalidCertificate(_));
-            return EgressError::Tls { to: to.to_string(), untrusted, problem: tls.to_string() };
+            return EgressError::of_tls(&to.to_string(), tls);
         }
         words.push(error.to_string());
         cause = error.source();

@@ -5,7 +5,7 @@ use http::header::{self, HeaderMap, HeaderName};
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use tidewaiter_core::grant::http::Destination;
+use tidewaiter_core::grant::destination::Destination;
 
 use super::Body;
 use super::error::EgressError;

@@ -6,8 +6,22 @@ use wasmtime::{FrameInfo, Trap, WasmBacktrace};
 /// Functions of a backtrace that are told, the innermost first. A panic has some ten of its own before those of its author.
 const FRAMES_SHOWN: usize = 16;
 
+/// A run connected to where its grant asks for TLS, and spoke none.
+#[derive(Debug, thiserror::Error)]
+#[error("it connected over TCP to where its grant asks for TLS, and spoke none")]
+pub(super) struct NeedsTls;
+
+impl NeedsTls {
+    pub(super) fn failure(&self) -> Failure {
+        Failure::Trapped { code: "egress.tls-required".into(), message: self.to_string() }
+    }
+}
+
 /// A trap, an end at a limit, or an error of ours.
 pub(super) fn classify(error: &wasmtime::Error, memory_refused: Option<u64>) -> Failure {
+    if error.downcast_ref::<NeedsTls>().is_some() {
+        return NeedsTls.failure();
+    }
     let (code, what) = match (memory_refused, error.downcast_ref::<Trap>()) {
         (Some(max), _) => ("limit.memory-bytes".to_owned(), format!("more memory than the {max} bytes allowed")),
         (None, Some(Trap::StackOverflow)) => ("trap.stack-overflow".to_owned(), "the stack is used up".to_owned()),

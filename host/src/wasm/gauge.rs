@@ -48,6 +48,8 @@ impl Gauge {
             http_denied: traffic.denied,
             http_requests_peak: traffic.in_flight_peak,
             http_sockets_peak: traffic.sockets_peak,
+            tcp_connections: traffic.tcp_connections,
+            tls_connections: traffic.tls_connections,
             http_received_bytes: traffic.received_bytes,
             http_response_peak_bytes: traffic.response_peak_bytes,
             http_headers_replaced: traffic.replaced,

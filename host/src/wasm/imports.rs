@@ -8,7 +8,9 @@ use wasmtime_wasi::p2::{DynInputStream, DynOutputStream};
 
 use super::bindings::tidewaiter::connector as wit;
 use super::convert;
+use super::failure::NeedsTls;
 use super::state::{FromGuest, Reveal, RevealRefusal, State};
+use super::tls;
 
 type Answer<T> = wasmtime::Result<T>;
 
@@ -27,6 +29,9 @@ impl wit::sync_results::Host for State {
         deltas: Vec<wit::types::SyncDelta>,
         checkpoint: Option<wit::types::SyncToken>,
     ) -> Answer<Result<wit::sync_results::Flow, wit::types::Rejection>> {
+        if self.outgoing.as_ref().is_some_and(|outgoing| outgoing.lacks_tls()) {
+            return Err(wasmtime::Error::new(NeedsTls));
+        }
         let Some(run) = &mut self.run else { return Ok(Err(outside("emit"))) };
         let mut deltas: Vec<_> = deltas.into_iter().map(convert::delta).collect();
         let checkpoint = checkpoint.map(convert::token);
@@ -113,11 +118,11 @@ impl wit::log::Host for State {
 impl wit::tls::Host for State {
     async fn upgrade(
         &mut self,
-        _: String,
-        _: Resource<DynInputStream>,
-        _: Resource<DynOutputStream>,
-    ) -> Answer<Result<(Resource<DynInputStream>, Resource<DynOutputStream>), wit::tls::TlsError>> {
-        Ok(Err(wit::tls::TlsError::NameNotGranted))
+        server_name: String,
+        input: Resource<DynInputStream>,
+        output: Resource<DynOutputStream>,
+    ) -> Answer<Result<tls::Streams, wit::tls::TlsError>> {
+        tls::upgrade(self, &server_name, (input, output)).await
     }
 }
 

@@ -14,6 +14,7 @@ use wasmtime::Store;
 
 use super::bindings::Connector as World;
 use super::bindings::tidewaiter::connector::types as wit;
+use super::failure::NeedsTls;
 use super::gauge::Gauge;
 use super::load::{self, Connector};
 use super::log::{GuestLog, LogSource};
@@ -215,7 +216,14 @@ impl Session {
         let rejection = self.store.data_mut().run.as_mut().and_then(|run| run.inspector.close());
         match rejection {
             Some(rejection) => Err(rejection.into()),
-            None => self.bounded(answer?),
+            None => {
+                let token = self.bounded(answer?)?;
+                let outgoing = self.store.data().outgoing.as_ref();
+                match outgoing.is_some_and(|outgoing| outgoing.lacks_tls()) {
+                    true => Err(NeedsTls.failure()),
+                    false => Ok(token),
+                }
+            }
         }
     }
 

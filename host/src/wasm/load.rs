@@ -19,7 +19,7 @@ use super::engine::Engine;
 use super::instance::guarded;
 use super::log::GuestLog;
 use super::state::{self, Inside, State};
-use super::{files, http};
+use super::{files, http, sockets};
 
 /// The largest component that is loaded, in bytes.
 const COMPONENT_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -156,6 +156,7 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine.inner());
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     files::add_to_linker(&mut linker)?;
+    sockets::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     http::bound(&mut linker)?;
     wit::types::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;

@@ -14,7 +14,9 @@ mod imports;
 mod instance;
 mod load;
 mod log;
+mod sockets;
 mod state;
+mod tls;
 
 pub use compile::{CompileError, child as compiler};
 pub use engine::{Allocation, Engine, EngineOptions};

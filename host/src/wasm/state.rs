@@ -26,6 +26,7 @@ use super::engine::{self, Live};
 use super::gauge::Gauge;
 use super::http::{FIELDS_BYTES_MAX, Http};
 use super::log::GuestLog;
+use super::sockets;
 use crate::egress::Outgoing;
 
 /// Resource handles that an instance may hold. Each may be a file of the host's.
@@ -103,6 +104,7 @@ pub(super) struct State {
     pub(super) settings: String,
     pub(super) log: GuestLog,
     pub(super) reveal: Option<Reveal>,
+    pub(super) outgoing: Option<Arc<Outgoing>>,
     /// None: not in a run.
     pub(super) run: Option<RunLink>,
     pub(super) live: Option<Live>,
@@ -176,12 +178,15 @@ impl State {
             let opened = builder.preopened_dir(&grant.host_path, &grant.guest_path, FsPerms::ReadOnly);
             opened.map_err(|error| error.context(grant.host_path.display().to_string()))?;
         }
+        if let Some(outgoing) = &outgoing {
+            sockets::open(&mut builder, outgoing);
+        }
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
         let gauge = Arc::clone(gauge);
         let memory = Memory { max: limits.memory_bytes_max, held: 0, table_elements: 0, refused: false, gauge };
-        let (wasi, http) = (builder.build(), Http::new(outgoing));
-        Ok(Self { wasi, http, table, memory, settings, log, reveal, run, live: None })
+        let (wasi, http) = (builder.build(), Http::new(outgoing.clone()));
+        Ok(Self { wasi, http, table, memory, settings, log, reveal, outgoing, run, live: None })
     }
 }
 

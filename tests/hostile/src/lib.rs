@@ -5,6 +5,7 @@
 #![allow(unsafe_code, missing_docs)]
 
 mod http;
+mod tcp;
 
 use std::hint::black_box;
 use std::io::{Read, Write};
@@ -39,6 +40,7 @@ fn asked() -> Vec<CapabilityRequest> {
         ask(Capability::Http("{settings.ask}".into())),
         ask(Capability::Read("{settings.folder}".into())),
         ask(Capability::Reveal("{settings.secret}".into())),
+        ask(Capability::Tcp("{settings.tcp}".into())),
     ]
 }
 
@@ -264,6 +266,15 @@ impl exports::live_sync::Guest for Hostile {
             }
             "reach-out" => return Err(error(reach_out())),
             "fetch" => return Err(error(http::fetch_all())),
+            "connect" => return Err(error(tcp::connect_all())),
+            "connect-and-emit" => {
+                let said = tcp::connect_all();
+                told(emit(&[delta(&said)], first.as_ref()))?;
+                return Ok(None);
+            }
+            "misuse-sockets" => return Err(error(tcp::misuse())),
+            "sockets-bomb" => return Err(error(tcp::bomb())),
+            "sockets-come-and-go" => return Err(error(tcp::come_and_go())),
             "fields-bomb" => return Err(error(http::fields_bomb())),
             "requests-bomb" => return Err(error(http::requests_bomb())),
             "body-bomb" => return Err(error(http::body_bomb())),

@@ -3,8 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::http::Pattern;
-use super::without_path;
+use super::destination;
 use crate::name::ConnectorName;
 use crate::schema::{Capability, CapabilityRequest};
 
@@ -27,8 +26,11 @@ impl Approved {
     /// Whether it is approved, or no more than something that is.
     pub fn covers(&self, capability: &Capability) -> bool {
         self.capabilities.iter().any(|approved| match (approved, capability) {
-            (Capability::Http(wide), Capability::Http(narrow)) => wide == narrow || is_narrower(narrow, wide),
-            (approved, capability) => approved == capability,
+            _ if approved == capability => true,
+            (Capability::Http(_), Capability::Http(_)) | (Capability::Tcp(_), Capability::Tcp(_)) => {
+                is_narrower(capability, approved)
+            }
+            _ => false,
         })
     }
 
@@ -44,8 +46,8 @@ impl Approved {
     }
 }
 
-fn is_narrower(narrow: &str, wide: &str) -> bool {
-    let pattern = |text: &str| without_path(text).parse::<Pattern>().ok();
+fn is_narrower(narrow: &Capability, wide: &Capability) -> bool {
+    let pattern = |capability| destination(capability)?.ok();
     pattern(wide).zip(pattern(narrow)).is_some_and(|(wide, narrow)| wide.covers(&narrow))
 }
 
@@ -78,6 +80,7 @@ mod tests {
             Capability::Reveal("root".into()),
             Capability::Reveal("https://*.example.com".into()),
             Capability::Tcp("bind".into()),
+            Capability::Tcp("api.example.com:443".into()),
         ];
         let twice = [wider.clone(), wider.clone()].concat().into_iter().map(request).collect::<Vec<_>>();
         assert_eq!(approved.lacks(&twice), wider);

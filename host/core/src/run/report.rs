@@ -247,6 +247,10 @@ pub struct Spent {
     pub http_requests_peak: u64,
     /// The most connections to the outside that were open for its connection.
     pub http_sockets_peak: u64,
+    /// TCP connections that were begun.
+    pub tcp_connections: u64,
+    /// TLS handshakes over them that went well.
+    pub tls_connections: u64,
     /// Bytes of bodies that came over HTTP.
     pub http_received_bytes: u64,
     /// The largest body that came, in bytes.

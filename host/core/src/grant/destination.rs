@@ -1,4 +1,4 @@
-//! Where an HTTP request goes, and the patterns that say where it may go. A destination is read strictly, so that nobody later reads
+//! Where an HTTP request or a TCP connection goes, and the patterns that say where it may go. A destination is read strictly, so that nobody later reads
 //! another one out of the same text.
 
 use std::fmt;
@@ -10,13 +10,15 @@ const NAME_BYTES_MAX: usize = 253;
 /// The longest part of a name.
 const LABEL_BYTES_MAX: usize = 63;
 
-/// How a request is carried.
+/// What is spoken there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scheme {
-    /// In clear.
+    /// HTTP in clear.
     Http,
-    /// Over TLS.
+    /// HTTP over TLS.
     Https,
+    /// Whatever the connector speaks, over TCP.
+    Tcp,
 }
 
 impl Scheme {
@@ -25,16 +27,20 @@ impl Scheme {
         match self {
             Self::Http => "http",
             Self::Https => "https",
+            Self::Tcp => "tcp",
         }
     }
 
-    const fn port(self) -> u16 {
+    /// The port where none is written.
+    const fn port(self) -> Option<u16> {
         match self {
-            Self::Http => 80,
-            Self::Https => 443,
+            Self::Http => Some(80),
+            Self::Https => Some(443),
+            Self::Tcp => None,
         }
     }
 
+    /// Of a URL.
     fn parse(text: &str) -> Option<Self> {
         [Self::Http, Self::Https].into_iter().find(|scheme| scheme.name().eq_ignore_ascii_case(text))
     }
@@ -47,6 +53,16 @@ pub enum Host {
     Name(String),
     /// An address.
     Ip(IpAddr),
+}
+
+impl FromStr for Host {
+    type Err = BadDestination;
+
+    /// A name, or an address, an IPv6 one with brackets or without.
+    fn from_str(text: &str) -> Result<Self, BadDestination> {
+        let address = text.parse().map(Self::Ip);
+        address.or_else(|_| host_of(text)).map_err(|problem| BadDestination { text: text.to_owned(), problem })
+    }
 }
 
 impl fmt::Display for Host {
@@ -73,7 +89,7 @@ pub struct Destination {
 impl Destination {
     /// Host and port as a URL has them: the port only where it is not the scheme's.
     pub fn authority(&self) -> String {
-        match self.port == self.scheme.port() {
+        match Some(self.port) == self.scheme.port() {
             true => self.host.to_string(),
             false => format!("{}:{}", self.host, self.port),
         }
@@ -86,9 +102,21 @@ impl Destination {
     pub fn parse(scheme: &str, authority: &str) -> Result<Self, BadDestination> {
         let bad = |problem| BadDestination { text: format!("{scheme}://{authority}"), problem };
         let scheme = Scheme::parse(scheme).ok_or_else(|| bad(Problem::Scheme))?;
-        let (host, port) = split(authority).map_err(bad)?;
-        let port = port.map(|text| port_of(text).map_err(bad)).transpose()?.unwrap_or(scheme.port());
-        Ok(Self { scheme, host: host_of(host).map_err(bad)?, port })
+        Self::at(scheme, authority).map_err(bad)
+    }
+
+    /// Reads `HOST:PORT`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn tcp(text: &str) -> Result<Self, BadDestination> {
+        Self::at(Scheme::Tcp, text).map_err(|problem| BadDestination { text: text.to_owned(), problem })
+    }
+
+    fn at(scheme: Scheme, authority: &str) -> Result<Self, Problem> {
+        let (host, port) = split(authority)?;
+        let port = port.map(port_of).transpose()?.or(scheme.port()).ok_or(Problem::NoPort)?;
+        Ok(Self { scheme, host: host_of(host)?, port })
     }
 }
 
@@ -131,6 +159,8 @@ enum Problem {
     More,
     #[error("the port is none of 1 to 65535")]
     Port,
+    #[error("a port has to be named, as in ldap.example.com:636")]
+    NoPort,
     #[error("there is no host")]
     NoHost,
     #[error("the host has characters that no name has; write an international name in its xn-- form")]
@@ -204,7 +234,7 @@ fn name_of(text: &str) -> Result<String, Problem> {
     }
 }
 
-/// Destinations that are asked for or granted: `https://HOST[:PORT]`, where `*.` at the beginning of the host stands for one or more
+/// Destinations that are asked for or granted: `https://HOST[:PORT]`, or `HOST:PORT` for TCP, where `*.` at the beginning of the host stands for one or more
 /// parts of a name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pattern {
@@ -213,6 +243,39 @@ pub struct Pattern {
 }
 
 impl Pattern {
+    /// Reads `HOST:PORT`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn tcp(text: &str) -> Result<Self, BadDestination> {
+        Self::at(Scheme::Tcp, text).map_err(|problem| BadDestination { text: text.to_owned(), problem })
+    }
+
+    fn at(scheme: Scheme, authority: &str) -> Result<Self, Problem> {
+        let (below, authority) = match authority.strip_prefix("*.") {
+            Some(rest) => (true, rest),
+            None => (false, authority),
+        };
+        if authority.contains('*') {
+            return Err(Problem::Wildcard);
+        }
+        let to = Destination::at(scheme, authority)?;
+        match below && matches!(to.host, Host::Ip(_)) {
+            true => Err(Problem::Wildcard),
+            false => Ok(Self { below, to }),
+        }
+    }
+
+    /// What is spoken there.
+    pub fn scheme(&self) -> Scheme {
+        self.to.scheme
+    }
+
+    /// On which port.
+    pub fn port(&self) -> u16 {
+        self.to.port
+    }
+
     /// Whether it is these that are meant.
     pub fn matches(&self, destination: &Destination) -> bool {
         (self.to.scheme, self.to.port) == (destination.scheme, destination.port)
@@ -256,25 +319,18 @@ impl FromStr for Pattern {
     fn from_str(text: &str) -> Result<Self, BadDestination> {
         let (scheme, authority) = scheme_and_authority(text)?;
         let bad = |problem| BadDestination { text: text.to_owned(), problem };
-        let (below, authority) = match authority.strip_prefix("*.") {
-            Some(rest) => (true, rest),
-            None => (false, authority),
-        };
-        if authority.contains('*') {
-            return Err(bad(Problem::Wildcard));
-        }
-        let to = Destination::parse(scheme, authority).map_err(|error| bad(error.problem))?;
-        match below && matches!(to.host, Host::Ip(_)) {
-            true => Err(bad(Problem::Wildcard)),
-            false => Ok(Self { below, to }),
-        }
+        let scheme = Scheme::parse(scheme).ok_or_else(|| bad(Problem::Scheme))?;
+        Self::at(scheme, authority).map_err(bad)
     }
 }
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let below = if self.below { "*." } else { "" };
-        write!(f, "{}://{below}{}", self.to.scheme.name(), self.to.authority())
+        match self.to.scheme {
+            Scheme::Tcp => write!(f, "{below}{}", self.to.authority()),
+            scheme => write!(f, "{}://{below}{}", scheme.name(), self.to.authority()),
+        }
     }
 }
 
@@ -399,6 +455,43 @@ mod tests {
         }
         assert_eq!(pattern("https://*.example.com").exact(), None);
         assert_eq!(pattern("https://example.com").exact(), Some(&to("https://example.com")));
+    }
+
+    #[test]
+    fn tcp_goes_to_a_host_and_a_port() {
+        let tcp = |text: &str| Pattern::tcp(text).unwrap();
+        let to = |text: &str| tcp(text).exact().unwrap().clone();
+        assert_eq!(tcp("LDAP.corp.:636").to_string(), "ldap.corp:636");
+        assert_eq!(to("ldap.corp:443").to_string(), "tcp://ldap.corp:443", "no port is left out");
+        assert!(tcp("*.corp:636").matches(&to("a.b.corp:636")));
+        for other in ["ldap.corp:389", "corp:636", "ldap.corp.evil:636"] {
+            assert!(!tcp("*.corp:636").matches(&to(other)), "{other}");
+        }
+        assert!(!tcp("ldap.corp:443").matches(&"https://ldap.corp".parse().unwrap()), "HTTP is another matter");
+        assert!(!pattern("https://ldap.corp").matches(&to("ldap.corp:443")));
+        for (text, problem) in [
+            ("ldap.corp", "a port has to be named"),
+            ("ldap.corp:0", "none of 1 to 65535"),
+            ("tcp://ldap.corp:636", "none of 1 to 65535"),
+            ("me@ldap.corp:636", "user or password"),
+            ("*.10.0.0.1:636", "stands only for the first parts"),
+            ("fe80::1:636", "none of 1 to 65535"),
+        ] {
+            let error = Pattern::tcp(text).unwrap_err().to_string();
+            assert!(error.contains(problem), "{text}: {error}");
+        }
+        assert_eq!(Destination::tcp("ldap.corp:636").unwrap(), to("ldap.corp:636"));
+        for (text, form) in
+            [("LDAP.corp.", "ldap.corp"), ("10.0.0.1", "10.0.0.1"), ("::1", "[::1]"), ("[::1]", "[::1]")]
+        {
+            assert_eq!(text.parse::<Host>().unwrap().to_string(), form);
+        }
+        for text in ["", "a b", "127.1", "ldap.corp:636", "fe80::1%eth0"] {
+            assert!(text.parse::<Host>().is_err(), "{text}");
+        }
+        assert!(
+            "tcp://ldap.corp:636".parse::<Pattern>().is_err() && Destination::parse("tcp", "ldap.corp:636").is_err()
+        );
     }
 
     #[test]
