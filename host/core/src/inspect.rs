@@ -43,6 +43,9 @@ impl RejectionCode {
     }
 }
 
+/// More of a uid isn't kept with a refusal. No source has longer ones.
+const UID_CHARS_MAX: usize = 1024;
+
 /// A refusal, as the connector gets it and as the run fails with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
@@ -69,7 +72,7 @@ impl Rejection {
 
     fn at(mut self, index: usize, delta: &SyncDelta) -> Self {
         self.delta_index = u32::try_from(index).ok();
-        self.uid = Some(delta.change.uid().to_owned());
+        self.uid = Some(cut(delta.change.uid(), UID_CHARS_MAX).to_owned());
         self
     }
 }
@@ -222,18 +225,19 @@ impl Inspector {
     fn delta(&mut self, delta: &SyncDelta) -> Result<u64, Rejection> {
         let asked = self.asked.as_deref().unwrap_or_default();
         let place = self.classes.place(&delta.object_class).ok_or_else(|| {
-            let message = format!("class {:?} is not declared by object-classes", delta.object_class);
+            let message = format!("class {:?} is not declared by object-classes", named(&delta.object_class));
             Rejection::new(RejectionCode::UndeclaredClass, message)
         })?;
         if asked != ALL_CLASSES && !delta.object_class.eq_ignore_ascii_case(asked) {
-            let message = format!("a delta of class {:?}, but {asked:?} was asked for", delta.object_class);
+            let message = format!("a delta of class {:?}, but {asked:?} was asked for", named(&delta.object_class));
             return Err(Rejection::new(RejectionCode::UndeclaredClass, message));
         }
         let uid = delta.change.uid();
         if uid.is_empty() {
             return Err(Rejection::new(RejectionCode::EmptyUid, format!("a {} without uid", delta.change.kind())));
         }
-        let fault = |what: String| Rejection::new(RejectionCode::DataFault, format!("{asked} {uid:?}: {what}"));
+        let fault =
+            |what: String| Rejection::new(RejectionCode::DataFault, format!("{asked} {:?}: {what}", named(uid)));
         if let Some(time) = &delta.source_time {
             timestamp(time).map_err(|what| fault(format!("source-time: {what}")))?;
         }
@@ -282,23 +286,23 @@ fn check_object(
     object: &ConnectorObject,
 ) -> Result<(), String> {
     if object.uid != uid {
-        return Err(format!("its last known object has another uid, {:?}", object.uid));
+        return Err(format!("its last known object has another uid, {:?}", named(&object.uid)));
     }
     seen.clear();
     let mut next = 0;
     for attribute in &object.attributes {
         let name = &attribute.name;
         let info = classes.attribute(class, name, next);
-        let (place, info) = info.ok_or_else(|| format!("attribute {name:?} is not declared"))?;
+        let (place, info) = info.ok_or_else(|| format!("attribute {:?} is not declared", named(name)))?;
         next = place + 1;
         if seen.len() < next {
             seen.resize(next, Seen::Nothing);
         }
         if !seen[place].take(attribute.mode) {
-            return Err(format!("attribute {name:?} comes twice"));
+            return Err(format!("attribute {:?} comes twice", named(name)));
         }
         for value in &attribute.values {
-            check_value(value, info.value_type).map_err(|what| format!("attribute {name:?}: {what}"))?;
+            check_value(value, info.value_type).map_err(|what| format!("attribute {:?}: {what}", named(name)))?;
         }
     }
     Ok(())
@@ -332,12 +336,12 @@ fn decimal(text: &str) -> Result<(), String> {
         None => digits(number),
         Some((whole, fraction)) => digits(whole) && digits(fraction),
     };
-    if well_formed { Ok(()) } else { Err(format!("{:?} is not a decimal number", cut(text))) }
+    if well_formed { Ok(()) } else { Err(format!("{:?} is not a decimal number", value(text))) }
 }
 
 fn timestamp(text: &str) -> Result<(), String> {
     let parsed = text.parse::<jiff::Timestamp>();
-    parsed.map(drop).map_err(|_| format!("{:?} is not an RFC 3339 timestamp with an offset", cut(text)))
+    parsed.map(drop).map_err(|_| format!("{:?} is not an RFC 3339 timestamp with an offset", value(text)))
 }
 
 fn json(text: &str) -> Result<(), String> {
@@ -345,13 +349,35 @@ fn json(text: &str) -> Result<(), String> {
 }
 
 /// Enough of a bad value to find it again.
-fn cut(text: &str) -> &str {
-    text.char_indices().nth(40).map_or(text, |(end, _)| &text[..end])
+fn value(text: &str) -> &str {
+    cut(text, 40)
+}
+
+/// Enough of a name of the guest's to find it again: what it says is kept with its run.
+fn named(text: &str) -> &str {
+    cut(text, 200)
+}
+
+fn cut(text: &str, chars: usize) -> &str {
+    text.char_indices().nth(chars).map_or(text, |(end, _)| &text[..end])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::object::Change;
+
+    #[test]
+    fn words_of_a_guest_are_cut_where_they_are_kept() {
+        let mut inspector = Inspector::new(Arc::default(), Limits::default());
+        inspector.open("account");
+        let long = "\u{7f}".repeat(5_000_000);
+        let object = ConnectorObject { uid: long.clone(), name: String::new(), attributes: Vec::new() };
+        let delta = SyncDelta { object_class: long, change: Change::Create(object), source_time: None };
+        let rejection = inspector.emit(&[delta], None).unwrap_err();
+        assert!(rejection.message.len() < 3000, "{} bytes", rejection.message.len());
+        assert_eq!(rejection.uid.map(|uid| uid.chars().count()), Some(UID_CHARS_MAX));
+    }
 
     #[test]
     fn an_attribute_comes_once_or_as_what_came_beside_what_went() {

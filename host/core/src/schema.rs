@@ -247,6 +247,8 @@ pub struct ObjectClassInfo {
 #[derive(Debug, Default)]
 pub struct Classes {
     classes: Vec<ObjectClassInfo>,
+    /// The names of classes in ASCII lower case, to their place.
+    places: HashMap<String, usize>,
     /// Per class: the lower-case names of its attributes, to their place.
     attributes: Vec<HashMap<String, usize>>,
 }
@@ -257,7 +259,9 @@ impl Classes {
         let names = |class: &ObjectClassInfo| {
             class.attributes.iter().enumerate().map(|(place, a)| (a.name.to_lowercase(), place)).collect()
         };
-        Self { attributes: classes.iter().map(names).collect(), classes }
+        // Of two with the same name the first one counts.
+        let places = classes.iter().enumerate().rev().map(|(place, class)| (class.name.to_ascii_lowercase(), place));
+        Self { places: places.collect(), attributes: classes.iter().map(names).collect(), classes }
     }
 
     /// All classes.
@@ -271,7 +275,8 @@ impl Classes {
     }
 
     pub(crate) fn place(&self, name: &str) -> Option<usize> {
-        self.classes.iter().position(|class| class.name.eq_ignore_ascii_case(name))
+        let place = self.places.get(name).or_else(|| self.places.get(&name.to_ascii_lowercase()));
+        place.copied()
     }
 
     /// The declaration of an attribute of the class at a place, with its own place, which is `guess` if attributes come in the
@@ -309,6 +314,22 @@ mod tests {
             token_format_written: "1".into(),
             capabilities: vec![asked; count],
             all_classes: false,
+        }
+    }
+
+    #[test]
+    fn a_class_is_found_without_regard_to_case_and_among_many() {
+        let class = |name: String| ObjectClassInfo {
+            name,
+            attributes: Vec::new(),
+            reports_deletes: false,
+            whole_objects: true,
+            changes: ChangeFeed::ByToken,
+        };
+        let names = (0..20_000).map(|number| format!("Class-{number}")).chain(["CLASS-7".to_owned()]);
+        let classes = Classes::new(names.map(class).collect());
+        for (name, place) in [("Class-7", Some(7)), ("class-19999", Some(19_999)), ("class-20000", None)] {
+            assert_eq!(classes.place(name), place, "{name}");
         }
     }
 
