@@ -169,7 +169,7 @@ const VERSION_BYTES_MAX: usize = 100;
 pub struct Host {
     db: Db,
     audit: Audit,
-    erasures: Erasures,
+    erasures: Arc<Erasures>,
     /// One approval at a time.
     approving: Mutex<()>,
     clock: Clock,
@@ -273,7 +273,7 @@ impl Host {
         let db = spawn_blocking(move || Db::open_sealed(&data, &name, OWNER_WAIT, keys)).await??;
         db.set_quota(config.quota);
         let audit = Audit::open(&config.data, clock)?;
-        let erasures = Erasures::new(&config.data, db.clone(), clock);
+        let erasures = Arc::new(Erasures::new(&config.data, db.clone(), clock));
         // Before anybody is handed an entry.
         erasures.erase_again().await.map_err(|error| StartError::Erase(Box::new(error)))?;
         let (connections, deliveries) = match runs {
@@ -563,7 +563,7 @@ pub async fn load(
                 let loaded =
                     Event::Connector { connection: connection_name, connector, version: &version, sha256: &sha256 };
                 audit.note(&loaded)?;
-                approve::bring_up(&connection, db).await?;
+                approve::bring_up(&connection, audit, db).await?;
                 audit.note(&Event::Grants { connection: connection_name, decided: &connection.allowed().decided })?;
                 connection.noted(audit.clone(), db.clone())
             }

@@ -55,7 +55,7 @@ pub struct Decided {
     pub optional: bool,
     /// What was decided.
     pub decision: Decision,
-    /// The entries of the file of grants that have a part in it.
+    /// The entries of the file of grants that have a part in it; where it awaits approval, what it stands for now.
     pub by: Vec<String>,
 }
 
@@ -83,6 +83,11 @@ pub struct BadTemplate {
     setting: String,
     problem: &'static str,
 }
+
+/// Destinations, folders or secrets that one request may stand for.
+const TEXTS_MAX: usize = 1000;
+/// The longest text of one, in bytes.
+const TEXT_BYTES_MAX: usize = 4096;
 
 /// Puts the settings into what a connector asks for. A setting that is a list asks once for each item; one that is absent asks
 /// for nothing if the request is optional.
@@ -128,14 +133,26 @@ fn fill(template: &str, settings: &Json) -> Result<Vec<String>, BadTemplate> {
         let text = |value: &Json| match value {
             Json::String(text) => Ok(text.clone()),
             Json::Number(number) => Ok(number.to_string()),
-            _ => Err(bad("neither a text nor a number")),
+            _ => Err(bad("neither a text nor a number, or a secret")),
         };
         let values = values.into_iter().map(text).collect::<Result<Vec<_>, _>>()?;
+        let longest = |texts: &[String]| texts.iter().map(String::len).max().unwrap_or(0);
+        if texts.len().saturating_mul(values.len()) > TEXTS_MAX {
+            return Err(bad("one of so many lists that there are more than 1000 to ask for"));
+        }
+        if longest(&texts) + before.len() + longest(&values) > TEXT_BYTES_MAX {
+            return Err(bad("longer than what can be asked for"));
+        }
         texts = texts.iter().flat_map(|head| values.iter().map(move |v| format!("{head}{before}{v}"))).collect();
         rest = after;
     }
     texts.iter_mut().for_each(|text| text.push_str(rest));
     Ok(texts)
+}
+
+/// The settings that a template names.
+pub fn settings_of(template: &str) -> impl Iterator<Item = &str> {
+    template.split("{settings.").skip(1).map(|rest| rest.split_once('}').map_or(rest, |(name, _)| name))
 }
 
 /// What is asked for over HTTP and TCP.
@@ -167,10 +184,15 @@ pub fn without_path(url: &str) -> &str {
 }
 
 impl Decided {
-    /// What is not looked at before it is approved.
-    pub fn awaiting(request: CapabilityRequest) -> Self {
-        let CapabilityRequest { capability, reason, optional } = request;
-        Self { capability, reason, optional, decision: Decision::AwaitsApproval, by: Vec::new() }
+    /// What is not looked at before it is approved: as the connector asks for it, because that is what will be approved, with what it
+    /// stands for now.
+    pub fn awaiting(request: &CapabilityRequest, settings: &Json) -> Self {
+        let CapabilityRequest { capability, reason, optional } = request.clone();
+        let by = match fill(capability.text(), settings) {
+            Ok(texts) => texts.into_iter().filter(|text| text != capability.text()).collect(),
+            Err(problem) => vec![format!("nothing: {problem}")],
+        };
+        Self { capability, reason, optional, decision: Decision::AwaitsApproval, by }
     }
 }
 
@@ -257,6 +279,18 @@ mod tests {
                 .contains("\"gone\", which is not set")
         );
         assert!(expanded("{settings.deep}", true, &settings).is_err());
+        assert_eq!(settings_of("/{settings.a}/{settings.b}x{settings.c").collect::<Vec<_>>(), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn lists_do_not_multiply_without_end() {
+        let settings = json!({ "two": ["a", "b"], "long": "x".repeat(3000) });
+        let problem = |template: &str| expanded(template, true, &settings).unwrap_err().to_string();
+        assert_eq!(expanded(&"{settings.two}".repeat(9), false, &settings).unwrap().len(), 512);
+        assert!(problem(&"{settings.two}".repeat(10)).contains("more than 1000 to ask for"));
+        assert!(problem(&"{settings.two}".repeat(73)).contains("more than 1000 to ask for"));
+        assert!(expanded("{settings.long}", true, &settings).is_ok());
+        assert!(problem("{settings.long}{settings.long}").contains("longer than what can be asked for"));
     }
 
     fn decided(
@@ -301,9 +335,12 @@ mod tests {
 
     #[test]
     fn what_awaits_approval_is_not_looked_at() {
-        let awaiting = Decided::awaiting(read("/srv/hr", true));
-        assert_eq!((awaiting.decision, awaiting.by.len()), (Decision::AwaitsApproval, 0));
-        assert_eq!((awaiting.capability, awaiting.optional), (Capability::Read("/srv/hr".into()), true));
+        let awaiting = |template| Decided::awaiting(&read(template, true), &json!({ "folder": "/srv" }));
+        let one = awaiting("{settings.folder}/hr");
+        assert_eq!((one.decision, one.by), (Decision::AwaitsApproval, vec!["/srv/hr".to_owned()]));
+        assert_eq!((one.capability, one.optional), (Capability::Read("{settings.folder}/hr".into()), true));
+        assert_eq!(awaiting("/srv/hr").by, [""; 0]);
+        assert!(awaiting("{settings.gone}").by[0].starts_with("nothing: the capability"), "shown all the same");
     }
 
     #[test]

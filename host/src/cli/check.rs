@@ -1,12 +1,15 @@
-//! `tidewaiter check`: everything that can be known before a run, and the exact lines to add. Touches no db.
+//! `tidewaiter check`: everything that can be known before a run, and the exact lines to add. Of the db it asks what is approved, so that
+//! it gives a connector no more than a run would.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
+use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::grant::policy::EgressGrant;
-use tidewaiter_core::grant::{Decided, Decision, Grants, destination};
-use tidewaiter_core::name::TypeName;
+use tidewaiter_core::grant::{BadAsk, Decided, Decision, Grants, destination};
+use tidewaiter_core::name::{ConnectionName, TypeName};
 use tidewaiter_core::schema::Capability;
 use tidewaiter_core::text::shown;
 use tidewaiter_core::timing::{Timing, When};
@@ -15,8 +18,10 @@ use super::fail::{Exit, Fail};
 use super::print;
 use crate::clock::Clock;
 use crate::config::{Config, TypeConfig, grant_lines};
+use crate::db::Db;
 use crate::driver::Connection;
-use crate::host;
+use crate::host::ask::{Answer, Ask};
+use crate::host::{self, Runs};
 
 /// More of a connector's words isn't shown.
 const REASON_BYTES_MAX: usize = 200;
@@ -40,7 +45,15 @@ pub(super) struct Addition {
 }
 
 pub(super) async fn check(config: &Config, json: bool) -> Result<(), Fail> {
+    let approved = approved(config).await?;
     let mut connections: Vec<_> = host::load(config, None).await?.into_values().collect();
+    for connection in &connections {
+        let approved = approved.get(&connection.name);
+        if let Some(approved) = approved.filter(|approved| approved.connector == connection.config.connector) {
+            let bad = |error: BadAsk| Fail::new(Exit::Usage, format!("connection {}: {error}", connection.name));
+            connection.approve(approved).map_err(bad)?;
+        }
+    }
     connections.sort_by(|a, b| a.name.cmp(&b.name));
     let mut findings = Vec::new();
     for connection in connections {
@@ -50,6 +63,17 @@ pub(super) async fn check(config: &Config, json: bool) -> Result<(), Fail> {
     match findings.iter().any(|finding| !finding.problems.is_empty()) {
         true => Err(Fail::told(Exit::RunFailed)),
         false => Ok(()),
+    }
+}
+
+/// What is approved for each connection that has run. Where there is no db, none has: all that its connector asks for is looked at then.
+async fn approved(config: &Config) -> Result<BTreeMap<ConnectionName, Approved>, Fail> {
+    if !Db::is_there(&config.data) {
+        return Ok(BTreeMap::new());
+    }
+    match super::ask(config.clone(), Runs::Never, Ask::Approved).await? {
+        Answer::Approved(approved) => Ok(approved),
+        _ => Err(Fail::other_answer()),
     }
 }
 
@@ -84,7 +108,8 @@ fn past(connection: &Connection) -> Vec<String> {
 fn problem(connection: &Connection, decided: &Decided) -> Option<String> {
     let unknown = |name: &String| !connection.config.access.secrets.contains_key(name);
     let lacks_secret = matches!(&decided.capability, Capability::Reveal(name) if unknown(name));
-    if decided.optional || (decided.decision == Decision::Granted && !lacks_secret) {
+    let awaits = decided.decision == Decision::AwaitsApproval;
+    if (decided.optional && !awaits) || (decided.decision == Decision::Granted && !lacks_secret) {
         return None;
     }
     let reason = shown(&decided.reason, REASON_BYTES_MAX);
@@ -106,6 +131,12 @@ fn problem(connection: &Connection, decided: &Decided) -> Option<String> {
         }
         (_, Decision::BeyondCeiling) => format!("{asked}, which is granted, and beyond the ceiling"),
         (_, Decision::InPart) => format!("{asked}, which is granted in part: {}", decided.by.join(", ")),
+        (_, Decision::AwaitsApproval) => {
+            format!(
+                "{asked}, which an update asks for and nobody has approved: see `tidewaiter connections show {}`",
+                connection.name
+            )
+        }
         (_, Decision::NotAvailable) => format!("{asked}, which this host can't give"),
         _ => format!("{asked}, which is not granted"),
     })

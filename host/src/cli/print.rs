@@ -207,7 +207,9 @@ pub(super) fn asked(view: &ConnectionView) -> String {
     let row = |asked: &Asked| {
         let optional = if asked.optional { "optional" } else { "needed" };
         let (target, reason) = (shown(&asked.target, TEXT_BYTES_MAX), shown(&asked.reason, TEXT_BYTES_MAX));
-        let by = if asked.by.is_empty() { String::new() } else { format!("by {}", asked.by.join(", ")) };
+        let how = if asked.decision == "awaits-approval" { "now" } else { "by" };
+        let by = asked.by.iter().map(|by| shown(by, TEXT_BYTES_MAX)).collect::<Vec<_>>().join(", ");
+        let by = if by.is_empty() { String::new() } else { format!("{how} {by}") };
         vec![asked.decision.clone(), format!("{} {target}", asked.kind), optional.to_owned(), by, reason]
     };
     let mut text = table(&view.capabilities.iter().map(row).collect::<Vec<_>>());

@@ -91,6 +91,9 @@ pub struct Checked {
     pub problems: Vec<String>,
 }
 
+/// Names of sensitive attributes that are kept of a connection.
+const SENSITIVE_MAX: usize = 20_000;
+
 impl Db {
     /// Opens the db in a data directory, which is made if need be. Blocks. `holder` is what others are told who find it in use,
     /// as in `tidewaiter serve`; for as long as `wait` another process may take to leave it.
@@ -330,7 +333,7 @@ impl Db {
     /// what is new.
     ///
     /// # Errors
-    /// The storage engine failed.
+    /// More than any source has, or the storage engine failed.
     pub async fn note_sensitive(
         &self,
         connection: &ConnectionName,
@@ -340,6 +343,13 @@ impl Db {
         let new = |(class, name): &(String, String)| !known.contains(connection.as_str(), class, name);
         let lower = |(class, name): (String, String)| (class.to_lowercase(), name.to_lowercase());
         let attributes: Vec<_> = attributes.into_iter().filter(new).map(lower).collect();
+        // They stay for good, so a source that makes new ones up each time would fill the disk.
+        let all = known.count(connection.as_str()) + attributes.len();
+        if all > SENSITIVE_MAX {
+            let problem =
+                format!("{all} sensitive attributes of {connection}, more than the {SENSITIVE_MAX} that are kept");
+            return Err(CommitError::Storage(problem));
+        }
         match attributes.is_empty() {
             true => Ok(()),
             false => self.write(Write::Sensitive { connection: connection.clone(), attributes }).await.map(drop),
@@ -353,6 +363,11 @@ impl Db {
     pub async fn forget(&self, connection: &ConnectionName, uid: &str) -> Result<(), CommitError> {
         let chore = Chore::Forget { connection: connection.clone(), uid: uid.to_owned() };
         self.inner.writer.perform(Order::Chore(chore)).await.map(drop)
+    }
+
+    /// Whether a directory has a db.
+    pub fn is_there(dir: &Path) -> bool {
+        dir.join(open::DB_FILE).exists()
     }
 
     /// What a connection may ask for; none: it has not run yet.

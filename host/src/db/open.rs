@@ -15,7 +15,7 @@ use super::migrate;
 use super::redb::{self, RedbStore, first_open, opener, problems, renew};
 use super::seal::Keys;
 
-const DB_FILE: &str = "tidewaiter.redb";
+pub(super) const DB_FILE: &str = "tidewaiter.redb";
 const RESTORED_FILE: &str = "tidewaiter.redb.restored";
 const LOCK_FILE: &str = "tidewaiter.lock";
 /// How often a lock that is held is tried again.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
+use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::grant::destination::Pattern;
@@ -14,7 +15,9 @@ use tidewaiter_core::grant::{self, BadAsk, Decided, Decision, Grants};
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::{ConnectionName, TypeKey, TypeName};
 use tidewaiter_core::run::Failure;
-use tidewaiter_core::schema::{ALL_CLASSES, Capability, CapabilityRequest, Classes, ObjectClassInfo, Operation};
+use tidewaiter_core::schema::{
+    ALL_CLASSES, AttributeInfo, Capability, Classes, ConnectorInfo, ObjectClassInfo, Operation,
+};
 use tidewaiter_core::text::{hex, shown};
 use tokio::sync::mpsc;
 
@@ -93,12 +96,13 @@ impl Awaiting {
 }
 
 impl Allowed {
-    fn decide(config: &ConnectionConfig, requests: &[CapabilityRequest], approved: &Approved) -> Result<Self, BadAsk> {
-        let access = &config.access;
+    fn decide(config: &ConnectionConfig, info: &ConnectorInfo, approved: &Approved) -> Result<Self, BadAsk> {
+        let (access, requests) = (&config.access, &info.capabilities);
+        let settings = open_settings(&config.settings, &info.settings_schema);
         let (granted, ceiling) = (without_links(&access.granted), access.ceiling.as_deref().map(without_links));
         let (asked, awaiting): (Vec<_>, Vec<_>) =
             requests.iter().cloned().partition(|request| approved.covers(&request.capability));
-        let asked = grant::expand(&asked, &config.settings)?;
+        let asked = grant::expand(&asked, &settings)?;
         let asked_egress = grant::asked_egress(&asked)?;
         let mut decided = Vec::new();
         let mut read = Vec::new();
@@ -115,9 +119,10 @@ impl Allowed {
             }
             decided.push(decision);
         }
-        let awaiting = grant::expand(&awaiting, &config.settings)?;
-        let awaiting_egress = grant::asked_egress(&awaiting)?;
-        decided.extend(awaiting.into_iter().map(Decided::awaiting));
+        decided.extend(awaiting.iter().map(|request| Decided::awaiting(request, &settings)));
+        // What nobody approved keeps nothing from running.
+        let awaiting = awaiting.iter().filter_map(|one| grant::expand(std::slice::from_ref(one), &settings).ok());
+        let awaiting_egress = awaiting.filter_map(|asked| grant::asked_egress(&asked).ok()).flatten().collect();
         Ok(Self { decided, awaiting: Awaiting::new(approved.lacks(requests)), read, asked_egress, awaiting_egress })
     }
 }
@@ -133,8 +138,9 @@ impl Connection {
         connector: Arc<dyn Source>,
         outside: &Outside,
     ) -> Result<Self, BadAsk> {
-        let requests = &connector.info().capabilities;
-        let allowed = Allowed::decide(&config, requests, &Approved::all(config.connector.clone(), requests))?;
+        let info = connector.info();
+        let approved = Approved::all(config.connector.clone(), &info.capabilities);
+        let allowed = Allowed::decide(&config, info, &approved)?;
         let (access, ceiling) = (&config.access, config.access.ceiling.as_deref());
         let policy = EgressPolicy {
             asked: allowed.asked_egress.clone(),
@@ -158,7 +164,7 @@ impl Connection {
     /// # Errors
     /// As `new`.
     pub fn approve(&self, approved: &Approved) -> Result<(), BadAsk> {
-        let allowed = Allowed::decide(&self.config, &self.connector.info().capabilities, approved)?;
+        let allowed = Allowed::decide(&self.config, self.connector.info(), approved)?;
         self.egress.ask(allowed.asked_egress.clone(), allowed.awaiting_egress.clone());
         *self.allowed.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(allowed);
         Ok(())
@@ -314,7 +320,7 @@ impl Connection {
         }
         let source = self.config.access.secrets.get(name);
         let source = source.ok_or_else(|| refused(RevealRefusal::Unknown, "none is configured".into()))?;
-        let attempt = self.egress.logins().attempt().await;
+        let attempt = self.egress.logins().attempt();
         attempt.map_err(|error| refused(RevealRefusal::NotGranted, error.to_string()))?;
         let secret = self.egress.logins().read(source).await;
         let secret = secret.map_err(|error| refused(RevealRefusal::Unknown, error.to_string()))?;
@@ -402,6 +408,17 @@ impl Connection {
             if config.class != ALL_CLASSES && classes.class(&config.class).is_none() {
                 wrong.push(format!("types.{name}.class: the source has no class {:?}; it has: {names}", config.class));
             }
+            let of = |class: &&ObjectClassInfo| {
+                config.class == ALL_CLASSES || class.name.eq_ignore_ascii_case(&config.class)
+            };
+            let known: Vec<&AttributeInfo> =
+                classes.list().iter().filter(of).flat_map(|class| &class.attributes).collect();
+            for attribute in config.attributes.iter().flatten().filter(|_| !known.is_empty()) {
+                if !known.iter().any(|known| known.name.eq_ignore_ascii_case(attribute)) {
+                    let has = known.iter().map(|known| known.name.as_str()).collect::<Vec<_>>().join(", ");
+                    wrong.push(format!("types.{name}.attributes: the class has no {attribute:?}; it has: {has}"));
+                }
+            }
         }
         wrong
     }
@@ -439,6 +456,18 @@ fn sensitive(classes: &[ObjectClassInfo]) -> Vec<(String, String)> {
         sensitive.map(|attribute| (class.name.clone(), attribute.name.clone())).collect::<Vec<_>>()
     };
     classes.iter().flat_map(of).collect()
+}
+
+/// The settings without those that the connector's schema calls `writeOnly`: what is asked for is shown, and so can't be made of them.
+fn open_settings(settings: &Json, schema: &str) -> Json {
+    let schema: Json = serde_json::from_str(schema).unwrap_or_default();
+    let Json::Object(members) = settings else { return settings.clone() };
+    let hidden = |name: &str| schema["properties"][name]["writeOnly"] == Json::Bool(true);
+    let member = |(name, value): (&String, &Json)| {
+        let shown = if hidden(name) { Json::Object(serde_json::Map::new()) } else { value.clone() };
+        (name.clone(), shown)
+    };
+    Json::Object(members.iter().map(member).collect())
 }
 
 /// Folders where they really are; those that aren't there are granted to nobody.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::journal::{BadEntryId, EntryId};
 use tidewaiter_core::name::{ConnectionName, ConsumerName, TypeKey};
 use tidewaiter_core::run::{RunReport, Trigger};
@@ -68,6 +69,8 @@ pub enum Ask {
         #[serde(default)]
         sensitive: bool,
     },
+    /// What the connectors of all connections may ask for.
+    Approved,
     /// Let a connector ask for what awaits approval.
     Approve {
         /// Of which connection.
@@ -137,6 +140,8 @@ pub enum Answer {
     /// As `sink::render` has them.
     Changes(Vec<Json>),
     Consumers(BTreeMap<String, Consumer>),
+    /// By connection; one that has not run yet is not there.
+    Approved(BTreeMap<ConnectionName, Approved>),
     /// A sequence.
     Position(u64),
     /// The last sequence that is in the copy, at least.
@@ -233,20 +238,20 @@ impl Ask {
     /// What somebody does by it, and to what; none: they only look, or it is written down where it is done.
     fn act(&self) -> Option<(&'static str, String)> {
         Some(match self {
-            Self::Sync(key) => ("sync", key.to_string()),
+            Self::Sync(key) | Self::SyncMore(key) => ("sync", key.to_string()),
             Self::ConsumerAdd { consumer, .. } => ("consumers add", consumer.to_string()),
             Self::ConsumerRemove(consumer) => ("consumers remove", consumer.to_string()),
             Self::Backup { to } => ("backup", to.display().to_string()),
             Self::DbCompact => ("db compact", String::new()),
             Self::DbRekey => ("db rekey", String::new()),
-            Self::SyncMore(_)
-            | Self::Token(_)
+            Self::Token(_)
             | Self::TokenSet { .. }
             | Self::TokenReset(_)
             | Self::TokenHistory { .. }
             | Self::Changes { .. }
             | Self::Erase { .. }
             | Self::Approve { .. }
+            | Self::Approved
             | Self::Consumers
             | Self::ConsumerPosition(_)
             | Self::ConsumerAck { .. }
@@ -294,7 +299,9 @@ impl Host {
     pub async fn answer(&self, ask: Ask, by: Actor) -> Result<Answer, HostError> {
         match (ask.act(), &ask) {
             // Begun at once, whether or not whoever asks is there still.
-            (Some((act, on)), Ask::Sync(_)) => self.audit().note(&Event::Act { by: by.to_string(), act, on })?,
+            (Some((act, on)), Ask::Sync(_) | Ask::SyncMore(_)) => {
+                self.audit().note(&Event::Act { by: by.to_string(), act, on })?
+            }
             (Some((act, on)), _) => self.audit().act(&by, act, on).await?,
             (None, _) => {}
         }
@@ -305,6 +312,15 @@ impl Host {
             Ask::TokenSet { key, token } => Answer::Token(self.token_set(&key, token, None, by).await?),
             Ask::TokenReset(key) => Answer::Token(self.token_reset(&key, None, by).await?),
             Ask::TokenHistory { key, limit } => Answer::TokenHistory(self.token_history(&key, limit.min(ROWS_MAX))?),
+            Ask::Approved => {
+                let mut all = BTreeMap::new();
+                for name in self.config.connections.keys() {
+                    if let Some(approved) = self.db.approved(name)? {
+                        all.insert(name.clone(), approved);
+                    }
+                }
+                Answer::Approved(all)
+            }
             Ask::Approve { connection, id } => {
                 self.approve(&connection, &id, by).await?;
                 Answer::Connection(Box::new(self.connection(&connection)?))

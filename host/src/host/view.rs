@@ -120,7 +120,7 @@ pub struct ConnectionView {
 pub struct Asked {
     /// `read`, `write`, `http`, `tcp` or `reveal`.
     pub kind: String,
-    /// Which folder, authority, address or secret.
+    /// Which folder, authority, address or secret; where it awaits approval, as the connector asks for it.
     pub target: String,
     /// Why, in the connector's words.
     pub reason: String,
@@ -128,7 +128,8 @@ pub struct Asked {
     pub optional: bool,
     /// `granted`, `in-part`, `not-granted`, `beyond-ceiling`, `awaits-approval`, or `not-available` where this host can't give it.
     pub decision: String,
-    /// The entries of the file of grants that have a part in it.
+    /// The entries of the file of grants that have a part in it, with their conditions; where it awaits approval, what it stands
+    /// for now.
     pub by: Vec<String>,
 }
 

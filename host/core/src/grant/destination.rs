@@ -472,7 +472,7 @@ mod tests {
         for (text, problem) in [
             ("ldap.corp", "a port has to be named"),
             ("ldap.corp:0", "none of 1 to 65535"),
-            ("tcp://ldap.corp:636", "none of 1 to 65535"),
+            ("tcp://ldap.corp:636", "more than a host and a port"),
             ("me@ldap.corp:636", "user or password"),
             ("*.10.0.0.1:636", "stands only for the first parts"),
             ("fe80::1:636", "none of 1 to 65535"),

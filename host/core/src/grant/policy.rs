@@ -1,5 +1,6 @@
 //! What a connection may do over HTTP and TCP: the lists of what was asked for, granted, and is below the ceiling, and what follows from them.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use super::address::{AddressKind, Range, vet};
@@ -18,6 +19,24 @@ pub struct EgressGrant {
     pub proxy: Option<Destination>,
     /// A run that connects there has to speak TLS, or fails. Of TCP.
     pub tls: bool,
+}
+
+impl fmt::Display for EgressGrant {
+    /// With its conditions, as in `https://api.example.com (GET, HEAD; in 10.0.0.0/8)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ranges = self.ranges.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let conditions = [
+            self.methods.as_ref().map(|methods| methods.join(", ")),
+            (!ranges.is_empty()).then(|| format!("in {}", ranges.join(", "))),
+            self.proxy.as_ref().map(|proxy| format!("through {proxy}")),
+            self.tls.then(|| "over TLS".to_owned()),
+        ];
+        let conditions: Vec<String> = conditions.into_iter().flatten().collect();
+        match conditions.is_empty() {
+            true => self.to.fmt(f),
+            false => write!(f, "{} ({})", self.to, conditions.join("; ")),
+        }
+    }
 }
 
 impl EgressGrant {
@@ -180,7 +199,7 @@ impl EgressPolicy {
         let covered = |entries: &[EgressGrant]| entries.iter().any(|entry| entry.to.covers(asked));
         let parts = |entries: &[EgressGrant]| -> Vec<String> {
             let parts = entries.iter().filter(|entry| entry.to.covers(asked) || asked.covers(&entry.to));
-            parts.map(|entry| entry.to.to_string()).collect()
+            parts.map(ToString::to_string).collect()
         };
         let by = parts(&self.granted);
         if by.is_empty() {
@@ -341,6 +360,17 @@ mod tests {
         };
         let (a, b, wild) = ("https://a.example.com", "https://b.example.com", "https://*.example.com");
         let by = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let conditions = EgressGrant {
+            methods: Some(vec!["GET".into(), "HEAD".into()]),
+            ranges: vec!["10.0.0.0/8".parse().unwrap()],
+            proxy: Some(to("http://proxy.corp:3128")),
+            tls: true,
+            ..grant(a)
+        };
+        assert_eq!(
+            conditions.to_string(),
+            "https://a.example.com (GET, HEAD; in 10.0.0.0/8; through http://proxy.corp:3128; over TLS)"
+        );
         assert_eq!(foresee(a, &[], None), Foreseen::NotGranted);
         assert_eq!(foresee(a, &[b], None), Foreseen::NotGranted);
         assert_eq!(foresee(a, &[b, wild], None), Foreseen::Granted { by: by(&[wild]) });
