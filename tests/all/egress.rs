@@ -9,6 +9,10 @@ use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::run::Trigger;
 use tidewaiter_tests::web::{Authority, Proxy, Web, local_address};
 
+use tidewaiter::config::Config;
+use tidewaiter::egress::{Resolve, Resolving};
+use tidewaiter::host::{Host, Runs};
+
 use crate::sender::{Sender, noted};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -308,6 +312,34 @@ async fn tls_is_the_hosts_and_trusts_whom_the_operator_trusts() {
     assert!(asked[1..].iter().all(|line| line.contains(".example.com:443 HTTP/1.1")), "the same rules hold: {asked:?}");
 }
 
+/// Never answers, and counts who asks.
+#[derive(Debug, Default)]
+struct Stuck(std::sync::atomic::AtomicUsize);
+
+impl Resolve for Stuck {
+    fn resolve(&self, _: &str) -> Resolving {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Box::pin(std::future::pending())
+    }
+}
+
+/// A lookup that nobody waits for any more still holds a thread of the system's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lookups_that_do_not_end_are_bounded() {
+    let sender = Sender::new("http = [\"https://*.example.com\"]");
+    let request = |number: u32| json!({ "url": format!("https://{number}.example.com/"), "timeout-ms": 1 });
+    let requests: Vec<Json> = (0..40).map(request).collect();
+    sender.settings(&json!({ "do": "fetch", "ask": ["https://*.example.com"], "requests": requests }));
+    let config = Config::load(&sender.place.path("tidewaiter.toml")).unwrap();
+    let stuck = Arc::new(Stuck::default());
+    let config = Config { resolver: Some(Arc::clone(&stuck) as Arc<dyn Resolve>), ..config };
+    let host = Host::start(config, "a test", Runs::WhenAsked).await.unwrap();
+    let (said, _) = crate::sender::said(&host).await;
+    assert_eq!(said.len(), 40);
+    assert_eq!(stuck.0.load(std::sync::atomic::Ordering::Relaxed), 8);
+    host.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_most_that_a_run_took_of_each_limit_is_shown() {
     let web = Web::new();
@@ -363,7 +395,8 @@ async fn what_is_reached_refused_shown_and_done_is_audited() {
     let revealed = &audited(&sender, "revealed")[0];
     assert_eq!((&revealed["secret"], &revealed["run"]), (&json!("bind"), &json!(3)));
     let acts: Vec<_> = audited(&sender, "act").iter().map(|act| format!("{} {}", act["act"], act["on"])).collect();
-    assert_eq!(acts, ["\"token reset\" \"bad/account\""]);
+    let asked = "http {settings.ask}, read {settings.folder}, reveal {settings.secret}, tcp {settings.tcp}";
+    assert_eq!(acts, [format!("\"bring up\" \"bad: {asked}\""), "\"token reset\" \"bad/account\"".to_owned()]);
     let read = audited(&sender, "read");
     assert_eq!(read.len(), 1, "the marker of the reset");
     let text = std::fs::read_to_string(sender.place.path("data/audit.ndjson")).unwrap();

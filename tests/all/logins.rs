@@ -266,6 +266,59 @@ async fn a_refresh_token_that_is_replaced_is_kept_over_restarts_and_in_no_readab
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_token_is_shown_once_whoever_goes_away() {
+    let shown = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&shown);
+    let endpoint = Web::answering(move |_| {
+        *counted.lock().unwrap() += 1;
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        let granted = json!({ "access_token": "acc3ss", "refresh_token": "r3fresh-1" });
+        Some(granted.to_string().into_response())
+    });
+    let api = Web::new();
+    let origin = api.url("");
+    let mut sender = Sender::new(&format!("http = [{origin:?}]"));
+    sender.host = "[encryption]\nkey = { file = \"key\" }\n".into();
+    sender.place.write("key", &"0123456789abcdef".repeat(4));
+    sender.more = format!(
+        "[credentials.api]\ntype = \"oauth2-refresh\"\nto = [{origin:?}]\ntoken-url = {:?}\nclient-id = \"us\"\n\
+         refresh-token = {{ file = \"refresh\" }}\n",
+        endpoint.url("/token")
+    );
+    sender.place.write("refresh", "r3fresh-0");
+    // The first one is given up while the endpoint is asked.
+    let hasty = json!({ "url": api.url("/"), "give-up-ms": 100 });
+    let (said, report) = sender.send(json!([origin]), json!([hasty, api.url("/")])).await;
+    assert_eq!(said, ["given up", "200 hello"], "{report:?}");
+    assert_eq!(*shown.lock().unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_that_is_refused_again_and_again_is_not_used_any_more() {
+    let web = Web::new();
+    let origin = web.url("");
+    let mut sender = Sender::new(&format!("http = [{origin:?}]"));
+    sender.more = format!(
+        "[limits]\nlogins-per-hour = 4\n\
+         [credentials.api]\ntype = \"bearer\"\nto = [{origin:?}]\ntoken = {{ file = \"token\" }}\n"
+    );
+    sender.place.write("token", "wrong");
+    let (refused, fine) = (web.url("/refuse"), web.url("/"));
+    let requests = json!([refused, refused, fine, refused, refused, refused, refused, fine]);
+    let denied = "refused ErrorCode::HttpRequestDenied";
+    sender.more = sender.more.replace("= 4", "= 40");
+    let (said, report) = sender.send(json!([origin]), requests).await;
+    assert_eq!(said, ["401 ", "401 ", "200 hello", "401 ", "401 ", "401 ", denied, denied]);
+    assert!(noted(&report, "egress.login_refused"), "{report:?}");
+    // Who doesn't wait for the refusal spent a login all the same.
+    sender.more = sender.more.replace("= 40", "= 2");
+    let hasty = json!({ "url": web.url("/never"), "timeout-ms": 100 });
+    let (said, report) = sender.send(json!([origin]), json!([hasty, hasty, fine])).await;
+    assert_eq!(said[2], denied, "{said:?}");
+    assert!(noted(&report, "egress.login_limit"), "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_login_counts_whatever_kind_it_is() {
     let web = Web::new();
     let origin = web.url("");

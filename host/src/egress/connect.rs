@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use tower_service::Service;
 
 use super::error::EgressError;
+use super::resolve::Lookups;
 use super::{BoxError, Outside};
 
 /// How long one address may take while there are others to try.
@@ -79,6 +80,7 @@ impl Rule {
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
     pub(super) outside: Outside,
+    pub(super) lookups: Lookups,
     pub(super) rule: Rule,
     pub(super) time_max: Duration,
     pub(super) of_connection: Room,
@@ -100,7 +102,7 @@ impl Connector {
     }
 
     async fn first_that_answers(&self, to: &Destination) -> Result<TcpStream, EgressError> {
-        let addresses = vetted(&self.rule, &to.host, &self.outside.resolved(&to.host).await?)?;
+        let addresses = vetted(&self.rule, &to.host, &self.lookups.addresses(&to.host).await?)?;
         let mut problem = String::new();
         for (place, address) in addresses.iter().enumerate() {
             let wait = if place + 1 == addresses.len() { self.time_max } else { ONE_ADDRESS };

@@ -96,6 +96,12 @@ pub enum EgressError {
         /// The limit.
         max: u32,
     },
+    /// The source refused the login again and again.
+    #[error("the login was refused {max} times in this run, and is not tried again")]
+    Refused {
+        /// So often.
+        max: u32,
+    },
     /// It took too long.
     #[error("{what} took longer than the {} ms allowed", max.as_millis())]
     TimedOut {
@@ -143,10 +149,19 @@ impl EgressError {
             Self::Tls { .. } => "egress.tls",
             Self::Credential { .. } => "egress.credential",
             Self::Logins { .. } => "egress.login_limit",
+            Self::Refused { .. } => "egress.login_refused",
             Self::TimedOut { .. } => "egress.timed_out",
             Self::ResponseSize { .. } => "egress.response_too_large",
             Self::Protocol { .. } => "egress.protocol",
         }
+    }
+
+    /// Whether nothing of it can have got to where it was to go.
+    pub(super) fn never_left(&self) -> bool {
+        matches!(
+            self,
+            Self::Resolve { .. } | Self::Address { .. } | Self::Busy { .. } | Self::Connect { .. } | Self::Tls { .. }
+        )
     }
 
     /// Whether a rule stopped it, and not the world outside.
@@ -161,6 +176,7 @@ impl EgressError {
                 | Self::Url { .. }
                 | Self::Address { .. }
                 | Self::Logins { .. }
+                | Self::Refused { .. }
         )
     }
 }

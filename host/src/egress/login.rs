@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -79,6 +80,9 @@ impl Kind {
     }
 }
 
+/// More refusals in a row than that, and a run uses no login again: accounts get locked after few.
+const REFUSALS_MAX: u32 = 3;
+
 /// The logins of a connection.
 pub struct Logins {
     credentials: Vec<Credential>,
@@ -88,7 +92,7 @@ pub struct Logins {
     /// The secrets that were read last, so that it can be told whether they have changed.
     read: Mutex<HashMap<Source, Fingerprint>>,
     /// When a login was tried, by the steady clock's milliseconds: those of the last hour.
-    tried: Mutex<Vec<u64>>,
+    tried: StdMutex<Vec<u64>>,
 }
 
 impl fmt::Debug for Logins {
@@ -100,12 +104,17 @@ impl fmt::Debug for Logins {
 impl Logins {
     /// With at most so many logins an hour: accounts get locked by those who try too often.
     pub fn new(credentials: Vec<Credential>, tokens: TokenClient, clock: Clock, per_hour_max: u32) -> Self {
-        Self { credentials, tokens, clock, per_hour_max, read: Mutex::default(), tried: Mutex::default() }
+        Self { credentials, tokens, clock, per_hour_max, read: Mutex::default(), tried: StdMutex::default() }
     }
 
     /// For one run, which reads each secret once.
     pub fn of_run(self: &Arc<Self>) -> RunLogins {
-        RunLogins { logins: Arc::clone(self), values: Mutex::default(), identities: Mutex::default() }
+        RunLogins {
+            logins: Arc::clone(self),
+            values: Mutex::default(),
+            refusals: AtomicU32::new(0),
+            identities: Mutex::default(),
+        }
     }
 
     /// Whether there is a login for a destination that is the same each time. Tokens count when they are fetched.
@@ -115,15 +124,15 @@ impl Logins {
     }
 
     /// Notes a login, if there may be one more.
-    pub(crate) async fn attempt(&self) -> Result<(), EgressError> {
-        self.tried(true).await
+    pub(crate) fn attempt(&self) -> Result<(), EgressError> {
+        self.tried(true)
     }
 
     /// Whether there may be one more, which is noted if it is one.
-    async fn tried(&self, is_one: bool) -> Result<(), EgressError> {
+    fn tried(&self, is_one: bool) -> Result<(), EgressError> {
         const HOUR: u64 = 3_600_000;
         let now = self.clock.moment().0;
-        let mut tried = self.tried.lock().await;
+        let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
         tried.retain(|at| now.saturating_sub(*at) < HOUR);
         if tried.len() >= self.per_hour_max as usize {
             return Err(EgressError::Logins { max: self.per_hour_max });
@@ -186,6 +195,8 @@ pub struct RunLogins {
     logins: Arc<Logins>,
     /// Those that stay the same, by the place of their credential.
     values: Mutex<HashMap<usize, HeaderValue>>,
+    /// Answers in a row that refused one that stays the same.
+    refusals: AtomicU32,
     identities: Mutex<HashMap<usize, Arc<Identified>>>,
 }
 
@@ -223,7 +234,10 @@ impl RunLogins {
     ) -> Result<Vec<HeaderName>, EgressError> {
         let mut replaced = Vec::new();
         if self.logins.is_static(to) {
-            self.logins.tried(false).await?;
+            self.logins.tried(false)?;
+            if self.refusals.load(Ordering::Relaxed) >= REFUSALS_MAX {
+                return Err(EgressError::Refused { max: REFUSALS_MAX });
+            }
         }
         for (place, credential) in self.logins.credentials.iter().enumerate() {
             let Some(name) = credential.kind.header().filter(|_| credential.to.contains(to)) else { continue };
@@ -235,12 +249,13 @@ impl RunLogins {
         Ok(replaced)
     }
 
-    /// A login was refused, which counts as one; a token is not used again, and the next request asks for another one.
+    /// A request leaves, with a login or without.
+    pub(super) fn leaves(self: &Arc<Self>, to: &Destination) -> Leaving {
+        Leaving { logins: self.logins.is_static(to).then(|| Arc::clone(self)) }
+    }
+
+    /// A login was refused: a token is not used again, and the next request asks for another one.
     pub(super) async fn refused(&self, to: &Destination) {
-        if self.logins.is_static(to) {
-            // Those that are too many are refused before they leave.
-            let _ = self.logins.tried(true).await;
-        }
         for credential in &self.logins.credentials {
             if let (Kind::OAuth(_), true) = (&credential.kind, credential.to.contains(to)) {
                 self.logins.tokens.forget(&credential.name).await;
@@ -277,6 +292,33 @@ impl RunLogins {
         let value = in_header(&text)?;
         values.insert(place, value.clone());
         Ok(value)
+    }
+}
+
+/// A request that left. Whoever lets it go before its answer comes may have spent a login of the account's all the same: it counts,
+/// unless an answer came that took it.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    /// None: it had no login that stays the same.
+    logins: Option<Arc<RunLogins>>,
+}
+
+impl Leaving {
+    /// The login was not refused, or it never got there.
+    pub(super) fn went_well(mut self, answered: bool) {
+        if let (Some(logins), true) = (self.logins.take(), answered) {
+            logins.refusals.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        if let Some(logins) = &self.logins {
+            logins.refusals.fetch_add(1, Ordering::Relaxed);
+            // Those that are too many are refused before they leave.
+            let _ = logins.logins.tried(true);
+        }
     }
 }
 

@@ -16,8 +16,6 @@ mod tls;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,7 +30,7 @@ use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::{Builder, Client, Error as ClientError};
 use rustls::ClientConfig;
-use tidewaiter_core::grant::destination::{Destination, Host, Pattern};
+use tidewaiter_core::grant::destination::{Destination, Pattern};
 use tidewaiter_core::grant::policy::{EgressPolicy, Place};
 use tokio::task::JoinSet;
 
@@ -43,6 +41,7 @@ pub use self::login::{Credential, Kind, Logins, RunLogins};
 use self::login::{Fingerprint, Identified};
 pub use self::meter::{Meter, Traffic, Witness};
 pub use self::oauth::{NoVault, OAuth, Storing, TokenClient, Vault};
+use self::resolve::{LOOKUPS_MAX, Lookups};
 pub use self::resolve::{Resolve, Resolving, SystemResolver};
 use self::tcp::Tcp;
 pub use self::tls::{TlsError, Trust};
@@ -106,6 +105,7 @@ pub struct Outside {
     resolver: Arc<dyn Resolve>,
     trust: Trust,
     sockets: Room,
+    lookups: Room,
     vault: Arc<dyn Vault>,
     clock: Clock,
 }
@@ -118,24 +118,19 @@ impl Default for Outside {
 }
 
 impl Outside {
-    /// The addresses of a host, as they are.
-    async fn resolved(&self, host: &Host) -> Result<Vec<IpAddr>, EgressError> {
-        match host {
-            Host::Ip(address) => Ok(vec![*address]),
-            Host::Name(name) => {
-                let failed = |error: io::Error| EgressError::Resolve { name: name.clone(), problem: error.to_string() };
-                self.resolver.resolve(name).await.map_err(failed)
-            }
-        }
+    fn lookups(&self, tasks: &Tasks) -> Lookups {
+        Lookups::new(Arc::clone(&self.resolver), self.lookups.clone(), tasks.clone())
     }
 
-    fn connector(&self, rule: Rule, of_connection: Room) -> Connector {
-        Connector { outside: self.clone(), rule, time_max: Times::USUAL.connect, of_connection }
+    fn connector(&self, rule: Rule, of_connection: Room, lookups: Lookups) -> Connector {
+        Connector { outside: self.clone(), lookups, rule, time_max: Times::USUAL.connect, of_connection }
     }
 
     /// With these names, roots, and place for tokens.
     pub fn new(resolver: Arc<dyn Resolve>, trust: Trust, vault: Arc<dyn Vault>, clock: Clock) -> Self {
-        Self { resolver, trust, sockets: Room::new("connections of this host", SOCKETS_MAX), vault, clock }
+        let (sockets, lookups) =
+            (Room::new("connections of this host", SOCKETS_MAX), Room::new("lookups", LOOKUPS_MAX));
+        Self { resolver, trust, sockets, lookups, vault, clock }
     }
 }
 
@@ -150,6 +145,7 @@ pub struct Egress {
     policy: Mutex<Arc<EgressPolicy>>,
     logins: Arc<Logins>,
     sockets: Room,
+    lookups: Lookups,
     pools: Mutex<HashMap<PoolKey, Pool>>,
     tasks: Tasks,
 }
@@ -171,13 +167,15 @@ impl Egress {
     ) -> Self {
         let tasks = Tasks::default();
         let sockets = Room::new("connections to token endpoints", ENDPOINT_SOCKETS_MAX);
-        let endpoint = EndpointClient { outside: outside.clone(), sockets, tasks: tasks.clone() };
+        let lookups = outside.lookups(&tasks);
+        let endpoint =
+            EndpointClient { outside: outside.clone(), sockets, lookups: lookups.clone(), tasks: tasks.clone() };
         let (vault, clock) = (Arc::clone(&outside.vault), outside.clock);
         let tokens =
             TokenClient::new(connection, tasks.clone(), Arc::new(move |request| endpoint.send(request)), vault, clock);
         let logins = Arc::new(Logins::new(credentials, tokens, clock, logins_per_hour_max));
         let sockets = Room::new("connections to the outside", SOCKETS_OF_CONNECTION_MAX);
-        Self { outside, policy: Mutex::new(Arc::new(policy)), logins, sockets, pools: Mutex::default(), tasks }
+        Self { outside, policy: Mutex::new(Arc::new(policy)), logins, sockets, lookups, pools: Mutex::default(), tasks }
     }
 
     /// What it may ask for from the next run on, and what awaits approval.
@@ -194,7 +192,13 @@ impl Egress {
     /// The way out of one run.
     pub fn of_run(self: &Arc<Self>, meter: Arc<Meter>) -> Outgoing {
         let policy = Arc::clone(&self.policy.lock().unwrap_or_else(PoisonError::into_inner));
-        Outgoing { egress: Arc::clone(self), policy, logins: self.logins.of_run(), meter, tcp: Tcp::default() }
+        Outgoing {
+            egress: Arc::clone(self),
+            policy,
+            logins: Arc::new(self.logins.of_run()),
+            meter,
+            tcp: Tcp::default(),
+        }
     }
 
     /// Places are entries of grants and ceiling, which stay: whatever is asked for, a pool's rule is the same.
@@ -220,7 +224,7 @@ impl Egress {
             Some(_) => Rule::Operator,
             None => Rule::Granted(Arc::clone(policy), place),
         };
-        let connector = self.outside.connector(rule, self.sockets.clone());
+        let connector = self.outside.connector(rule, self.sockets.clone(), self.lookups.clone());
         let config = match identity {
             Some(identified) => identified.config.clone(),
             None => self.outside.trust.client(None).map_err(|error| no_tls(&error))?,
@@ -236,7 +240,7 @@ impl Egress {
 pub struct Outgoing {
     egress: Arc<Egress>,
     policy: Arc<EgressPolicy>,
-    logins: RunLogins,
+    logins: Arc<RunLogins>,
     meter: Arc<Meter>,
     tcp: Tcp,
 }
@@ -269,14 +273,27 @@ impl Outgoing {
         }
         let pool = self.egress.pool(&self.policy, place, identity.as_deref())?;
         let max = times.connect + times.first_byte;
+        let leaving = self.logins.leaves(&to);
         let sent = tokio::time::timeout(max, pool(request)).await;
         self.meter.sockets(self.egress.sockets.taken());
         // A guest may wait for one answer while others lie unread: those don't keep it from coming.
         drop(turn);
         let sent = sent.map_err(|_| EgressError::TimedOut { what: "the answer", max })?;
-        let response = sent.map_err(|error| meaning(&error, &to))?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            self.logins.refused(&to).await;
+        let response = match sent.map_err(|error| meaning(&error, &to)) {
+            Ok(response) => response,
+            Err(error) => {
+                if error.never_left() {
+                    leaving.went_well(false);
+                }
+                return Err(error);
+            }
+        };
+        match response.status() {
+            StatusCode::UNAUTHORIZED => {
+                drop(leaving);
+                self.logins.refused(&to).await;
+            }
+            _ => leaving.went_well(true),
         }
         let received = |body| Received::new(body, times.between_bytes, Arc::clone(&self.meter)).boxed_unsync();
         Ok(request::answered(response, &to)?.map(received))
@@ -287,16 +304,18 @@ impl Outgoing {
 struct EndpointClient {
     outside: Outside,
     sockets: Room,
+    lookups: Lookups,
     tasks: Tasks,
 }
 
 impl EndpointClient {
     fn send(&self, request: Request<Body>) -> Answering {
-        let (outside, sockets, tasks) = (self.outside.clone(), self.sockets.clone(), self.tasks.clone());
+        let (outside, tasks) = (self.outside.clone(), self.tasks.clone());
+        let (sockets, lookups) = (self.sockets.clone(), self.lookups.clone());
         Box::pin(async move {
             let (to, request) = request::checked(request)?;
             let config = outside.trust.client(None).map_err(|error| no_tls(&error))?;
-            let pool = new_pool(outside.connector(Rule::Operator, sockets), None, config, tasks)?;
+            let pool = new_pool(outside.connector(Rule::Operator, sockets, lookups), None, config, tasks)?;
             let max = Times::USUAL.connect + Times::USUAL.first_byte;
             let sent = tokio::time::timeout(max, pool(request)).await;
             let response = sent.map_err(|_| EgressError::TimedOut { what: "the token endpoint", max })?;
@@ -368,7 +387,7 @@ fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rus
 }
 
 /// Where sockets are driven. They end with the connection that they belong to.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 struct Tasks(Arc<Mutex<JoinSet<()>>>);
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {

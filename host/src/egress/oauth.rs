@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value as Json;
 use tidewaiter_core::time::Moment;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use zeroize::Zeroizing;
 
 use super::error::EgressError;
@@ -100,8 +100,10 @@ pub struct TokenClient {
     vault: Arc<dyn Vault>,
     clock: Clock,
     /// By their credential. Held while one is fetched, so that each is fetched once.
-    tokens: Mutex<HashMap<String, Token>>,
+    tokens: Arc<Mutex<Tokens>>,
 }
+
+type Tokens = HashMap<String, Token>;
 
 #[derive(Deserialize)]
 struct Granted {
@@ -128,7 +130,7 @@ struct Refused {
 
 impl TokenClient {
     pub(super) fn new(connection: &str, tasks: Tasks, send: SendTo, vault: Arc<dyn Vault>, clock: Clock) -> Self {
-        Self { connection: connection.to_owned(), tasks, send, vault, clock, tokens: Mutex::default() }
+        Self { connection: connection.to_owned(), tasks, send, vault, clock, tokens: Arc::default() }
     }
 
     /// The token that is in use for a credential is refused.
@@ -142,21 +144,22 @@ impl TokenClient {
     }
 
     pub(super) async fn token(&self, name: &str, oauth: &OAuth, logins: &Logins) -> Result<Secret, EgressError> {
-        let mut tokens = self.tokens.lock().await;
+        let tokens = Arc::clone(&self.tokens).lock_owned().await;
         if let Some(token) = tokens.get(name).filter(|token| token.until > self.clock.moment()) {
             return Ok(token.access.clone());
         }
-        logins.attempt().await?;
+        logins.attempt()?;
         let bad = |problem: String| EgressError::Credential { name: name.to_owned(), problem };
-        let granted = self.fetch(name, oauth, logins).await.map_err(bad)?;
-        let life = granted.life();
-        let access = Secret::from(granted.access_token.expose_secret().as_bytes().to_vec());
-        let until = self.clock.moment() + life.saturating_sub(EARLY).max(life / 2);
-        tokens.insert(name.to_owned(), Token { access: access.clone(), until });
-        Ok(access)
+        self.fetch(name, oauth, logins, tokens).await.map_err(bad)
     }
 
-    async fn fetch(&self, name: &str, oauth: &OAuth, logins: &Logins) -> Result<Granted, String> {
+    async fn fetch(
+        &self,
+        name: &str,
+        oauth: &OAuth,
+        logins: &Logins,
+        mut tokens: OwnedMutexGuard<Tokens>,
+    ) -> Result<Secret, String> {
         let given = match &oauth.refresh_token {
             Some(source) => Some(logins.read(source).await.map_err(|error| error.to_string())?),
             None => None,
@@ -169,14 +172,23 @@ impl TokenClient {
             None => None,
         };
         let request = request(oauth, client_secret.as_ref(), refresh.as_ref())?;
-        // Not part of the guest's request, which may be given up at any time: the old token may be used up by then.
-        let (send, vault) = (Arc::clone(&self.send), Arc::clone(&self.vault));
+        // Not part of the guest's request, which may be given up at any time: the old token may be used up by then. Whoever asks next
+        // waits for the end of it, and shows that token to nobody a second time.
+        let (send, vault, clock, name) = (Arc::clone(&self.send), Arc::clone(&self.vault), self.clock, name.to_owned());
         let (answer, answered) = oneshot::channel();
         self.tasks.execute(async move {
             let granted = tokio::time::timeout(EXCHANGE_TIME, exchange(send, vault, place, request, given)).await;
             let late = || Err(format!("the token endpoint takes longer than {} s", EXCHANGE_TIME.as_secs()));
+            let access = granted.unwrap_or_else(|_| late()).map(|granted| {
+                let life = granted.life();
+                let access = Secret::from(granted.access_token.expose_secret().as_bytes().to_vec());
+                let until = clock.moment() + life.saturating_sub(EARLY).max(life / 2);
+                tokens.insert(name, Token { access: access.clone(), until });
+                access
+            });
+            drop(tokens);
             // Nobody waits any more: what came is kept all the same.
-            let _ = answer.send(granted.unwrap_or_else(|_| late()));
+            let _ = answer.send(access);
         });
         answered.await.unwrap_or_else(|_| Err("the connection ended meanwhile".to_owned()))
     }

@@ -69,7 +69,7 @@ impl Outgoing {
             return Err(denied);
         }
         let max = Times::USUAL.connect;
-        let resolved = timeout(max, self.egress.outside.resolved(&host)).await;
+        let resolved = timeout(max, self.egress.lookups.addresses(&host)).await;
         let resolved = resolved.map_err(|_| EgressError::TimedOut { what: "looking a name up", max })??;
         let mut addresses: Vec<IpAddr> = Vec::new();
         let mut refused = None;

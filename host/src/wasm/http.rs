@@ -102,9 +102,11 @@ impl WasiHttpHooks for WayOut {
 /// What a guest is told of a request that failed: a code, and none of our words.
 fn told(error: &EgressError) -> Error {
     match error {
-        EgressError::Denied(_) | EgressError::Name(_) | EgressError::Many { .. } | EgressError::Logins { .. } => {
-            Error::HttpRequestDenied
-        }
+        EgressError::Denied(_)
+        | EgressError::Name(_)
+        | EgressError::Many { .. }
+        | EgressError::Logins { .. }
+        | EgressError::Refused { .. } => Error::HttpRequestDenied,
         EgressError::Destination(_) => Error::HttpRequestUriInvalid,
         EgressError::Method(_) => Error::HttpRequestMethodInvalid,
         EgressError::Url { .. } => Error::HttpRequestUriTooLong,

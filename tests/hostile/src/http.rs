@@ -27,6 +27,11 @@ fn lines(answers: impl Iterator<Item = Result<String, String>>) -> String {
 
 /// Sends one, and waits for its answer.
 pub(crate) fn fetch(request: &Json) -> Result<String, String> {
+    if let Some(ms) = request["give-up-ms"].as_u64() {
+        let _pending = send(request)?;
+        std::thread::sleep(std::time::Duration::from_millis(ms));
+        return Ok("given up".into());
+    }
     let wanted = request["read"].as_u64().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
     received(&send(request)?, wanted)
 }
