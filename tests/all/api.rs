@@ -157,6 +157,24 @@ fn a_failed_run_is_told_with_its_code() {
 }
 
 /// Somebody sets the token and hangs up at some instant: it is set, and runs go on from there, or it isn't.
+/// Who says nothing takes no place for ever, and no more files of the server's than there are places.
+#[test]
+fn silent_clients_are_bounded() {
+    let (_place, server) = server();
+    let address = server.api().split('/').nth(2).unwrap().to_owned();
+    let silent: Vec<std::net::TcpStream> = (0..100).map(|_| std::net::TcpStream::connect(&address).unwrap()).collect();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let sockets = std::fs::read_dir(format!("/proc/{}/fd", server.id())).unwrap();
+    let is_socket = |entry: &std::io::Result<std::fs::DirEntry>| {
+        let target = entry.as_ref().ok().and_then(|entry| std::fs::read_link(entry.path()).ok());
+        target.is_some_and(|target| target.to_string_lossy().starts_with("socket:"))
+    };
+    let open = sockets.filter(is_socket).count();
+    assert!((64..80).contains(&open), "{open} sockets");
+    drop(silent);
+    assert_eq!(document(&server).0, 404, "answered, before any of them is thrown out");
+}
+
 #[test]
 fn a_client_that_hangs_up_leaves_no_run_behind() {
     let place = Place::new();
@@ -178,10 +196,14 @@ fn a_client_that_hangs_up_leaves_no_run_behind() {
         client.write_all((head + &body).as_bytes()).unwrap();
         std::thread::sleep(Duration::from_micros(round * 40));
         drop(client);
-        // The first of them may be superseded, if it began before the token was set.
-        let ended = [place.run("sync hr account"), place.run("sync hr account")];
-        assert_eq!(ended[1].code, 0, "round {round}: {ended:?}");
-        assert!(ended[1].stdout.ends_with(" 1000\n"), "round {round}: {ended:?}");
-        assert!(place.run("token get hr account").stdout.contains("1000"), "round {round}: what is stored is what ran");
+        // One of them may be superseded, and on a busy machine the token may be set after them all: then another one goes on from it.
+        let (mut ended, mut is_stored) = (Vec::new(), false);
+        while !is_stored && ended.len() < 6 {
+            ended.extend([place.run("sync hr account"), place.run("sync hr account")]);
+            is_stored = place.run("token get hr account").stdout.contains("1000");
+        }
+        let last = ended.last().unwrap();
+        assert!(last.code == 0 && last.stdout.ends_with(" 1000\n"), "round {round}: {ended:?}");
+        assert!(is_stored, "round {round}: what is stored is what ran");
     }
 }

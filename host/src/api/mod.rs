@@ -8,15 +8,23 @@ mod secret;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderMap, header};
+use axum::body::to_bytes;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use tokio::net::TcpListener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use self::error::ApiError;
 use self::secret::Secret;
@@ -24,6 +32,10 @@ use crate::host::Host;
 
 /// The largest body of a request, in bytes: a token of 64 KiB in base64 and its document.
 const BODY_BYTES_MAX: usize = 128 * 1024;
+/// Clients at a time; more wait until one leaves.
+const CLIENTS_MAX: usize = 64;
+/// How long a client may take with the head of a request, from the end of the one before, and with its body.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// How long clients may take to fetch their answers when the host has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
@@ -58,22 +70,50 @@ impl Server {
         let closing = host.closing().clone();
         let routes = Router::new().nest("/openidm", openidm::routes());
         let routes = routes.fallback(nowhere).method_not_allowed_fallback(no_method);
-        let routes = routes.layer(from_fn_with_state(self.secret, admit)).layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
-        let server = axum::serve(self.listener, routes.with_state(Arc::clone(&host)));
-        let server = server.with_graceful_shutdown(closing.clone().cancelled_owned());
+        let routes = routes.layer(from_fn_with_state(self.secret, admit));
+        let routes = routes.with_state(Arc::clone(&host));
+        let mut clients = JoinSet::new();
+        let room = Arc::new(Semaphore::new(CLIENTS_MAX));
+        while let Some(accepted) = closing.run_until_cancelled(accept(&self.listener, &room)).await {
+            while clients.try_join_next().is_some() {}
+            match accepted {
+                Ok((stream, permit)) => {
+                    clients.spawn(client(stream, routes.clone(), closing.clone(), permit));
+                }
+                Err(error) => {
+                    tracing::warn!(target: "tidewaiter::api", "a client can't be accepted: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        drop(self.listener);
+        let answered = async { while clients.join_next().await.is_some() {} };
         let ended = async {
             host.ended().await;
             tokio::time::sleep(LAST_ANSWERS).await;
         };
         tokio::select! {
-            result = server => {
-                if let Err(error) = result {
-                    tracing::error!(target: "tidewaiter::api", "the HTTP server ended: {error}");
-                }
-            }
+            () = answered => {}
             () = ended => {}
         }
     }
+}
+
+async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
+    Ok((listener.accept().await?.0, permit))
+}
+
+/// One client, until it has nothing more to ask, or says nothing for too long.
+async fn client(stream: TcpStream, routes: Router, closing: CancellationToken, _permit: OwnedSemaphorePermit) {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(SILENCE_MAX);
+    let mut served = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)));
+    tokio::select! {
+        _ = served.as_mut() => return,
+        () = closing.cancelled() => served.as_mut().graceful_shutdown(),
+    }
+    let _ = served.await;
 }
 
 /// Lets a request in that has the token, and that a page in a browser can't have made by another name for loopback.
@@ -81,10 +121,20 @@ async fn admit(State(secret): State<Arc<Secret>>, request: Request, next: Next) 
     if !request.headers().get(header::HOST).is_none_or(|host| host.to_str().is_ok_and(is_loopback)) {
         return Err(ApiError::bad_request("the Host header names another machine"));
     }
-    match bearer(request.headers()).is_some_and(|token| secret.is(token)) {
-        true => Ok(next.run(request).await),
-        false => Err(ApiError::unauthorized()),
+    if !bearer(request.headers()).is_some_and(|token| secret.is(token)) {
+        return Err(ApiError::unauthorized());
     }
+    let (head, body) = request.into_parts();
+    let read = tokio::time::timeout(SILENCE_MAX, to_bytes(body, BODY_BYTES_MAX)).await;
+    let read = read.map_err(|_| ApiError::bad_request("the body doesn't come"))?;
+    let too_large = |_| {
+        ApiError::of(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("a body of more than the {BODY_BYTES_MAX} bytes that are taken"),
+        )
+    };
+    let body = read.map_err(too_large)?;
+    Ok(next.run(Request::from_parts(head, body.into())).await)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
