@@ -39,6 +39,22 @@ fn an_attribute_that_is_not_wanted_is_not_kept_whatever_the_connector_hands_over
     assert_eq!(printed(&place, "changes --json --show-sensitive"), json!({ "mail": ["x"] }));
 }
 
+#[test]
+fn a_renamed_object_is_erased_under_all_its_uids() {
+    let place = person("");
+    place.write(
+        "connections/bad.toml",
+        "connector = \"hostile\"\n[settings]\ndo = \"rename\"\n[types.account]\nclass = \"account\"\n",
+    );
+    assert_eq!(place.run("sync bad account").code, 0);
+    let erased = place.run("erase bad --uid new-uid");
+    assert!(erased.code == 0 && erased.stdout.starts_with("2 entries"), "{erased:?}");
+    let left: Vec<Json> = place.changes().iter().map(|entry| entry["uid"].clone()).collect();
+    assert_eq!(left, [Json::Null, Json::Null, json!("other")]);
+    let nothing = place.run("erase bad --uid never-there");
+    assert!(nothing.code == 0 && nothing.stdout.starts_with("the journal has no entry of it"), "{nothing:?}");
+}
+
 /// Everything in the data folder that has these words.
 fn holders(place: &Place, words: &[u8]) -> Vec<String> {
     let has =

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::erase;
 use crate::time::UnixMillis;
 use crate::token::SyncToken;
 
@@ -50,6 +51,14 @@ pub enum SyncState {
 }
 
 impl SyncState {
+    /// Takes a uid out of its words. Answers whether it was in them.
+    pub fn forget(&mut self, uid: &str) -> bool {
+        match self {
+            Self::TokenLost { reason, .. } => erase(reason, uid),
+            Self::New | Self::Origin | Self::Live(_) => false,
+        }
+    }
+
     /// The name of the state.
     pub fn name(&self) -> &'static str {
         match self {

@@ -18,6 +18,15 @@ pub fn shown(text: &str, bytes_max: usize) -> String {
     line
 }
 
+/// Takes what is to be forgotten out of a text. Answers whether it was in it.
+pub fn erase(text: &mut String, what: &str) -> bool {
+    let found = !what.is_empty() && text.contains(what);
+    if found {
+        *text = text.replace(what, "[erased]");
+    }
+    found
+}
+
 /// Bytes in hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

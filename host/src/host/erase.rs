@@ -6,6 +6,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -14,7 +15,7 @@ use tidewaiter_core::name::ConnectionName;
 use tidewaiter_core::object::Change;
 use tidewaiter_core::state::Actor;
 use tidewaiter_core::text::hex;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 use tokio::task::spawn_blocking;
 
 use super::{Host, HostError};
@@ -77,6 +78,17 @@ pub(super) struct Erasures {
     one_at_a_time: Mutex<()>,
 }
 
+/// What one look through a journal did.
+#[derive(Debug, Default)]
+struct Applied {
+    /// Something was to be erased.
+    pending: bool,
+    /// Entries that say nothing any more.
+    entries: u64,
+    /// The uids that they had.
+    names: BTreeSet<(ConnectionName, String)>,
+}
+
 impl Host {
     /// Erases all that the journal, and the logs of runs, say of an object. Answers how many entries that were.
     ///
@@ -90,8 +102,16 @@ impl Host {
         let sha256 = hash(salt, uid);
         // The audit and the list name the object by its hash: its uid may be what is to be forgotten.
         self.audit.act(&by, "erase", format!("{connection} sha256:{sha256} salt:{salt}")).await?;
-        let at = self.clock.now().to_string();
-        self.erasures.erase(Erased { connection: connection.clone(), salt, sha256, by, at }, uid).await
+        let (erasures, connection, uid) = (Arc::clone(&self.erasures), connection.clone(), uid.to_owned());
+        let (answer, answered) = oneshot::channel();
+        let mut tasks = self.tasks.lock().await;
+        while tasks.acts.try_join_next().is_some() {}
+        // Who asked may go away before it is done.
+        tasks.acts.spawn(async move { drop(answer.send(erasures.erase(connection, uid, by).await)) });
+        drop(tasks);
+        let ended =
+            |_| Err(HostError::Erased(io::Error::other("the host ended meanwhile: the next one goes on with it")));
+        answered.await.unwrap_or_else(ended)
     }
 }
 
@@ -100,26 +120,43 @@ impl Erasures {
         Self { path: data.join(ERASED_FILE), db, clock, one_at_a_time: Mutex::new(()) }
     }
 
-    async fn erase(&self, erased: Erased, uid: &str) -> Result<u64, HostError> {
+    /// An object that was renamed is erased under all its uids.
+    async fn erase(&self, connection: ConnectionName, uid: String, by: Actor) -> Result<u64, HostError> {
         let _turn = self.one_at_a_time.lock().await;
-        // Logs of runs may name it where no entry does.
-        let named = BTreeSet::from([(erased.connection.clone(), uid.to_owned())]);
-        self.remember(&Line::Erased(erased)).map_err(HostError::Erased)?;
-        self.apply(named).await
+        let (mut names, mut done, mut count) = (BTreeSet::from([uid]), BTreeSet::new(), 0);
+        while let Some(uid) = names.difference(&done).next().cloned() {
+            let salt = getrandom::u64().map_err(|error| HostError::Erased(io::Error::other(error)))?;
+            let (sha256, at) = (hash(salt, &uid), self.clock.now().to_string());
+            let erased = Erased { connection: connection.clone(), salt, sha256, by: by.clone(), at };
+            self.remember(&Line::Erased(erased)).map_err(HostError::Erased)?;
+            // Logs of runs may name it where no entry does.
+            self.db.forget(&connection, &uid).await?;
+            let applied = self.apply().await?;
+            count += applied.entries;
+            names.extend(applied.names.into_iter().filter(|(of, _)| *of == connection).map(|(_, uid)| uid));
+            done.insert(uid);
+        }
+        // Not noted as done: a run that is under way may have read it, and journal it yet. The next start looks again.
+        Ok(count)
     }
 
-    /// Erases what is remembered and still there: after a restore, or where that was not seen through to its end.
+    /// Erases what is remembered and still there: after a restore, or where that was not seen through to its end. For when nothing
+    /// runs.
     pub(super) async fn erase_again(&self) -> Result<(), HostError> {
         let _turn = self.one_at_a_time.lock().await;
-        match self.apply(BTreeSet::new()).await? {
+        let Applied { entries, pending, .. } = self.apply().await?;
+        if pending {
+            let incarnation = self.db.incarnation().to_string();
+            self.remember(&Line::Applied { incarnation }).map_err(HostError::Erased)?;
+        }
+        match entries {
             0 => {}
             entries => tracing::info!(entries, "what was erased before is erased in this journal, too"),
         }
         Ok(())
     }
 
-    /// Answers how many entries say nothing any more. `names` are those that go from the logs beside those of the entries.
-    async fn apply(&self, mut names: BTreeSet<(ConnectionName, String)>) -> Result<u64, HostError> {
+    async fn apply(&self) -> Result<Applied, HostError> {
         let incarnation = self.db.incarnation().to_string();
         let mut pending: BTreeMap<ConnectionName, Vec<Erased>> = BTreeMap::new();
         for line in self.remembered().map_err(HostError::Erased)? {
@@ -129,10 +166,11 @@ impl Erasures {
                 Line::Applied { .. } => {}
             }
         }
-        if pending.is_empty() {
-            return Ok(0);
+        let mut applied = Applied { pending: !pending.is_empty(), ..Applied::default() };
+        if !applied.pending {
+            return Ok(applied);
         }
-        let (mut after, mut count) = (self.db.first_sequence()?.saturating_sub(1), 0);
+        let mut after = self.db.first_sequence()?.saturating_sub(1);
         loop {
             let db = self.db.clone();
             let page = match spawn_blocking(move || db.entries(after, PAGE_COUNT)).await? {
@@ -148,19 +186,20 @@ impl Erasures {
             for entry in &page {
                 let mut of_it = pending.get(&entry.key.connection).into_iter().flatten();
                 let Some(erased) = of_it.find(|erased| erased.is_of(entry)) else { continue };
-                names.extend(uids(entry).into_iter().map(|uid| (entry.key.connection.clone(), uid.to_owned())));
+                for uid in uids(entry) {
+                    // Before the entry is gone: whoever goes on with this finds no uid in it.
+                    if applied.names.insert((entry.key.connection.clone(), uid.to_owned())) {
+                        self.db.forget(&entry.key.connection, uid).await?;
+                    }
+                }
                 let gone = self.db.erase(entry.id.sequence, erased.by.clone(), self.clock.now()).await;
                 if gone.is_err() && self.db.first_sequence()? <= entry.id.sequence {
                     gone?;
                 }
-                count += 1;
+                applied.entries += 1;
             }
         }
-        for (connection, uid) in names {
-            self.db.forget(&connection, &uid).await?;
-        }
-        self.remember(&Line::Applied { incarnation }).map_err(HostError::Erased)?;
-        Ok(count)
+        Ok(applied)
     }
 
     fn remember(&self, line: &Line) -> io::Result<()> {

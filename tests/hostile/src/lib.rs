@@ -296,6 +296,29 @@ impl exports::live_sync::Guest for Hostile {
                 told(emit(&[of(person)], first.as_ref()))?;
                 return Ok(None);
             }
+            "rename" => {
+                let renamed = Change::Update(Updated {
+                    object: object("new-uid", vec![Value::Text("secret-2".into())]),
+                    previous_uid: Some("old-uid".into()),
+                });
+                let first_of_it = of(object("old-uid", vec![Value::Text("secret-1".into())]));
+                let renamed = SyncDelta { object_class: "account".into(), change: renamed, source_time: None };
+                told(emit(&[first_of_it, renamed, delta("other")], first.as_ref()))?;
+                return Ok(None);
+            }
+            "list-bomb" => {
+                let folder = setting("folder");
+                let mut open = Vec::new();
+                loop {
+                    match std::fs::read_dir(folder.as_str().unwrap_or_default()) {
+                        Ok(mut listing) => {
+                            drop(listing.next());
+                            open.push(listing);
+                        }
+                        Err(problem) => return Err(error(format!("{} listings: {problem}", open.len()))),
+                    }
+                }
+            }
             "read-paths" => return Err(error(read_paths())),
             "open-bomb" => {
                 let folder = setting("folder");

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::inspect::Rejection;
 use crate::name::TypeKey;
+use crate::text::erase;
 use crate::time::UnixMillis;
 use crate::token::SyncToken;
 
@@ -264,14 +265,8 @@ pub struct Spent {
 impl RunReport {
     /// Takes a uid out of its words. Answers whether it was in them.
     pub fn forget(&mut self, uid: &str) -> bool {
-        const ERASED: &str = "[erased]";
         let mut found = false;
-        let mut take = |text: &mut String| {
-            if !uid.is_empty() && text.contains(uid) {
-                *text = text.replace(uid, ERASED);
-                found = true;
-            }
-        };
+        let mut take = |text: &mut String| found |= erase(text, uid);
         self.spent.log.iter_mut().for_each(&mut take);
         match &mut self.outcome {
             Outcome::Failed(Failure::Connector(error)) => take(&mut error.message),

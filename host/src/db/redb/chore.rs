@@ -10,12 +10,12 @@ use tidewaiter_core::state::Actor;
 use tidewaiter_core::time::UnixMillis;
 
 use super::write::{Tables, end};
-use super::{Fault, read_consumers, read_counters, read_number, read_sinks, read_usage, rekey};
+use super::{Fault, read_consumers, read_counters, read_number, read_sinks, read_states, read_usage, rekey};
 use crate::db::retain::{Candidate, Judge, Policy, Retained};
 use crate::db::seal::{Keys, Kind};
 use crate::db::segment::Unpacked;
 use crate::db::store::{Chore, Done, ReadError};
-use crate::db::tables::{BYTES, FIRST_SEQUENCE, row};
+use crate::db::tables::{BYTES, FIRST_SEQUENCE, row, state_key};
 
 /// Segments that go in one transaction; others get their turn in between.
 const SEGMENTS_AT_ONCE: usize = 1024;
@@ -145,7 +145,7 @@ fn erase(db: &Database, sequence: u64, by: &Actor, at: UnixMillis, keys: &Keys) 
 /// Reports are text but for numbers and names of ours: the uid goes wherever it stands in one.
 fn forget(db: &Database, connection: &ConnectionName, uid: &str, keys: &Keys) -> Result<(), Fault> {
     let txn = db.begin_write()?;
-    let mut changed = Vec::new();
+    let (mut changed, mut lost) = (Vec::new(), false);
     {
         let mut tables = Tables::open(&txn, keys)?;
         for entry in tables.runs.iter()? {
@@ -159,6 +159,12 @@ fn forget(db: &Database, connection: &ConnectionName, uid: &str, keys: &Keys) ->
         for (run, row) in &changed {
             tables.runs.insert(run, row.as_slice())?;
         }
+        for (key, mut state) in read_states(&tables.states, keys)? {
+            if key.connection == *connection && state.sync.forget(uid) {
+                tables.states.insert(state_key(&key), keys.row(Kind::State, &state)?.as_slice())?;
+                lost = true;
+            }
+        }
     }
-    end(txn, !changed.is_empty())
+    end(txn, lost || !changed.is_empty())
 }
