@@ -12,6 +12,12 @@ impl Sensitive {
         self.0.insert((connection.to_lowercase(), class.to_lowercase(), attribute.to_lowercase()));
     }
 
+    /// How many there are of a connection.
+    pub(super) fn count(&self, connection: &str) -> usize {
+        let connection = connection.to_lowercase();
+        self.0.iter().filter(|(of, _, _)| *of == connection).count()
+    }
+
     /// Whether an attribute of a class of a connection is. Names compare case-insensitively.
     pub fn contains(&self, connection: &str, class: &str, attribute: &str) -> bool {
         self.0.contains(&(connection.to_lowercase(), class.to_lowercase(), attribute.to_lowercase()))

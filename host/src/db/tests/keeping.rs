@@ -331,6 +331,19 @@ async fn opened_and_goes_on(older: &[u8], incarnation: &str) {
     assert_eq!(db.first_sequence().unwrap(), 6, "whole segments, up to what the sink has");
 }
 
+#[tokio::test]
+async fn names_of_sensitive_attributes_do_not_fill_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let connection = key("x").connection;
+    let names = |from: u32, count: u32| (from..from + count).map(|n| ("account".to_owned(), format!("a{n}"))).collect();
+    db.note_sensitive(&connection, names(0, 15_000)).await.unwrap();
+    db.note_sensitive(&connection, names(0, 15_000)).await.unwrap();
+    let refused = db.note_sensitive(&connection, names(15_000, 5_001)).await.unwrap_err().to_string();
+    assert!(refused.contains("20001 sensitive attributes of hr"), "{refused}");
+    db.note_sensitive(&connection, names(15_000, 5_000)).await.unwrap();
+}
+
 fn sealed(dir: &Path, keys: Keys) -> Db {
     Db::open_sealed(dir, "a test", Duration::ZERO, keys).unwrap()
 }
