@@ -464,7 +464,20 @@ fn connection(path: &Path, base: &Path, access: Access) -> Result<ConnectionConf
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
-    toml::from_str(&text).map_err(|error| ConfigError::Invalid { path: path.into(), message: error.to_string() })
+    toml::from_str(&text).map_err(|error| ConfigError::Invalid { path: path.into(), message: told(&text, &error) })
+}
+
+/// An error with its line, which is shown unless a secret may be in it.
+fn told(text: &str, error: &toml::de::Error) -> String {
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else { return error.to_string() };
+    let number = before.matches('\n').count() + 1;
+    let line = text.lines().nth(number - 1).unwrap_or_default();
+    let table = text.lines().take(number).filter(|line| line.trim_start().starts_with('[')).last().unwrap_or_default();
+    let is_secret = ["credentials", "secret", "password", "token", "key", "encryption"];
+    match is_secret.iter().any(|word| line.contains(word) || table.contains(word)) {
+        false => error.to_string(),
+        true => format!("line {number}: {}", error.message()),
+    }
 }
 
 /// The `NAME.toml` of a folder. A folder that isn't there has none.
@@ -506,6 +519,23 @@ mod tests {
     fn load(files: &[(&str, &str)]) -> Result<Config, String> {
         let folder = folder(files);
         Config::load(&folder.path().join("t.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_told() {
+        let problem =
+            |more: &str| load(&[("t.toml", ""), ("connections/hr.toml", &format!("{HR}{more}"))]).unwrap_err();
+        for more in [
+            "[credentials.api]\ntype = \"bearer\"\nto = [\"https://a.b\"]\ntoken = \"hunter2\"\n",
+            "[credentials.api]\ntype = \"bearer\"\nto = [\"https://a.b\"]\ntokn = \"hunter2\"\n",
+            "[secrets]\nbind = \"hunter2\"\n",
+            "[secrets.bind]\nvalue = \"hunter2\"\n",
+            "[secrets.bind]\nfile = [\"hunter2\"]\n",
+        ] {
+            let told = problem(more);
+            assert!(!told.contains("hunter2") && told.contains("hr.toml: line "), "{told}");
+        }
+        assert!(problem("nonsense = 7\n").contains("nonsense = 7"), "the line, where nothing is secret");
     }
 
     #[test]
