@@ -12,7 +12,7 @@ const HOSTCALL_BYTES: u64 = 4 * 8 * 1024 * 1024;
 const SLACK_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What it does, and by which code it ends; none: it ends well, for it can do no harm.
-const GUESTS: [(&str, Option<&str>); 45] = [
+const GUESTS: [(&str, Option<&str>); 46] = [
     // Processor time.
     ("endless-loop", Some("limit.call-time")),
     ("endless-host-call", Some("limit.call-time")),
@@ -29,6 +29,7 @@ const GUESTS: [(&str, Option<&str>); 45] = [
     ("random-bomb", Some("trap.other")),
     ("handle-bomb", Some("trap.other")),
     ("open-bomb", Some("connector.other")),
+    ("list-bomb", Some("connector.other")),
     ("fields-bomb", Some("trap.other")),
     ("requests-bomb", Some("trap.other")),
     ("body-bomb", Some("trap.other")),
