@@ -241,6 +241,8 @@ fn last_line(file: &File) -> io::Result<Vec<u8>> {
 pub struct AuditChecked {
     /// Lines that are there.
     pub lines: u64,
+    /// The hash of the last one, in hexadecimal: kept elsewhere, it tells whether lines were taken from the end.
+    pub last: String,
     /// What is wrong with them, by their numbers.
     pub problems: Vec<String>,
 }
@@ -268,6 +270,7 @@ pub fn check(data: &Path) -> Result<AuditChecked, AuditError> {
         }
         last = hash(&line);
     }
+    checked.last = last;
     Ok(checked)
 }
 
@@ -292,8 +295,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(check(dir.path()).unwrap(), AuditChecked::default());
         written(dir.path(), 3);
+        let before = check(dir.path()).unwrap().last;
         written(dir.path(), 2);
-        assert_eq!(check(dir.path()).unwrap(), AuditChecked { lines: 5, problems: vec![] });
+        let checked = check(dir.path()).unwrap();
+        assert_eq!((checked.lines, checked.problems), (5, vec![]));
+        assert!(checked.last.len() == 64 && checked.last != before, "lines at the end can be told by it");
         let path = dir.path().join(AUDIT_FILE);
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, text.replacen("uid 1000", "uid 1001", 1)).unwrap();
@@ -314,7 +320,8 @@ mod tests {
             audit.note(&Event::Act { by, act: "backup", on: String::new() }).unwrap();
         }
         written(dir.path(), 1);
-        assert_eq!(check(dir.path()).unwrap(), AuditChecked { lines: 7, problems: vec![] });
+        let checked = check(dir.path()).unwrap();
+        assert_eq!((checked.lines, checked.problems), (7, vec![]));
     }
 
     #[test]

@@ -77,6 +77,7 @@ pub(super) fn signals(host: &Arc<Host>) -> Result<JoinSet<()>, Fail> {
     let failed = |error| Fail::new(Exit::Host, format!("signals can't be received: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let host = Arc::clone(host);
     let mut task = JoinSet::new();
     task.spawn(async move {
@@ -85,6 +86,10 @@ pub(super) fn signals(host: &Arc<Host>) -> Result<JoinSet<()>, Fail> {
             let name = tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
+                _ = hangup.recv() => {
+                    tracing::warn!(target: "tidewaiter", "SIGHUP: what is configured and granted is read at the start only; start again");
+                    continue;
+                }
             };
             if !stopping.is_empty() {
                 process::exit(INTERRUPTED);

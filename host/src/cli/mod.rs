@@ -219,8 +219,12 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
         Command::Erase { connection, uid } => {
             let answer = ask(config, Runs::Never, Ask::Erase { connection, uid }).await?;
             let Answer::Erased(entries) = answer else { return Err(Fail::other_answer()) };
-            print::out(json, &entries, |entries| {
-                format!("{entries} entries say nothing any more; `tidewaiter db compact` takes away the pages that did")
+            print::out(json, &entries, |entries| match entries {
+                0 => "the journal has no entry of it; what a sink or a consumer was handed is theirs".to_owned(),
+                _ => format!(
+                    "{entries} entries say nothing any more; `tidewaiter db compact` takes away the pages that did. What a sink or a \
+                     consumer was handed is theirs"
+                ),
             })
         }
         Command::Check => check::check(&config, json).await,
@@ -232,7 +236,7 @@ fn audit(config: &Config, json: bool) -> Result<(), Fail> {
     let checked = crate::audit::check(&config.data).map_err(|error| Fail::of(Exit::Host, &error))?;
     print::out(json, &checked, |checked| {
         let found = if checked.problems.is_empty() { vec!["whole".to_owned()] } else { checked.problems.clone() };
-        format!("{} lines\n{}", checked.lines, found.join("\n"))
+        format!("{} lines, the last one with the hash {}\n{}", checked.lines, checked.last, found.join("\n"))
     })?;
     if checked.problems.is_empty() { Ok(()) } else { Err(Fail::told(Exit::RunFailed)) }
 }
