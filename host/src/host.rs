@@ -35,7 +35,7 @@ use crate::config::{Config, TypeConfig};
 use crate::db::{Commit, CommitError, Db, OpenError, Policy, ReadError, TokenChange};
 use crate::driver::{Connection, Delivery, Lateness, Request, Task, retain};
 use crate::egress::{NoVault, Outside, SystemResolver, TlsError, Trust, Vault};
-use crate::wasm::{Connector, Engine, EngineOptions, LoadError};
+use crate::wasm::{Connector, Engine, EngineOptions};
 
 /// How long another process may take to leave the db.
 pub(crate) const OWNER_WAIT: Duration = Duration::from_secs(5);
@@ -67,10 +67,6 @@ pub enum StartError {
     State(#[from] ReadError),
     #[error("this machine can't run connectors: {0}")]
     Engine(anyhow::Error),
-    #[error("connection {connection}: can't read its connector {path}: {source}")]
-    Missing { connection: ConnectionName, path: PathBuf, source: std::io::Error },
-    #[error(transparent)]
-    Connector(#[from] LoadError),
     #[error("connection {connection}: {source}")]
     Capability { connection: ConnectionName, source: BadAsk },
     #[error("what a connection may ask for can't be noted: {0}")]
@@ -98,6 +94,14 @@ pub enum HostError {
     /// No such connection.
     #[error("there is no connection {0}")]
     UnknownConnection(ConnectionName),
+    /// It is configured, and can't run.
+    #[error("connection {connection} can't run: {problem}")]
+    Broken {
+        /// Which.
+        connection: ConnectionName,
+        /// Why.
+        problem: String,
+    },
     /// The state is not the one that was seen.
     #[error("{key}: the state has revision {found}, not {expected}: somebody else wrote it meanwhile")]
     Changed {
@@ -175,6 +179,8 @@ pub struct Host {
     clock: Clock,
     config: Config,
     connections: HashMap<ConnectionName, Arc<Connection>>,
+    /// Those that can't run, and why.
+    broken: BTreeMap<ConnectionName, String>,
     requests: mpsc::Sender<Request>,
     lateness: Arc<Lateness>,
     tasks: Mutex<Tasks>,
@@ -276,13 +282,16 @@ impl Host {
         let erasures = Arc::new(Erasures::new(&config.data, db.clone(), clock));
         // Before anybody is handed an entry.
         erasures.erase_again().await.map_err(|error| StartError::Erase(Box::new(error)))?;
-        let (connections, deliveries) = match runs {
+        let (Loaded { connections, broken }, deliveries) = match runs {
             Runs::Never => Default::default(),
             Runs::Scheduled | Runs::WhenAsked => (load(&config, Some((&audit, &db))).await?, deliveries(&db, &config)?),
         };
+        for (name, problem) in &broken {
+            tracing::error!(target: "tidewaiter", connection = %name, "this connection can't run: {problem}");
+        }
         let mut stored = db.states()?;
         let mut types = Vec::new();
-        for key in config.keys().filter(|_| runs != Runs::Never) {
+        for key in config.keys().filter(|key| connections.contains_key(&key.connection)) {
             let written = &config.connections[&key.connection].types[&key.object_type];
             let state = stored.remove(&key).unwrap_or_else(|| TypeState::first(written.from, clock.now()));
             let connection = &config.connections[&key.connection];
@@ -326,6 +335,7 @@ impl Host {
             clock,
             config,
             connections,
+            broken,
             requests,
             lateness,
             tasks: Mutex::new(tasks),
@@ -359,10 +369,18 @@ impl Host {
     /// # Errors
     /// Unknown type, lost token, or the host shuts down.
     pub async fn sync(&self, key: TypeKey, trigger: Trigger) -> Result<RunReport, HostError> {
+        self.can_run(&key.connection)?;
         let (answer, result) = oneshot::channel();
         let asked = self.requests.send(Request::Sync { key, trigger, answer }).await;
         asked.map_err(|_| Refusal::ShuttingDown)?;
         Ok(result.await.map_err(|_| Refusal::ShuttingDown)??)
+    }
+
+    fn can_run(&self, connection: &ConnectionName) -> Result<(), HostError> {
+        match self.broken.get(connection) {
+            None => Ok(()),
+            Some(problem) => Err(HostError::Broken { connection: connection.clone(), problem: problem.clone() }),
+        }
     }
 
     /// Begins the schedules: the first run of each type is due now. For when everything else that is to work with the host does.
@@ -515,14 +533,21 @@ fn deliveries(db: &Db, config: &Config) -> Result<Vec<Delivery>, StartError> {
     config.sinks.iter().map(open).collect()
 }
 
-/// Loads every connector that a connection names, once, and decides the grants of every connection.
+/// Connections, loaded.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Those that can run.
+    pub connections: HashMap<ConnectionName, Arc<Connection>>,
+    /// Those that can't, and why: a connector that isn't there or is none, or that asks for what can't be told.
+    pub broken: BTreeMap<ConnectionName, String>,
+}
+
+/// Loads every connector that a connection names, once, and decides the grants of every connection. One that can't run keeps no other
+/// from it.
 ///
 /// # Errors
-/// The first thing that is wrong.
-pub async fn load(
-    config: &Config,
-    running: Option<(&Audit, &Db)>,
-) -> Result<HashMap<ConnectionName, Arc<Connection>>, StartError> {
+/// What concerns all: this machine can't run connectors, or the db or the audit can't be used.
+pub async fn load(config: &Config, running: Option<(&Audit, &Db)>) -> Result<Loaded, StartError> {
     let options = EngineOptions {
         // Each run has one, and for a moment a second one that reads classes.
         instances: u32::try_from(config.concurrency.total * 2 + INSTANCES_BESIDE).unwrap_or(u32::MAX),
@@ -537,38 +562,58 @@ pub async fn load(
         None => Arc::new(NoVault),
     };
     let outside = Outside::new(resolver, Trust::load(&config.trust)?, vault, Clock::start());
-    let mut connectors: BTreeMap<ConnectorName, (Connector, String)> = BTreeMap::new();
-    let mut connections = HashMap::new();
+    let mut connectors: BTreeMap<&ConnectorName, Result<Component, String>> = BTreeMap::new();
+    let mut loaded = Loaded::default();
     for (name, written) in &config.connections {
         if !connectors.contains_key(&written.connector) {
-            let path = config.connectors.join(format!("{}.wasm", written.connector));
-            let bytes = std::fs::read(&path).map_err(|source| StartError::Missing {
-                connection: name.clone(),
-                path: path.clone(),
-                source,
-            })?;
-            let connector = Connector::load(&engine, &written.connector, &bytes).await?;
-            let sha256 = hex(&Sha256::digest(&bytes));
-            connectors.insert(written.connector.clone(), (connector, sha256));
+            connectors.insert(&written.connector, component(config, &engine, &written.connector).await);
         }
-        let (connector, sha256) = connectors[&written.connector].clone();
-        let version = connector.info().version.clone();
-        let connection = Connection::new(name.clone(), Arc::clone(written), Arc::new(connector), &outside)
-            .map_err(|source| StartError::Capability { connection: name.clone(), source })?;
+        let Component { connector, sha256 } = match &connectors[&written.connector] {
+            Ok(component) => component,
+            Err(problem) => {
+                loaded.broken.insert(name.clone(), problem.clone());
+                continue;
+            }
+        };
+        let connection = match Connection::new(name.clone(), Arc::clone(written), Arc::new(connector.clone()), &outside)
+        {
+            Ok(connection) => connection,
+            Err(problem) => {
+                loaded.broken.insert(name.clone(), problem.to_string());
+                continue;
+            }
+        };
         let connection = match running {
             None => connection,
             Some((audit, db)) => {
-                let (connection_name, connector) = (name.as_str(), written.connector.as_str());
-                let version = shown(&version, VERSION_BYTES_MAX);
-                let loaded =
-                    Event::Connector { connection: connection_name, connector, version: &version, sha256: &sha256 };
-                audit.note(&loaded)?;
+                let (connection_name, connector_name) = (name.as_str(), written.connector.as_str());
+                let version = shown(&connector.info().version, VERSION_BYTES_MAX);
+                audit.note(&Event::Connector {
+                    connection: connection_name,
+                    connector: connector_name,
+                    version: &version,
+                    sha256,
+                })?;
                 approve::bring_up(&connection, audit, db).await?;
                 audit.note(&Event::Grants { connection: connection_name, decided: &connection.allowed().decided })?;
                 connection.noted(audit.clone(), db.clone())
             }
         };
-        connections.insert(name.clone(), Arc::new(connection));
+        loaded.connections.insert(name.clone(), Arc::new(connection));
     }
-    Ok(connections)
+    Ok(loaded)
+}
+
+/// A connector, and the hash of its file in hexadecimal.
+struct Component {
+    connector: Connector,
+    sha256: String,
+}
+
+async fn component(config: &Config, engine: &Engine, name: &ConnectorName) -> Result<Component, String> {
+    let path = config.connectors.join(format!("{name}.wasm"));
+    let bytes =
+        std::fs::read(&path).map_err(|error| format!("can't read its connector {}: {error}", path.display()))?;
+    let connector = Connector::load(engine, name, &bytes).await.map_err(|error| error.to_string())?;
+    Ok(Component { connector, sha256: hex(&Sha256::digest(&bytes)) })
 }

@@ -80,7 +80,7 @@ impl From<HostError> for ApiError {
             ProblemCode::Dropped => StatusCode::GONE,
             ProblemCode::TokenLost | ProblemCode::Consumer => StatusCode::CONFLICT,
             ProblemCode::Changed => StatusCode::PRECONDITION_FAILED,
-            ProblemCode::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            ProblemCode::ShuttingDown | ProblemCode::Broken => StatusCode::SERVICE_UNAVAILABLE,
             ProblemCode::Host | ProblemCode::Gone => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::of(status, error.to_string())

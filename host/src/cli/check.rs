@@ -21,7 +21,7 @@ use crate::config::{Config, TypeConfig, grant_lines};
 use crate::db::Db;
 use crate::driver::Connection;
 use crate::host::ask::{Answer, Ask};
-use crate::host::{self, Runs};
+use crate::host::{self, Loaded, Runs};
 
 /// More of a connector's words isn't shown.
 const REASON_BYTES_MAX: usize = 200;
@@ -46,7 +46,8 @@ pub(super) struct Addition {
 
 pub(super) async fn check(config: &Config, json: bool) -> Result<(), Fail> {
     let approved = approved(config).await?;
-    let mut connections: Vec<_> = host::load(config, None).await?.into_values().collect();
+    let Loaded { connections, broken } = host::load(config, None).await?;
+    let mut connections: Vec<_> = connections.into_values().collect();
     for connection in &connections {
         let approved = approved.get(&connection.name);
         if let Some(approved) = approved.filter(|approved| approved.connector == connection.config.connector) {
@@ -55,7 +56,13 @@ pub(super) async fn check(config: &Config, json: bool) -> Result<(), Fail> {
         }
     }
     connections.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut findings = Vec::new();
+    let problem = |(name, problem): (ConnectionName, String)| Finding {
+        connection: name.to_string(),
+        connector: config.connections[&name].connector.to_string(),
+        problems: vec![problem],
+        add: Vec::new(),
+    };
+    let mut findings: Vec<Finding> = broken.into_iter().map(problem).collect();
     for connection in connections {
         findings.push(find(&connection).await);
     }

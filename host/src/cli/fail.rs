@@ -91,11 +91,7 @@ impl From<StartError> for Fail {
     fn from(error: StartError) -> Self {
         let exit = match &error {
             StartError::Db(OpenError::Owned { .. }) => Exit::Refused,
-            StartError::Missing { .. }
-            | StartError::Connector(_)
-            | StartError::Capability { .. }
-            | StartError::Trust(_)
-            | StartError::Key(_) => Exit::Usage,
+            StartError::Capability { .. } | StartError::Trust(_) | StartError::Key(_) => Exit::Usage,
             StartError::Db(_)
             | StartError::State(_)
             | StartError::Engine(_)
@@ -112,7 +108,7 @@ impl From<StartError> for Fail {
 impl From<Problem> for Fail {
     fn from(problem: Problem) -> Self {
         let exit = match problem.code {
-            ProblemCode::BadRequest => Exit::Usage,
+            ProblemCode::BadRequest | ProblemCode::Broken => Exit::Usage,
             ProblemCode::Unknown | ProblemCode::OtherJournal | ProblemCode::Dropped => Exit::Unknown,
             ProblemCode::TokenLost
             | ProblemCode::ShuttingDown

@@ -190,13 +190,17 @@ pub(super) fn types(types: &[TypeView]) -> String {
             view.token.key.to_string(),
             view.connector.to_string(),
             view.schedule.clone().unwrap_or_else(|| "when asked".to_owned()),
-            view.token.state.clone(),
+            if view.problem.is_some() { "can't run".to_owned() } else { view.token.state.clone() },
             shown(&token, 40),
             last_run(view.last_run.as_ref()),
         ]
     };
     let names = head(["type", "connector", "schedule", "state", "token", "last run"]);
-    table(&std::iter::once(names).chain(types.iter().map(row)).collect::<Vec<_>>())
+    let mut text = table(&std::iter::once(names).chain(types.iter().map(row)).collect::<Vec<_>>());
+    for (key, problem) in types.iter().filter_map(|view| Some((&view.token.key, view.problem.as_ref()?))) {
+        let _ = writeln!(text, "{key} can't run: {}", shown(problem, TEXT_BYTES_MAX));
+    }
+    text
 }
 
 /// What a connector asked for, and what was decided.

@@ -42,6 +42,7 @@ impl Host {
     /// # Errors
     /// Unknown; something else awaits approval; `by` has not the role `security`; or the db.
     pub async fn approve(&self, name: &ConnectionName, id: &str, by: Actor) -> Result<(), HostError> {
+        self.can_run(name)?;
         let connection = self.connections.get(name).ok_or_else(|| HostError::UnknownConnection(name.clone()))?;
         let connection = Arc::clone(connection);
         let _alone = self.approving.lock().await;

@@ -214,6 +214,8 @@ pub enum ProblemCode {
     BadRequest,
     /// No such type or connection.
     Unknown,
+    /// The connection is configured, and can't run.
+    Broken,
     /// The token is lost.
     TokenLost,
     /// The host shuts down.
@@ -267,6 +269,7 @@ impl HostError {
     pub fn code(&self) -> ProblemCode {
         match self {
             Self::Refused(Refusal::Unknown(_)) | Self::UnknownConnection(_) => ProblemCode::Unknown,
+            Self::Broken { .. } => ProblemCode::Broken,
             Self::Refused(Refusal::TokenLost { .. }) => ProblemCode::TokenLost,
             Self::Refused(Refusal::ShuttingDown) => ProblemCode::ShuttingDown,
             Self::Changed { .. } | Self::NotAwaited { .. } => ProblemCode::Changed,

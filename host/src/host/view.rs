@@ -78,6 +78,9 @@ pub struct TypeView {
     pub class: String,
     /// When it runs, as in `every 15 s`; none: only when asked.
     pub schedule: Option<String>,
+    /// Why its connection can't run, if it can't.
+    #[serde(default)]
+    pub problem: Option<String>,
     /// Its last run that wrote something.
     pub last_run: Option<RunReport>,
 }
@@ -276,6 +279,7 @@ impl Host {
                 token: self.token(&key)?,
                 connector: connection.connector.clone(),
                 class: config.class.clone(),
+                problem: self.broken.get(&key.connection).cloned(),
                 schedule: config.timing.as_ref().map(ToString::to_string),
                 last_run: self.db.runs(Some(&key), 1)?.into_iter().next(),
             })
@@ -288,6 +292,7 @@ impl Host {
     /// # Errors
     /// Unknown, or the db.
     pub fn connection(&self, name: &ConnectionName) -> Result<ConnectionView, HostError> {
+        self.can_run(name)?;
         let connection = self.connections.get(name).ok_or_else(|| HostError::UnknownConnection(name.clone()))?;
         let (info, allowed) = (connection.connector.info(), connection.allowed());
         let schema = serde_json::from_str(&info.settings_schema).unwrap_or_default();
