@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tidewaiter_core::grant::BadAsk;
+use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::journal::{Entry, EntryId, Incarnation, Marker};
 use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::run::{RunReport, Trigger};
@@ -67,8 +68,6 @@ pub enum StartError {
     State(#[from] ReadError),
     #[error("this machine can't run connectors: {0}")]
     Engine(anyhow::Error),
-    #[error("connection {connection}: {source}")]
-    Capability { connection: ConnectionName, source: BadAsk },
     #[error("what a connection may ask for can't be noted: {0}")]
     Approval(#[from] CommitError),
     #[error("trust: {0}")]
@@ -284,7 +283,9 @@ impl Host {
         erasures.erase_again().await.map_err(|error| StartError::Erase(Box::new(error)))?;
         let (Loaded { connections, broken }, deliveries) = match runs {
             Runs::Never => Default::default(),
-            Runs::Scheduled | Runs::WhenAsked => (load(&config, Some((&audit, &db))).await?, deliveries(&db, &config)?),
+            Runs::Scheduled | Runs::WhenAsked => {
+                (load(&config, Known::Db(&audit, &db)).await?, deliveries(&db, &config)?)
+            }
         };
         for (name, problem) in &broken {
             tracing::error!(target: "tidewaiter", connection = %name, "this connection can't run: {problem}");
@@ -533,6 +534,15 @@ fn deliveries(db: &Db, config: &Config) -> Result<Vec<Delivery>, StartError> {
     config.sinks.iter().map(open).collect()
 }
 
+/// What is approved for connections.
+#[derive(Clone, Copy, Debug)]
+pub enum Known<'a> {
+    /// As the db has it: for a host that runs. New connections are noted there.
+    Db(&'a Audit, &'a Db),
+    /// As somebody told: for a look that notes nothing.
+    Told(&'a BTreeMap<ConnectionName, Approved>),
+}
+
 /// Connections, loaded.
 #[derive(Debug, Default)]
 pub struct Loaded {
@@ -547,7 +557,7 @@ pub struct Loaded {
 ///
 /// # Errors
 /// What concerns all: this machine can't run connectors, or the db or the audit can't be used.
-pub async fn load(config: &Config, running: Option<(&Audit, &Db)>) -> Result<Loaded, StartError> {
+pub async fn load(config: &Config, known: Known<'_>) -> Result<Loaded, StartError> {
     let options = EngineOptions {
         // Each run has one, and for a moment a second one that reads classes.
         instances: u32::try_from(config.concurrency.total * 2 + INSTANCES_BESIDE).unwrap_or(u32::MAX),
@@ -557,9 +567,9 @@ pub async fn load(config: &Config, running: Option<(&Audit, &Db)>) -> Result<Loa
     };
     let engine = Engine::new(&options).map_err(StartError::Engine)?;
     let resolver = config.resolver.clone().unwrap_or_else(|| Arc::new(SystemResolver));
-    let vault: Arc<dyn Vault> = match running {
-        Some((_, db)) => Arc::new(DbVault(db.clone())),
-        None => Arc::new(NoVault),
+    let vault: Arc<dyn Vault> = match &known {
+        Known::Db(_, db) => Arc::new(DbVault((*db).clone())),
+        Known::Told(_) => Arc::new(NoVault),
     };
     let outside = Outside::new(resolver, Trust::load(&config.trust)?, vault, Clock::start());
     let mut connectors: BTreeMap<&ConnectorName, Result<Component, String>> = BTreeMap::new();
@@ -575,17 +585,22 @@ pub async fn load(config: &Config, running: Option<(&Audit, &Db)>) -> Result<Loa
                 continue;
             }
         };
-        let connection = match Connection::new(name.clone(), Arc::clone(written), Arc::new(connector.clone()), &outside)
-        {
+        let before = match &known {
+            Known::Db(_, db) => db.approved(name)?,
+            Known::Told(approved) => approved.get(name).cloned(),
+        };
+        let approved = approve::of(before.clone(), &written.connector, connector.info());
+        let source = Arc::new(connector.clone());
+        let connection = match Connection::new(name.clone(), Arc::clone(written), source, &approved, &outside) {
             Ok(connection) => connection,
             Err(problem) => {
                 loaded.broken.insert(name.clone(), problem.to_string());
                 continue;
             }
         };
-        let connection = match running {
-            None => connection,
-            Some((audit, db)) => {
+        let connection = match known {
+            Known::Told(_) => connection,
+            Known::Db(audit, db) => {
                 let (connection_name, connector_name) = (name.as_str(), written.connector.as_str());
                 let version = shown(&connector.info().version, VERSION_BYTES_MAX);
                 audit.note(&Event::Connector {
@@ -594,7 +609,10 @@ pub async fn load(config: &Config, running: Option<(&Audit, &Db)>) -> Result<Loa
                     version: &version,
                     sha256,
                 })?;
-                approve::bring_up(&connection, audit, db).await?;
+                if before.as_ref() != Some(&approved) {
+                    approve::bring_up(name, approved, audit, db).await?;
+                }
+                approve::tell(&connection);
                 audit.note(&Event::Grants { connection: connection_name, decided: &connection.allowed().decided })?;
                 connection.noted(audit.clone(), db.clone())
             }

@@ -42,6 +42,7 @@ fn an_update_gets_no_more_than_before_until_that_is_approved() {
     };
     connection(&place, "bad", &fetch(&first, &second), &[&web, &other]);
     connection(&place, "peek", "do = \"reveal\"\nreveal = \"root\"\nmore_secret = \"root\"\n", &[]);
+    connection(&place, "odd", "do = \"reveal\"\nreveal = \"root\"\nmore = \"no host at all\"\n", &[]);
     place.write("tidewaiter.toml", "[socket]\nsecurity = [4242]\n");
     let server = place.serve();
     assert!(said(&place, "bad").contains("200 hello; refused ErrorCode::HttpRequestDenied"));
@@ -60,6 +61,8 @@ fn an_update_gets_no_more_than_before_until_that_is_approved() {
     assert!(said(&place, "bad").contains("200 hello; refused ErrorCode::HttpRequestDenied"));
     assert_eq!(other.seen().len(), 0, "it is granted, and would have been asked");
     assert!(said(&place, "peek").contains("refused: not granted"));
+    assert!(said(&place, "odd").contains("refused: not granted"), "what nobody approved keeps nothing from running");
+    assert_eq!(shown(&place, "odd")["capabilities"][0]["by"], json!(["no host at all"]));
     let seen = shown(&place, "bad");
     // As it is asked for, with what that is now: nothing is hidden behind a setting that isn't there yet.
     let awaiting = ["http {settings.more}", "read {settings.more_folder}", "reveal {settings.more_secret}"];
@@ -89,6 +92,10 @@ fn an_update_gets_no_more_than_before_until_that_is_approved() {
     assert!(approved.code == 0 && !approved.stdout.contains("approv"), "{approved:?}");
     assert!(said(&place, "bad").contains("200 hello; 200 hello"), "from the next run on");
     assert!(said(&place, "peek").contains("refused: not granted"), "another connection is another matter");
+    let odd = shown(&place, "odd")["awaits-approval"].as_str().unwrap().to_owned();
+    let refused = place.run(&format!("connections approve odd {odd}"));
+    assert!(refused.code == 1 && refused.stderr.contains("the capability http asks for"), "{refused:?}");
+    assert!(said(&place, "odd").contains("refused: not granted"), "and so it stays");
     let peek = shown(&place, "peek")["awaits-approval"].as_str().unwrap().to_owned();
     assert_eq!(place.run(&format!("connections approve peek {peek}")).code, 0);
     assert!(said(&place, "peek").contains("secret: r00t"));
@@ -110,6 +117,7 @@ fn an_update_gets_no_more_than_before_until_that_is_approved() {
     };
     assert_eq!(acts("not-allowed"), [&json!("bad"), &json!("bad")]);
     let asked = "http {settings.more}, read {settings.more_folder}, reveal {settings.more_secret}";
-    assert_eq!(acts("act"), [&json!(format!("bad: {asked}")), &json!(format!("peek: {asked}"))]);
+    let acts = acts("act");
+    assert_eq!(acts, ["bad", "odd", "peek"].map(|name| json!(format!("{name}: {asked}"))).iter().collect::<Vec<_>>());
     assert_eq!(place.run("db check --deep").code, 0);
 }

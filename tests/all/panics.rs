@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tidewaiter::clock::Clock;
 use tidewaiter::db::{Db, pack};
-use tidewaiter::driver::{Calling, Connection, Order, Session, Source, perform};
-use tidewaiter::egress::Outside;
+use tidewaiter::driver::{Calling, Order, Session, Source, perform};
+
 use tidewaiter::wasm::{FromGuest, Setup, SyncOptions};
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::TypeKey;
@@ -15,7 +15,7 @@ use tidewaiter_core::run::{Failure, Outcome, RunReport, Trigger};
 use tidewaiter_core::schema::{Classes, ConnectorInfo, ObjectClassInfo};
 use tidewaiter_core::state::{From, TypeState};
 use tidewaiter_core::token::SyncToken;
-use tidewaiter_tests::{connection_config, info};
+use tidewaiter_tests::{connection, connection_config, info};
 use tokio::sync::mpsc;
 
 /// Where it panics.
@@ -111,7 +111,7 @@ async fn run(db: &Db, number: u64, place: Where, from: From) -> RunReport {
     let config = connection_config("panics", serde_json::json!({}), from, Limits::default());
     let clock = Clock::start();
     let source: Arc<dyn Source> = Arc::new(Panics { place, info: info("panics") });
-    let connection = Connection::new(key().connection, Arc::new(config), source, &Outside::default()).unwrap();
+    let connection = connection(key().connection, config, source).unwrap();
     let state = db.state(&key()).unwrap().unwrap_or_else(|| TypeState::first(from, clock.now()));
     let order = Order {
         db: db.clone(),

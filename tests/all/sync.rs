@@ -9,7 +9,8 @@ use tidewaiter::clock::Clock;
 use tidewaiter::config::{Access, ConnectionConfig, TypeConfig};
 use tidewaiter::db::Db;
 use tidewaiter::driver::{Connection, Order, perform};
-use tidewaiter::egress::Outside;
+use tidewaiter_tests::connection;
+
 use tidewaiter::wasm::{Connector, Engine, EngineOptions, LoadError};
 use tidewaiter_core::grant::Grants;
 use tidewaiter_core::journal::Body;
@@ -68,10 +69,7 @@ impl World {
             base: folder.path().to_owned(),
             limits: Limits::default(),
         };
-        let connection = Arc::new(
-            Connection::new("hr".parse().unwrap(), Arc::new(config), Arc::new(csv().await), &Outside::default())
-                .unwrap(),
-        );
+        let connection = Arc::new(connection("hr".parse().unwrap(), config, Arc::new(csv().await)).unwrap());
         Self { folder, db, connection, runs: 0 }
     }
 

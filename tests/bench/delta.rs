@@ -12,14 +12,14 @@ use serde_json::{Value as Json, json};
 use tidewaiter::clock::Clock;
 use tidewaiter::config::ConnectionConfig;
 use tidewaiter::db::Db;
-use tidewaiter::driver::{Connection, Order, Source, perform};
-use tidewaiter::egress::Outside;
+use tidewaiter::driver::{Order, Source, perform};
+
 use tidewaiter::wasm::{Connector, Engine, EngineOptions};
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::run::{Outcome, Trigger};
 use tidewaiter_core::state::{From, TypeState};
-use tidewaiter_tests::{connection_config, connector};
+use tidewaiter_tests::{connection, connection_config, connector};
 use tokio::sync::mpsc;
 
 use crate::measure::{Cost, begin, median, memory, ratios, reset_peak, round, spread};
@@ -64,8 +64,7 @@ pub(crate) async fn run(source: &Arc<dyn Source>, last: i64, batch: i64, checkpo
 /// The same, into this db.
 pub(crate) async fn fill(source: &Arc<dyn Source>, last: i64, batch: i64, checkpoint: i64, db: &Db) -> Result<Cost> {
     let settings = json!({ "last": last, "batch": batch, "checkpoint": checkpoint });
-    let connection =
-        Connection::new(key().connection, Arc::new(config(settings, None)), Arc::clone(source), &Outside::default())?;
+    let connection = connection(key().connection, config(settings, None), Arc::clone(source))?;
     let clock = Clock::start();
     let order = Order {
         db: db.clone(),

@@ -13,8 +13,8 @@ use serde_json::{Value as Json, json};
 use tidewaiter::clock::Clock;
 use tidewaiter::config::Config;
 use tidewaiter::db::{Db, Quota};
-use tidewaiter::driver::{Connection, Order, perform};
-use tidewaiter::egress::Outside;
+use tidewaiter::driver::{Order, perform};
+
 use tidewaiter::host::{Host, Runs};
 use tidewaiter::wasm::{Connector, Engine, EngineOptions};
 use tidewaiter_core::run::{Outcome, Trigger};
@@ -22,7 +22,7 @@ use tidewaiter_core::schedule::Concurrency;
 use tidewaiter_core::state::{From, SyncState, TypeState};
 use tidewaiter_core::timing::{Cron, Timing, Weekdays, When};
 use tidewaiter_core::token::SyncToken;
-use tidewaiter_tests::connector;
+use tidewaiter_tests::{connection, connector};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -38,8 +38,7 @@ pub(crate) async fn no_change(rounds: usize, out: &Path) -> Result<Json> {
     let data = tempfile::tempdir_in(out)?;
     let db = Db::open(data.path(), "bench", Duration::ZERO)?;
     let settings = json!({ "last": 7 });
-    let connection =
-        Arc::new(Connection::new(key().connection, Arc::new(config(settings, None)), component, &Outside::default())?);
+    let connection = Arc::new(connection(key().connection, config(settings, None), component)?);
     let clock = Clock::start();
     let mut costs = Vec::new();
     for round in 0..=rounds {

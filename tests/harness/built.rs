@@ -1,10 +1,16 @@
 //! What a run needs that is built here and not read from files: a description and a configuration, plain as can be.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value as Json;
 use tidewaiter::config::{Access, ConnectionConfig, TypeConfig};
+use tidewaiter::driver::{Connection, Source};
+use tidewaiter::egress::Outside;
+use tidewaiter_core::grant::BadAsk;
+use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::limit::Limits;
+use tidewaiter_core::name::ConnectionName;
 use tidewaiter_core::schema::{AttributeInfo, ConnectorInfo, Operation, ValueType};
 use tidewaiter_core::state::From;
 
@@ -38,6 +44,16 @@ pub fn attribute(name: &str, value_type: ValueType) -> AttributeInfo {
         required: false,
         not_returned_by_default: false,
     }
+}
+
+/// A connection whose connector may ask for all that it asks for, and that sends nothing outside.
+pub fn connection(
+    name: ConnectionName,
+    config: ConnectionConfig,
+    source: Arc<dyn Source>,
+) -> Result<Connection, BadAsk> {
+    let approved = Approved::all(config.connector.clone(), &source.info().capabilities);
+    Connection::new(name, Arc::new(config), source, &approved, &Outside::default())
 }
 
 /// A connection to it with one type, `account`, that runs when asked.

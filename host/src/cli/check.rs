@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::grant::policy::EgressGrant;
-use tidewaiter_core::grant::{BadAsk, Decided, Decision, Grants, destination};
+use tidewaiter_core::grant::{Decided, Decision, Grants, destination};
 use tidewaiter_core::name::{ConnectionName, TypeName};
 use tidewaiter_core::schema::Capability;
 use tidewaiter_core::text::shown;
@@ -21,7 +21,7 @@ use crate::config::{Config, TypeConfig, grant_lines};
 use crate::db::Db;
 use crate::driver::Connection;
 use crate::host::ask::{Answer, Ask};
-use crate::host::{self, Loaded, Runs};
+use crate::host::{self, Known, Loaded, Runs};
 
 /// More of a connector's words isn't shown.
 const REASON_BYTES_MAX: usize = 200;
@@ -46,15 +46,8 @@ pub(super) struct Addition {
 
 pub(super) async fn check(config: &Config, json: bool) -> Result<(), Fail> {
     let approved = approved(config).await?;
-    let Loaded { connections, broken } = host::load(config, None).await?;
+    let Loaded { connections, broken } = host::load(config, Known::Told(&approved)).await?;
     let mut connections: Vec<_> = connections.into_values().collect();
-    for connection in &connections {
-        let approved = approved.get(&connection.name);
-        if let Some(approved) = approved.filter(|approved| approved.connector == connection.config.connector) {
-            let bad = |error: BadAsk| Fail::new(Exit::Usage, format!("connection {}: {error}", connection.name));
-            connection.approve(approved).map_err(bad)?;
-        }
-    }
     connections.sort_by(|a, b| a.name.cmp(&b.name));
     let problem = |(name, problem): (ConnectionName, String)| Finding {
         connection: name.to_string(),

@@ -217,9 +217,10 @@ pub(super) fn asked(view: &ConnectionView) -> String {
         vec![asked.decision.clone(), format!("{} {target}", asked.kind), optional.to_owned(), by, reason]
     };
     let mut text = table(&view.capabilities.iter().map(row).collect::<Vec<_>>());
-    if let Some(ceiling) = &view.ceiling {
-        let _ = writeln!(text, "the ceiling is {ceiling}");
-    }
+    let _ = match &view.ceiling {
+        Some(ceiling) => writeln!(text, "the ceiling is {ceiling}"),
+        None => writeln!(text, "there is no ceiling"),
+    };
     if let Some(id) = &view.awaits_approval {
         let _ = writeln!(
             text,

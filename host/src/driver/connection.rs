@@ -128,7 +128,7 @@ impl Allowed {
 }
 
 impl Connection {
-    /// Decides the grants of a connection, whose connector may ask for all that it asks for. What it sends outside goes through `outside`.
+    /// Decides the grants of a connection, whose connector may ask for what is approved. What it sends outside goes through `outside`.
     ///
     /// # Errors
     /// The connector asks for something by a setting that isn't there, or for what can't be.
@@ -136,15 +136,14 @@ impl Connection {
         name: ConnectionName,
         config: Arc<ConnectionConfig>,
         connector: Arc<dyn Source>,
+        approved: &Approved,
         outside: &Outside,
     ) -> Result<Self, BadAsk> {
-        let info = connector.info();
-        let approved = Approved::all(config.connector.clone(), &info.capabilities);
-        let allowed = Allowed::decide(&config, info, &approved)?;
+        let allowed = Allowed::decide(&config, connector.info(), approved)?;
         let (access, ceiling) = (&config.access, config.access.ceiling.as_deref());
         let policy = EgressPolicy {
             asked: allowed.asked_egress.clone(),
-            awaiting: Vec::new(),
+            awaiting: allowed.awaiting_egress.clone(),
             granted: access.granted.egress.clone(),
             ceiling: ceiling.map(|ceiling| ceiling.egress.clone()),
         };

@@ -4,8 +4,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -112,7 +111,7 @@ impl Logins {
         RunLogins {
             logins: Arc::clone(self),
             values: Mutex::default(),
-            refusals: AtomicU32::new(0),
+            refusals: StdMutex::default(),
             identities: Mutex::default(),
         }
     }
@@ -195,8 +194,8 @@ pub struct RunLogins {
     logins: Arc<Logins>,
     /// Those that stay the same, by the place of their credential.
     values: Mutex<HashMap<usize, HeaderValue>>,
-    /// Answers in a row that refused one that stays the same.
-    refusals: AtomicU32,
+    /// Answers in a row that refused one that stays the same, by where it went.
+    refusals: StdMutex<HashMap<Destination, u32>>,
     identities: Mutex<HashMap<usize, Arc<Identified>>>,
 }
 
@@ -235,7 +234,7 @@ impl RunLogins {
         let mut replaced = Vec::new();
         if self.logins.is_static(to) {
             self.logins.tried(false)?;
-            if self.refusals.load(Ordering::Relaxed) >= REFUSALS_MAX {
+            if self.refusals().get(to).is_some_and(|count| *count >= REFUSALS_MAX) {
                 return Err(EgressError::Refused { max: REFUSALS_MAX });
             }
         }
@@ -249,9 +248,13 @@ impl RunLogins {
         Ok(replaced)
     }
 
+    fn refusals(&self) -> MutexGuard<'_, HashMap<Destination, u32>> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A request leaves, with a login or without.
     pub(super) fn leaves(self: &Arc<Self>, to: &Destination) -> Leaving {
-        Leaving { logins: self.logins.is_static(to).then(|| Arc::clone(self)) }
+        Leaving { logins: self.logins.is_static(to).then(|| (Arc::clone(self), to.clone())) }
     }
 
     /// A login was refused: a token is not used again, and the next request asks for another one.
@@ -300,22 +303,22 @@ impl RunLogins {
 #[derive(Debug)]
 pub(super) struct Leaving {
     /// None: it had no login that stays the same.
-    logins: Option<Arc<RunLogins>>,
+    logins: Option<(Arc<RunLogins>, Destination)>,
 }
 
 impl Leaving {
     /// The login was not refused, or it never got there.
     pub(super) fn went_well(mut self, answered: bool) {
-        if let (Some(logins), true) = (self.logins.take(), answered) {
-            logins.refusals.store(0, Ordering::Relaxed);
+        if let (Some((logins, to)), true) = (self.logins.take(), answered) {
+            logins.refusals().remove(&to);
         }
     }
 }
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        if let Some(logins) = &self.logins {
-            logins.refusals.fetch_add(1, Ordering::Relaxed);
+        if let Some((logins, to)) = &self.logins {
+            *logins.refusals().entry(to.clone()).or_default() += 1;
             // Those that are too many are refused before they leave.
             let _ = logins.logins.tried(true);
         }

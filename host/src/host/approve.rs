@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use tidewaiter_core::grant::approval::Approved;
-use tidewaiter_core::name::ConnectionName;
-use tidewaiter_core::schema::Capability;
+use tidewaiter_core::name::{ConnectionName, ConnectorName};
+use tidewaiter_core::schema::{Capability, ConnectorInfo};
 use tidewaiter_core::state::Actor;
 
 use super::{Host, HostError, StartError};
@@ -13,27 +13,36 @@ use crate::audit::{Audit, Event};
 use crate::db::Db;
 use crate::driver::{Awaiting, Connection};
 
-/// Lets the connector of a connection ask for what is approved. That is noted the first time, and when the operator gave the
-/// connection another connector.
-pub(super) async fn bring_up(connection: &Connection, audit: &Audit, db: &Db) -> Result<(), StartError> {
-    let (name, connector) = (&connection.name, &connection.config.connector);
-    let Some(approved) = db.approved(name)?.filter(|approved| approved.connector == *connector) else {
-        let approved = Approved::all(connector.clone(), &connection.connector.info().capabilities);
-        if !approved.capabilities.is_empty() {
-            let on = format!("{name}: {}", texts(&approved.capabilities));
-            audit.note(&Event::Act { by: Actor::Host.to_string(), act: "bring up", on })?;
-        }
-        return Ok(db.approve(name, approved).await?);
-    };
-    let refused = |source| StartError::Capability { connection: name.clone(), source };
-    connection.approve(&approved).map_err(refused)?;
+/// What is approved for a connection, of those that are known: of a new one, or one that the operator gave another connector, all that
+/// it asks for.
+pub(super) fn of(known: Option<Approved>, connector: &ConnectorName, info: &ConnectorInfo) -> Approved {
+    let known = known.filter(|approved| approved.connector == *connector);
+    known.unwrap_or_else(|| Approved::all(connector.clone(), &info.capabilities))
+}
+
+/// Notes what is approved for a connection that was not known.
+pub(super) async fn bring_up(
+    name: &ConnectionName,
+    approved: Approved,
+    audit: &Audit,
+    db: &Db,
+) -> Result<(), StartError> {
+    if !approved.capabilities.is_empty() {
+        let on = format!("{name}: {}", texts(&approved.capabilities));
+        audit.note(&Event::Act { by: Actor::Host.to_string(), act: "bring up", on })?;
+    }
+    Ok(db.approve(name, approved).await?)
+}
+
+/// Says what an update asks for in vain.
+pub(super) fn tell(connection: &Connection) {
     if let Some(Awaiting { capabilities, id }) = &connection.allowed().awaiting {
+        let (name, connector) = (&connection.name, &connection.config.connector);
         tracing::warn!(
             target: "tidewaiter", connection = %name, requests = capabilities.len(), id,
             "an update of {connector} asks for more than was approved, and doesn't get it: see `tidewaiter connections show {name}`"
         );
     }
-    Ok(())
 }
 
 impl Host {
