@@ -290,6 +290,11 @@ mod tests {
         assert!(problem(&"{settings.two}".repeat(10)).contains("more than 1000 to ask for"));
         assert!(problem(&"{settings.two}".repeat(73)).contains("more than 1000 to ask for"));
         assert!(expanded("{settings.long}", true, &settings).is_ok());
+        let exactly = |bytes: usize| format!("{}{{settings.long}}", "/".repeat(bytes - 3000));
+        assert!(expanded(&exactly(TEXT_BYTES_MAX), true, &settings).is_ok());
+        assert!(expanded(&exactly(TEXT_BYTES_MAX + 1), true, &settings).is_err());
+        let ten = json!({ "ten": (0..10).collect::<Vec<_>>() });
+        assert_eq!(expanded(&"{settings.ten}".repeat(3), true, &ten).unwrap().len(), TEXTS_MAX);
         assert!(problem("{settings.long}{settings.long}").contains("longer than what can be asked for"));
     }
 
