@@ -43,8 +43,8 @@ impl RejectionCode {
     }
 }
 
-/// More of a uid isn't kept with a refusal. No source has longer ones.
-const UID_CHARS_MAX: usize = 1024;
+/// A longer uid isn't kept with a refusal: what an object is called must be found again as a whole when the object is erased.
+const UID_BYTES_MAX: usize = 1024;
 
 /// A refusal, as the connector gets it and as the run fails with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Rejection {
 
     fn at(mut self, index: usize, delta: &SyncDelta) -> Self {
         self.delta_index = u32::try_from(index).ok();
-        self.uid = Some(cut(delta.change.uid(), UID_CHARS_MAX).to_owned());
+        self.uid = Some(delta.change.uid()).filter(|uid| uid.len() <= UID_BYTES_MAX).map(str::to_owned);
         self
     }
 }
@@ -236,8 +236,7 @@ impl Inspector {
         if uid.is_empty() {
             return Err(Rejection::new(RejectionCode::EmptyUid, format!("a {} without uid", delta.change.kind())));
         }
-        let fault =
-            |what: String| Rejection::new(RejectionCode::DataFault, format!("{asked} {:?}: {what}", named(uid)));
+        let fault = |what: String| Rejection::new(RejectionCode::DataFault, format!("{asked} {}: {what}", called(uid)));
         if let Some(time) = &delta.source_time {
             timestamp(time).map_err(|what| fault(format!("source-time: {what}")))?;
         }
@@ -286,7 +285,7 @@ fn check_object(
     object: &ConnectorObject,
 ) -> Result<(), String> {
     if object.uid != uid {
-        return Err(format!("its last known object has another uid, {:?}", named(&object.uid)));
+        return Err(format!("its last known object has another uid, {}", called(&object.uid)));
     }
     seen.clear();
     let mut next = 0;
@@ -358,6 +357,14 @@ fn named(text: &str) -> &str {
     cut(text, 200)
 }
 
+/// A uid as a whole, or nothing of it.
+fn called(uid: &str) -> String {
+    match uid.len() > UID_BYTES_MAX {
+        false => format!("{uid:?}"),
+        true => format!("(a uid of {} bytes)", uid.len()),
+    }
+}
+
 fn cut(text: &str, chars: usize) -> &str {
     text.char_indices().nth(chars).map_or(text, |(end, _)| &text[..end])
 }
@@ -372,11 +379,19 @@ mod tests {
         let mut inspector = Inspector::new(Arc::default(), Limits::default());
         inspector.open("account");
         let long = "\u{7f}".repeat(5_000_000);
-        let object = ConnectorObject { uid: long.clone(), name: String::new(), attributes: Vec::new() };
-        let delta = SyncDelta { object_class: long, change: Change::Create(object), source_time: None };
-        let rejection = inspector.emit(&[delta], None).unwrap_err();
-        assert!(rejection.message.len() < 3000, "{} bytes", rejection.message.len());
-        assert_eq!(rejection.uid.map(|uid| uid.chars().count()), Some(UID_CHARS_MAX));
+        let refused = |inspector: &mut Inspector, uid: &str| {
+            let object = ConnectorObject { uid: uid.to_owned(), name: String::new(), attributes: Vec::new() };
+            let delta = SyncDelta { object_class: long.clone(), change: Change::Create(object), source_time: None };
+            let rejection = inspector.emit(&[delta], None).unwrap_err();
+            assert!(rejection.message.len() < 3000, "{} bytes", rejection.message.len());
+            rejection.uid
+        };
+        let uid = &"x".repeat(UID_BYTES_MAX);
+        assert_eq!(refused(&mut inspector, uid).as_ref(), Some(uid));
+        let mut inspector = Inspector::new(Arc::default(), Limits::default());
+        inspector.open("account");
+        assert_eq!(refused(&mut inspector, &format!("{uid}x")), None, "as a whole, or nothing of it");
+        assert_eq!((called("a\"b"), called(&long)), ("\"a\\\"b\"".to_owned(), "(a uid of 5000000 bytes)".to_owned()));
     }
 
     #[test]

@@ -18,11 +18,16 @@ pub fn shown(text: &str, bytes_max: usize) -> String {
     line
 }
 
-/// Takes what is to be forgotten out of a text. Answers whether it was in it.
+/// Takes what is to be forgotten out of a text, as it is and in the forms in which we write what isn't ours. Answers whether it was in
+/// it.
 pub fn erase(text: &mut String, what: &str) -> bool {
-    let found = !what.is_empty() && text.contains(what);
-    if found {
-        *text = text.replace(what, "[erased]");
+    let quoted = format!("{what:?}");
+    let mut found = false;
+    for form in [what, &quoted[1..quoted.len() - 1], &shown(what, usize::MAX)] {
+        if !form.is_empty() && text.contains(form) {
+            *text = text.replace(form, "[erased]");
+            found = true;
+        }
     }
     found
 }
@@ -40,6 +45,15 @@ fn is_steering(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_erased_goes_in_every_form() {
+        let uid = "CN=O\\, \"x\"\t1";
+        let mut text = format!("{uid} and {uid:?} and {}", shown(uid, 99));
+        assert!(erase(&mut text, uid));
+        assert_eq!(text, "[erased] and \"[erased]\" and [erased]");
+        assert!(!erase(&mut text, "other") && !erase(&mut text, ""));
+    }
 
     #[test]
     fn hexadecimal_keeps_every_zero() {
