@@ -150,11 +150,6 @@ fn fill(template: &str, settings: &Json) -> Result<Vec<String>, BadTemplate> {
     Ok(texts)
 }
 
-/// The settings that a template names.
-pub fn settings_of(template: &str) -> impl Iterator<Item = &str> {
-    template.split("{settings.").skip(1).map(|rest| rest.split_once('}').map_or(rest, |(name, _)| name))
-}
-
 /// What is asked for over HTTP and TCP.
 ///
 /// # Errors
@@ -279,7 +274,6 @@ mod tests {
                 .contains("\"gone\", which is not set")
         );
         assert!(expanded("{settings.deep}", true, &settings).is_err());
-        assert_eq!(settings_of("/{settings.a}/{settings.b}x{settings.c").collect::<Vec<_>>(), ["a", "b", "c"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
 use crate::name::{BadName, ConnectorName};
 
@@ -74,6 +75,20 @@ pub struct CapabilityRequest {
     pub reason: String,
     /// It works without.
     pub optional: bool,
+}
+
+/// Settings with this in the place of those that their schema calls `writeOnly`, at any depth of objects: they are not shown.
+pub fn masked(settings: &Json, schema: &Json, mask: &Json) -> Json {
+    let Json::Object(members) = settings else { return settings.clone() };
+    let mask = |(name, value): (&String, &Json)| {
+        let schema = &schema["properties"][name];
+        let shown = match schema["writeOnly"].as_bool() {
+            Some(true) => mask.clone(),
+            _ => masked(value, schema, mask),
+        };
+        (name.clone(), shown)
+    };
+    Json::Object(members.iter().map(mask).collect())
 }
 
 /// What `describe` answered.
@@ -247,7 +262,7 @@ pub struct ObjectClassInfo {
 #[derive(Debug, Default)]
 pub struct Classes {
     classes: Vec<ObjectClassInfo>,
-    /// The names of classes in ASCII lower case, to their place.
+    /// The names of classes, as they are and in ASCII lower case, to their place.
     places: HashMap<String, usize>,
     /// Per class: the lower-case names of its attributes, to their place.
     attributes: Vec<HashMap<String, usize>>,
@@ -259,9 +274,12 @@ impl Classes {
         let names = |class: &ObjectClassInfo| {
             class.attributes.iter().enumerate().map(|(place, a)| (a.name.to_lowercase(), place)).collect()
         };
-        // Of two with the same name the first one counts.
-        let places = classes.iter().enumerate().rev().map(|(place, class)| (class.name.to_ascii_lowercase(), place));
-        Self { places: places.collect(), attributes: classes.iter().map(names).collect(), classes }
+        // Of two that differ in case only, the one that is named as it is, else the first one.
+        let both = |(place, class): (usize, &ObjectClassInfo)| {
+            [(class.name.to_ascii_lowercase(), place), (class.name.clone(), place)]
+        };
+        let places = classes.iter().enumerate().rev().flat_map(both).collect();
+        Self { places, attributes: classes.iter().map(names).collect(), classes }
     }
 
     /// All classes.
@@ -295,6 +313,7 @@ impl Classes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn asking(count: usize, capability: &str, reason: &str) -> ConnectorInfo {
         let asked = CapabilityRequest {
@@ -318,6 +337,16 @@ mod tests {
     }
 
     #[test]
+    fn masks_what_is_only_written() {
+        let schema = json!({ "properties": {
+            "password": { "writeOnly": true }, "server": { "properties": { "key": { "writeOnly": true } } }
+        } });
+        let settings = json!({ "password": "s", "host": "h", "server": { "key": ["k"], "port": 1 } });
+        let shown = masked(&settings, &schema, &"***".into());
+        assert_eq!(shown, json!({ "password": "***", "host": "h", "server": { "key": "***", "port": 1 } }));
+    }
+
+    #[test]
     fn a_class_is_found_without_regard_to_case_and_among_many() {
         let class = |name: String| ObjectClassInfo {
             name,
@@ -328,7 +357,13 @@ mod tests {
         };
         let names = (0..20_000).map(|number| format!("Class-{number}")).chain(["CLASS-7".to_owned()]);
         let classes = Classes::new(names.map(class).collect());
-        for (name, place) in [("Class-7", Some(7)), ("class-19999", Some(19_999)), ("class-20000", None)] {
+        for (name, place) in [
+            ("Class-7", Some(7)),
+            ("cLASS-7", Some(7)),
+            ("CLASS-7", Some(20_000)),
+            ("class-19999", Some(19_999)),
+            ("class-20000", None),
+        ] {
             assert_eq!(classes.place(name), place, "{name}");
         }
     }

@@ -16,7 +16,7 @@ use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::{ConnectionName, TypeKey, TypeName};
 use tidewaiter_core::run::Failure;
 use tidewaiter_core::schema::{
-    ALL_CLASSES, AttributeInfo, Capability, Classes, ConnectorInfo, ObjectClassInfo, Operation,
+    ALL_CLASSES, AttributeInfo, Capability, Classes, ConnectorInfo, ObjectClassInfo, Operation, masked,
 };
 use tidewaiter_core::text::{hex, shown};
 use tokio::sync::mpsc;
@@ -98,10 +98,13 @@ impl Awaiting {
 impl Allowed {
     fn decide(config: &ConnectionConfig, info: &ConnectorInfo, approved: &Approved) -> Result<Self, BadAsk> {
         let (access, requests) = (&config.access, &info.capabilities);
-        let settings = open_settings(&config.settings, &info.settings_schema);
+        // What is asked for is shown, and so can't be made of what is not.
+        let schema = serde_json::from_str(&info.settings_schema).unwrap_or_default();
+        let settings = masked(&config.settings, &schema, &Json::Object(serde_json::Map::new()));
         let (granted, ceiling) = (without_links(&access.granted), access.ceiling.as_deref().map(without_links));
-        let (asked, awaiting): (Vec<_>, Vec<_>) =
-            requests.iter().cloned().partition(|request| approved.covers(&request.capability));
+        let lacking = approved.lacks(requests);
+        let (awaiting, asked): (Vec<_>, Vec<_>) =
+            requests.iter().cloned().partition(|request| lacking.contains(&request.capability));
         let asked = grant::expand(&asked, &settings)?;
         let asked_egress = grant::asked_egress(&asked)?;
         let mut decided = Vec::new();
@@ -123,7 +126,7 @@ impl Allowed {
         // What nobody approved keeps nothing from running.
         let awaiting = awaiting.iter().filter_map(|one| grant::expand(std::slice::from_ref(one), &settings).ok());
         let awaiting_egress = awaiting.filter_map(|asked| grant::asked_egress(&asked).ok()).flatten().collect();
-        Ok(Self { decided, awaiting: Awaiting::new(approved.lacks(requests)), read, asked_egress, awaiting_egress })
+        Ok(Self { decided, awaiting: Awaiting::new(lacking), read, asked_egress, awaiting_egress })
     }
 }
 
@@ -158,15 +161,18 @@ impl Connection {
         Arc::clone(&self.allowed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Lets the connector ask for what is approved, from the next run on.
+    /// What it might do with this approved.
     ///
     /// # Errors
     /// As `new`.
-    pub fn approve(&self, approved: &Approved) -> Result<(), BadAsk> {
-        let allowed = Allowed::decide(&self.config, self.connector.info(), approved)?;
+    pub fn with(&self, approved: &Approved) -> Result<Allowed, BadAsk> {
+        Allowed::decide(&self.config, self.connector.info(), approved)
+    }
+
+    /// Lets the connector do that from the next run on.
+    pub fn allow(&self, allowed: Allowed) {
         self.egress.ask(allowed.asked_egress.clone(), allowed.awaiting_egress.clone());
         *self.allowed.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(allowed);
-        Ok(())
     }
 
     /// What it is refused and shown is written down from now on, and which attributes are sensitive.
@@ -455,18 +461,6 @@ fn sensitive(classes: &[ObjectClassInfo]) -> Vec<(String, String)> {
         sensitive.map(|attribute| (class.name.clone(), attribute.name.clone())).collect::<Vec<_>>()
     };
     classes.iter().flat_map(of).collect()
-}
-
-/// The settings without those that the connector's schema calls `writeOnly`: what is asked for is shown, and so can't be made of them.
-fn open_settings(settings: &Json, schema: &str) -> Json {
-    let schema: Json = serde_json::from_str(schema).unwrap_or_default();
-    let Json::Object(members) = settings else { return settings.clone() };
-    let hidden = |name: &str| schema["properties"][name]["writeOnly"] == Json::Bool(true);
-    let member = |(name, value): (&String, &Json)| {
-        let shown = if hidden(name) { Json::Object(serde_json::Map::new()) } else { value.clone() };
-        (name.clone(), shown)
-    };
-    Json::Object(members.iter().map(member).collect())
 }
 
 /// Folders where they really are; those that aren't there are granted to nobody.

@@ -9,6 +9,7 @@ use tidewaiter_core::grant::{Decided, Decision};
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::run::RunReport;
+use tidewaiter_core::schema::masked;
 use tidewaiter_core::state::TypeState;
 use tidewaiter_core::token::SyncToken;
 
@@ -16,7 +17,7 @@ use super::{Host, HostError};
 use crate::config::Access;
 use crate::db::KEPT;
 use crate::driver::Source;
-use crate::egress::{Credential, SOCKETS_OF_CONNECTION_MAX};
+use crate::egress::{self, Credential};
 
 /// Runs that are shown with their connection.
 const RUNS_SHOWN: usize = 10;
@@ -229,7 +230,8 @@ fn sandbox(connector: &dyn Source, runs: &[RunReport]) -> Vec<Limit> {
             "table-elements" => Some(|run| run.spent.table_elements_peak),
             "resources" => Some(|run| run.spent.resources_peak),
             "token-bytes" => Some(|run| run.spent.token_peak_bytes),
-            "http-sockets" => Some(|run| run.spent.http_sockets_peak),
+            "sockets" => Some(|run| run.spent.sockets_peak),
+            "tcp-sockets" => Some(|run| run.spent.tcp_sockets_peak),
             _ => None,
         };
         let highest = match name {
@@ -238,8 +240,7 @@ fn sandbox(connector: &dyn Source, runs: &[RunReport]) -> Vec<Limit> {
         };
         Limit { name: name.to_owned(), value, highest }
     };
-    let sockets = ("http-sockets", SOCKETS_OF_CONNECTION_MAX as u64);
-    connector.sandbox().into_iter().chain([sockets]).map(limit).collect()
+    connector.sandbox().into_iter().chain(egress::sandbox()).map(limit).collect()
 }
 
 fn logins(access: &Access) -> BTreeMap<String, Vec<String>> {
@@ -249,20 +250,6 @@ fn logins(access: &Access) -> BTreeMap<String, Vec<String>> {
 
 fn run_ms(run: &RunReport) -> u64 {
     u64::try_from(run.ended.0.saturating_sub(run.started.0)).unwrap_or(0)
-}
-
-/// The settings, with what the schema calls `writeOnly` masked at any depth of objects.
-pub(crate) fn masked(settings: &Json, schema: &Json) -> Json {
-    let Json::Object(members) = settings else { return settings.clone() };
-    let mask = |(name, value): (&String, &Json)| {
-        let schema = &schema["properties"][name];
-        let shown = match schema["writeOnly"].as_bool() {
-            Some(true) => "***".into(),
-            _ => masked(value, schema),
-        };
-        (name.clone(), shown)
-    };
-    Json::Object(members.iter().map(mask).collect())
 }
 
 impl Host {
@@ -315,7 +302,7 @@ impl Host {
             name: name.clone(),
             connector: connection.config.connector.clone(),
             connector_version: info.version.clone(),
-            settings: masked(&connection.config.settings, &schema),
+            settings: masked(&connection.config.settings, &schema, &"***".into()),
             capabilities: allowed.decided.iter().map(Asked::from).collect(),
             awaits_approval: allowed.awaiting.as_ref().map(|awaiting| awaiting.id.clone()),
             logins: logins(&connection.config.access),
@@ -331,21 +318,5 @@ impl Host {
             types: self.types(Some(name))?,
             runs,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn masks_what_is_only_written() {
-        let schema = json!({ "properties": {
-            "password": { "writeOnly": true }, "server": { "properties": { "key": { "writeOnly": true } } }
-        } });
-        let settings = json!({ "password": "s", "host": "h", "server": { "key": ["k"], "port": 1 } });
-        let shown = masked(&settings, &schema);
-        assert_eq!(shown, json!({ "password": "***", "host": "h", "server": { "key": "***", "port": 1 } }));
     }
 }

@@ -1,5 +1,5 @@
-//! Where an HTTP request or a TCP connection goes, and the patterns that say where it may go. A destination is read strictly, so that nobody later reads
-//! another one out of the same text.
+//! Where an HTTP request or a TCP connection goes, and the patterns that say where it may go. A destination is read strictly, so that
+//! nobody later reads another one out of the same text.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -234,8 +234,8 @@ fn name_of(text: &str) -> Result<String, Problem> {
     }
 }
 
-/// Destinations that are asked for or granted: `https://HOST[:PORT]`, or `HOST:PORT` for TCP, where `*.` at the beginning of the host stands for one or more
-/// parts of a name.
+/// Destinations that are asked for or granted: `https://HOST[:PORT]`, or `HOST:PORT` for TCP, where `*.` at the beginning of the host
+/// stands for one or more parts of a name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pattern {
     below: bool,
@@ -335,14 +335,14 @@ impl fmt::Display for Pattern {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn to(text: &str) -> Destination {
+    pub(crate) fn to(text: &str) -> Destination {
         text.parse().unwrap()
     }
 
-    fn pattern(text: &str) -> Pattern {
+    pub(crate) fn pattern(text: &str) -> Pattern {
         text.parse().unwrap()
     }
 

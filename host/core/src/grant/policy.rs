@@ -1,4 +1,5 @@
-//! What a connection may do over HTTP and TCP: the lists of what was asked for, granted, and is below the ceiling, and what follows from them.
+//! What a connection may do over HTTP and TCP: the lists of what was asked for, granted, and is below the ceiling, and what follows
+//! from them.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -238,15 +239,8 @@ pub enum Foreseen {
 
 #[cfg(test)]
 mod tests {
+    use super::super::destination::tests::{pattern, to};
     use super::*;
-
-    fn to(text: &str) -> Destination {
-        text.parse().unwrap()
-    }
-
-    fn pattern(text: &str) -> Pattern {
-        text.parse().unwrap()
-    }
 
     fn grant(text: &str) -> EgressGrant {
         EgressGrant::to(pattern(text))
