@@ -354,7 +354,7 @@ async fn the_most_that_a_run_took_of_each_limit_is_shown() {
     };
     let size = std::fs::metadata(sender.place.path("connectors/hostile.wasm")).unwrap().len();
     assert_eq!(highest("sandbox", "component-bytes"), Some(size));
-    assert_eq!(highest("sandbox", "http-sockets"), Some(1), "one after the other, over the same");
+    assert_eq!(highest("sandbox", "sockets"), Some(1), "one after the other, over the same");
     assert_eq!(highest("limits", "http-requests"), Some(1));
     assert!((4..40).contains(&highest("sandbox", "resources").unwrap()), "{shown}");
     assert!((10..1000).contains(&highest("sandbox", "table-elements").unwrap()), "{shown}");

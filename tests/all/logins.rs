@@ -222,6 +222,31 @@ async fn a_refused_login_waits_for_another_secret_and_goes_on_by_itself() {
     host.shutdown().await;
 }
 
+/// With a refresh token for `api`, which this endpoint takes.
+fn refreshing(api: &str, endpoint: &Web) -> Sender {
+    let mut sender = Sender::new(&format!("http = [{api:?}]"));
+    sender.more = format!(
+        "[credentials.api]\ntype = \"oauth2-refresh\"\nto = [{api:?}]\ntoken-url = {:?}\nclient-id = \"us\"\n\
+         refresh-token = {{ file = \"refresh\" }}\n",
+        endpoint.url("/token")
+    );
+    sender.place.write("refresh", "r3fresh-0");
+    sender.place.write("key", &"0123456789abcdef".repeat(4));
+    sender.host = "[encryption]\nkey = { file = \"key\" }\n".into();
+    sender
+}
+
+/// With a login for these that stays the same, so many times an hour.
+fn bearing(to: &[&str], per_hour: u32) -> Sender {
+    let mut sender = Sender::new(&format!("http = {to:?}"));
+    sender.more = format!(
+        "[limits]\nlogins-per-hour = {per_hour}\n\
+         [credentials.api]\ntype = \"bearer\"\nto = {to:?}\ntoken = {{ file = \"token\" }}\n"
+    );
+    sender.place.write("token", "wrong");
+    sender
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refresh_token_that_is_replaced_is_kept_over_restarts_and_in_no_readable_form() {
     // Each refresh token is good for one use.
@@ -239,18 +264,12 @@ async fn a_refresh_token_that_is_replaced_is_kept_over_restarts_and_in_no_readab
     });
     let api = Web::new();
     let origin = api.url("");
-    let mut sender = Sender::new(&format!("http = [{origin:?}]"));
-    sender.more = format!(
-        "[credentials.api]\ntype = \"oauth2-refresh\"\nto = [{origin:?}]\ntoken-url = {:?}\nclient-id = \"us\"\n\
-         refresh-token = {{ file = \"refresh\" }}\n",
-        endpoint.url("/token")
-    );
-    sender.place.write("refresh", "r3fresh-0");
+    let mut sender = refreshing(&origin, &endpoint);
+    let keys = std::mem::take(&mut sender.host);
     sender.settings(&json!({ "do": "fetch" }));
     let keyless = sender.place.run("check");
     assert!(keyless.code == 2 && keyless.stderr.contains("[encryption]"), "{keyless:?}");
-    sender.host = "[encryption]\nkey = { file = \"key\" }\n".into();
-    sender.place.write("key", &"0123456789abcdef".repeat(4));
+    sender.host = keys;
     for run in 0..3 {
         let (said, report) = sender.send(json!([origin]), json!([api.url("/")])).await;
         assert_eq!(said, ["200 hello"], "{report:?}");
@@ -277,15 +296,7 @@ async fn a_refresh_token_is_shown_once_whoever_goes_away() {
     });
     let api = Web::new();
     let origin = api.url("");
-    let mut sender = Sender::new(&format!("http = [{origin:?}]"));
-    sender.host = "[encryption]\nkey = { file = \"key\" }\n".into();
-    sender.place.write("key", &"0123456789abcdef".repeat(4));
-    sender.more = format!(
-        "[credentials.api]\ntype = \"oauth2-refresh\"\nto = [{origin:?}]\ntoken-url = {:?}\nclient-id = \"us\"\n\
-         refresh-token = {{ file = \"refresh\" }}\n",
-        endpoint.url("/token")
-    );
-    sender.place.write("refresh", "r3fresh-0");
+    let sender = refreshing(&origin, &endpoint);
     // The first one is given up while the endpoint is asked.
     let hasty = json!({ "url": api.url("/"), "give-up-ms": 100 });
     let (said, report) = sender.send(json!([origin]), json!([hasty, api.url("/")])).await;
@@ -295,26 +306,29 @@ async fn a_refresh_token_is_shown_once_whoever_goes_away() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_login_that_is_refused_again_and_again_is_not_used_any_more() {
-    let web = Web::new();
-    let origin = web.url("");
-    let mut sender = Sender::new(&format!("http = [{origin:?}]"));
-    sender.more = format!(
-        "[limits]\nlogins-per-hour = 4\n\
-         [credentials.api]\ntype = \"bearer\"\nto = [{origin:?}]\ntoken = {{ file = \"token\" }}\n"
-    );
-    sender.place.write("token", "wrong");
+    let (web, other) = (Web::new(), Web::new());
+    let (here, there) = (web.url(""), other.url(""));
     let (refused, fine) = (web.url("/refuse"), web.url("/"));
-    let requests = json!([refused, refused, fine, refused, refused, refused, refused, fine]);
+    let requests = json!([refused, refused, fine, refused, refused, refused, refused, fine, other.url("/")]);
     let denied = "refused ErrorCode::HttpRequestDenied";
-    sender.more = sender.more.replace("= 4", "= 40");
-    let (said, report) = sender.send(json!([origin]), requests).await;
-    assert_eq!(said, ["401 ", "401 ", "200 hello", "401 ", "401 ", "401 ", denied, denied]);
+    let (said, report) = bearing(&[&here, &there], 40).send(json!([here, there]), requests).await;
+    let expected = ["401 ", "401 ", "200 hello", "401 ", "401 ", "401 ", denied, denied, "200 hello"];
+    assert_eq!(said, expected, "by one authority, and in a row");
     assert!(noted(&report, "egress.login_refused"), "{report:?}");
-    // Who doesn't wait for the refusal spent a login all the same.
-    sender.more = sender.more.replace("= 40", "= 2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_that_was_sent_counts_whether_or_not_its_answer_is_waited_for() {
+    let web = Web::new();
+    let here = web.url("");
+    let nobody = "http://127.0.0.1:1";
     let hasty = json!({ "url": web.url("/never"), "timeout-ms": 100 });
-    let (said, report) = sender.send(json!([origin]), json!([hasty, hasty, fine])).await;
-    assert_eq!(said[2], denied, "{said:?}");
+    let sender = bearing(&[&here, nobody], 2);
+    let unsent = format!("{nobody}/");
+    let (said, report) = sender.send(json!([here, nobody]), json!([unsent, unsent, unsent, web.url("/")])).await;
+    assert_eq!(said[3], "200 hello", "where nobody was reached nothing was sent: {report:?}");
+    let (said, report) = sender.send(json!([here]), json!([hasty, hasty, web.url("/")])).await;
+    assert_eq!(said[2], "refused ErrorCode::HttpRequestDenied", "{said:?}");
     assert!(noted(&report, "egress.login_limit"), "{report:?}");
 }
 
@@ -322,15 +336,9 @@ async fn a_login_that_is_refused_again_and_again_is_not_used_any_more() {
 async fn a_refused_login_counts_whatever_kind_it_is() {
     let web = Web::new();
     let origin = web.url("");
-    let mut sender = Sender::new(&format!("http = [{origin:?}]"));
-    sender.more = format!(
-        "[limits]\nlogins-per-hour = 2\n\
-         [credentials.api]\ntype = \"bearer\"\nto = [{origin:?}]\ntoken = {{ file = \"token\" }}\n"
-    );
-    sender.place.write("token", "wrong");
     let refused = web.url("/refuse");
-    let (said, report) =
-        sender.send(json!([origin]), json!([refused, web.url("/"), refused, refused, web.url("/")])).await;
+    let requests = json!([refused, web.url("/"), refused, refused, web.url("/")]);
+    let (said, report) = bearing(&[&origin], 2).send(json!([origin]), requests).await;
     let denied = "refused ErrorCode::HttpRequestDenied";
     assert_eq!(said, ["401 ", "200 hello", "401 ", denied, denied]);
     assert!(noted(&report, "egress.login_limit"), "{report:?}");

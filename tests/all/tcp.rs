@@ -151,6 +151,14 @@ async fn a_run_that_speaks_no_tls_where_it_has_to_journals_nothing() {
     let uids: Vec<String> =
         sender.place.changes().iter().map(|entry| entry["uid"].as_str().unwrap().to_owned()).collect();
     assert_eq!(uids, ["you said hello"], "of the second");
+    // Nor does it get its first token, at which the system's past would be left behind.
+    let mut first = settings(json!([{ "to": plain.to() }]));
+    first["do"] = "connect-first".into();
+    sender.settings(&first);
+    assert_eq!(sender.place.run("token reset bad account").code, 0);
+    let ended = sender.place.run("sync bad account");
+    assert!(ended.code == 4 && ended.stderr.contains("egress.tls-required"), "{ended:?}");
+    assert_eq!(sender.place.run("token get bad account --json").json()["state"], "new");
     let nobody = json!([{ "to": plain.to(), "tls": "127.0.0.1" }]);
     let (said, _) = connect(&sender, json!([plain.to()]), nobody).await;
     assert!(said[0].starts_with("TLS with 127.0.0.1: "), "its own words say more: {said:?}");

@@ -268,6 +268,10 @@ pub(super) fn connection(view: &ConnectionView) -> String {
             Outcome::Held(why) => _ = write!(text, ": {why}"),
             _ => {}
         }
+        if run.spent.tcp_connections > 0 {
+            let _ =
+                write!(text, ", {} TCP connections, TLS over {}", run.spent.tcp_connections, run.spent.tls_connections);
+        }
         text.push('\n');
         let said = if matches!(run.outcome, Outcome::Failed(_)) { run.spent.log.as_slice() } else { &[] };
         for line in &said[said.len().saturating_sub(LOG_LINES_SHOWN)..] {

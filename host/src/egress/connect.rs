@@ -1,5 +1,5 @@
 //! Opens TCP connections for requests: resolves, vets every address, connects to a vetted one. The only place in the host that
-//! connects anywhere on behalf of a connector.
+//! connects anywhere on behalf of a connector, but for sockets of its own, which `tcp` decides about.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -156,14 +156,6 @@ impl EgressError {
         }
     }
 
-    /// Whether nothing of it can have got to where it was to go.
-    pub(super) fn never_left(&self) -> bool {
-        matches!(
-            self,
-            Self::Resolve { .. } | Self::Address { .. } | Self::Busy { .. } | Self::Connect { .. } | Self::Tls { .. }
-        )
-    }
-
     /// Whether a rule stopped it, and not the world outside.
     pub fn is_denial(&self) -> bool {
         matches!(

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use http::Request;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use rustls::ClientConfig;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
@@ -79,7 +81,7 @@ impl Kind {
     }
 }
 
-/// More refusals in a row than that, and a run uses no login again: accounts get locked after few.
+/// So many refusals in a row by one authority, and a run sends it no login again: accounts get locked after few.
 const REFUSALS_MAX: u32 = 3;
 
 /// The logins of a connection.
@@ -125,6 +127,11 @@ impl Logins {
     /// Notes a login, if there may be one more.
     pub(crate) fn attempt(&self) -> Result<(), EgressError> {
         self.tried(true)
+    }
+
+    /// Notes a login that was used: those that are too many are refused before they leave.
+    fn spent(&self) {
+        let _ = self.tried(true);
     }
 
     /// Whether there may be one more, which is noted if it is one.
@@ -252,9 +259,10 @@ impl RunLogins {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request leaves, with a login or without.
-    pub(super) fn leaves(self: &Arc<Self>, to: &Destination) -> Leaving {
-        Leaving { logins: self.logins.is_static(to).then(|| (Arc::clone(self), to.clone())) }
+    /// A request is about to leave, with a login or without.
+    pub(super) fn leaves<B>(self: &Arc<Self>, request: &mut Request<B>, to: &Destination) -> Leaving {
+        let logins = self.logins.is_static(to).then(|| (Arc::clone(self), to.clone()));
+        Leaving { logins, connection: capture_connection(request) }
     }
 
     /// A login was refused: a token is not used again, and the next request asks for another one.
@@ -298,29 +306,35 @@ impl RunLogins {
     }
 }
 
-/// A request that left. Whoever lets it go before its answer comes may have spent a login of the account's all the same: it counts,
-/// unless an answer came that took it.
+/// A request on its way. Whoever lets it go before its answer comes may have spent a login of the account's all the same: it counts, if
+/// there was a connection to send it over.
 #[derive(Debug)]
 pub(super) struct Leaving {
-    /// None: it had no login that stays the same.
+    /// None: it has no login that stays the same, or was answered.
     logins: Option<(Arc<RunLogins>, Destination)>,
+    connection: CaptureConnection,
 }
 
 impl Leaving {
-    /// The login was not refused, or it never got there.
-    pub(super) fn went_well(mut self, answered: bool) {
-        if let (Some((logins, to)), true) = (self.logins.take(), answered) {
-            logins.refusals().remove(&to);
+    /// An answer came: whether it refuses the login.
+    pub(super) fn answered(mut self, refused: bool) {
+        let Some((logins, to)) = self.logins.take() else { return };
+        match refused {
+            false => drop(logins.refusals().remove(&to)),
+            true => {
+                *logins.refusals().entry(to).or_default() += 1;
+                logins.logins.spent();
+            }
         }
     }
 }
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        if let Some((logins, to)) = &self.logins {
-            *logins.refusals().entry(to.clone()).or_default() += 1;
-            // Those that are too many are refused before they leave.
-            let _ = logins.logins.tried(true);
+        if let Some((logins, _)) = self.logins.take()
+            && self.connection.connection_metadata().is_some()
+        {
+            logins.logins.spent();
         }
     }
 }

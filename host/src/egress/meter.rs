@@ -28,6 +28,8 @@ pub struct Traffic {
     pub response_peak_bytes: u64,
     /// TCP connections that were begun.
     pub tcp_connections: u64,
+    /// The most of them that the run had open.
+    pub tcp_sockets_peak: u64,
     /// TLS handshakes over them that went well.
     pub tls_connections: u64,
     /// Headers that a connector set where a login goes; the login took their place.
@@ -49,6 +51,9 @@ pub struct Meter {
     denied: AtomicU64,
     in_flight_peak: AtomicU64,
     sockets_peak: AtomicU64,
+    tcp_connections: AtomicU64,
+    tcp_sockets_peak: AtomicU64,
+    tls_connections: AtomicU64,
     received_bytes: AtomicU64,
     response_peak_bytes: AtomicU64,
     replaced: AtomicU64,
@@ -65,6 +70,7 @@ impl Meter {
     /// For a run that may have so many requests under way, and take so many bytes of each answer.
     pub fn new(in_flight_max: usize, response_bytes_max: u64, witness: Witness) -> Arc<Self> {
         let (requests, denied, in_flight_peak, sockets_peak) = Default::default();
+        let (tcp_connections, tcp_sockets_peak, tls_connections) = Default::default();
         let (received_bytes, response_peak_bytes, replaced, witnessed) = Default::default();
         let in_flight = Room::new("requests", in_flight_max);
         Arc::new(Self {
@@ -75,6 +81,9 @@ impl Meter {
             denied,
             in_flight_peak,
             sockets_peak,
+            tcp_connections,
+            tcp_sockets_peak,
+            tls_connections,
             received_bytes,
             response_peak_bytes,
             replaced,
@@ -92,8 +101,10 @@ impl Meter {
             sockets_peak: read(&self.sockets_peak),
             received_bytes: read(&self.received_bytes),
             response_peak_bytes: read(&self.response_peak_bytes),
+            tcp_connections: read(&self.tcp_connections),
+            tcp_sockets_peak: read(&self.tcp_sockets_peak),
+            tls_connections: read(&self.tls_connections),
             replaced: read(&self.replaced),
-            ..Traffic::default()
         }
     }
 
@@ -107,6 +118,21 @@ impl Meter {
     /// So many connections are open.
     pub(super) fn sockets(&self, open: usize) {
         self.sockets_peak.fetch_max(open as u64, Ordering::Relaxed);
+    }
+
+    /// So many TCP sockets of the run are open.
+    pub(super) fn tcp_sockets(&self, open: usize) {
+        self.tcp_sockets_peak.fetch_max(open as u64, Ordering::Relaxed);
+    }
+
+    /// A TCP connection is begun.
+    pub(super) fn tcp_connects(&self) {
+        self.tcp_connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// TLS is spoken over one.
+    pub(super) fn tls_spoken(&self) {
+        self.tls_connections.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A header of the connector's own was replaced by a login.

@@ -17,7 +17,6 @@ mod tls;
 use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -44,13 +43,14 @@ pub use self::oauth::{NoVault, OAuth, Storing, TokenClient, Vault};
 use self::resolve::{LOOKUPS_MAX, Lookups};
 pub use self::resolve::{Resolve, Resolving, SystemResolver};
 use self::tcp::Tcp;
+pub(crate) use self::tcp::sandbox;
 pub use self::tls::{TlsError, Trust};
 use crate::clock::Clock;
 
 /// Connections to the outside, of all connectors together. Half of the usual limit of open files.
 const SOCKETS_MAX: usize = 512;
 /// Connections to the outside, of one connection: those in use and those kept for the next request.
-pub(crate) const SOCKETS_OF_CONNECTION_MAX: usize = 32;
+const SOCKETS_OF_CONNECTION_MAX: usize = 32;
 /// Connections to token endpoints, of one connection: they are asked one at a time, but for what guests gave up waiting for.
 const ENDPOINT_SOCKETS_MAX: usize = 4;
 /// Connections to one server that are kept for the next request.
@@ -258,9 +258,7 @@ impl Outgoing {
 
     /// What it sent and got so far.
     pub fn traffic(&self) -> Traffic {
-        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
-        let (connections, tls_connections) = (read(&self.tcp.connected), read(&self.tcp.upgraded));
-        Traffic { tcp_connections: connections, tls_connections, ..self.meter.traffic() }
+        self.meter.traffic()
     }
 
     async fn exchange(&self, request: Request<Body>, times: Times) -> Result<Response<Body>, EgressError> {
@@ -273,27 +271,17 @@ impl Outgoing {
         }
         let pool = self.egress.pool(&self.policy, place, identity.as_deref())?;
         let max = times.connect + times.first_byte;
-        let leaving = self.logins.leaves(&to);
+        let leaving = self.logins.leaves(&mut request, &to);
         let sent = tokio::time::timeout(max, pool(request)).await;
         self.meter.sockets(self.egress.sockets.taken());
         // A guest may wait for one answer while others lie unread: those don't keep it from coming.
         drop(turn);
         let sent = sent.map_err(|_| EgressError::TimedOut { what: "the answer", max })?;
-        let response = match sent.map_err(|error| meaning(&error, &to)) {
-            Ok(response) => response,
-            Err(error) => {
-                if error.never_left() {
-                    leaving.went_well(false);
-                }
-                return Err(error);
-            }
-        };
-        match response.status() {
-            StatusCode::UNAUTHORIZED => {
-                drop(leaving);
-                self.logins.refused(&to).await;
-            }
-            _ => leaving.went_well(true),
+        let response = sent.map_err(|error| meaning(&error, &to))?;
+        let refused = response.status() == StatusCode::UNAUTHORIZED;
+        leaving.answered(refused);
+        if refused {
+            self.logins.refused(&to).await;
         }
         let received = |body| Received::new(body, times.between_bytes, Arc::clone(&self.meter)).boxed_unsync();
         Ok(request::answered(response, &to)?.map(received))

@@ -28,7 +28,7 @@ pub trait Resolve: Debug + Send + Sync + 'static {
 /// Lookups under way, of all connectors together.
 pub(super) const LOOKUPS_MAX: usize = 64;
 /// Lookups under way, of one connection.
-const LOOKUPS_OF_CONNECTION_MAX: usize = 8;
+pub(super) const LOOKUPS_OF_CONNECTION_MAX: usize = 8;
 
 /// Looks names up for one connection.
 #[derive(Clone, Debug)]

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use tidewaiter_core::grant::destination::{Destination, Host, Scheme};
+use tidewaiter_core::grant::policy::Place;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -17,7 +18,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::connect::{Rule, vetted};
-use super::{EgressError, Outgoing, Times, no_tls, tls_error};
+use super::resolve::LOOKUPS_OF_CONNECTION_MAX;
+use super::{EgressError, Outgoing, SOCKETS_OF_CONNECTION_MAX, Times, no_tls, tls_error};
 
 /// How often a run may look names up.
 const LOOKUPS_MAX: u64 = 1000;
@@ -27,6 +29,16 @@ const REMEMBERED_MAX: usize = 1000;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
 /// TCP connections that a run may have open.
 const OPEN_MAX: usize = 16;
+
+/// The limits of what leaves that nobody configures, by name: of a connection, and of a run.
+pub(crate) fn sandbox() -> [(&'static str, u64); 4] {
+    [
+        ("sockets", SOCKETS_OF_CONNECTION_MAX as u64),
+        ("lookups-at-once", LOOKUPS_OF_CONNECTION_MAX as u64),
+        ("tcp-sockets", OPEN_MAX as u64),
+        ("tcp-lookups", LOOKUPS_MAX),
+    ]
+}
 
 /// What a run does over TCP.
 #[derive(Debug, Default)]
@@ -38,8 +50,14 @@ pub(super) struct Tcp {
     lookups: AtomicU64,
     /// It connected to where TLS has to be spoken.
     needs_tls: AtomicBool,
-    pub(super) connected: AtomicU64,
-    pub(super) upgraded: AtomicU64,
+    spoke_tls: AtomicBool,
+}
+
+/// Where a host is granted: on which port, by which entries, and whether TLS has to be spoken there.
+struct Granted {
+    port: u16,
+    place: Place,
+    needs_tls: bool,
 }
 
 impl Outgoing {
@@ -57,24 +75,14 @@ impl Outgoing {
             return Err(EgressError::Many { what: "lookups", max: LOOKUPS_MAX });
         }
         let host: Host = name.parse()?;
-        let mut places = Vec::new();
-        let mut denied = EgressError::Name(host.to_string());
-        for port in self.policy.asked_ports(&host) {
-            match self.policy.decide_tcp(&host, port) {
-                Ok(allowed) => places.push((port, allowed.place, allowed.needs_tls())),
-                Err(error) => denied = error.into(),
-            }
-        }
-        if places.is_empty() {
-            return Err(denied);
-        }
+        let granted = self.granted(&host)?;
         let max = Times::USUAL.connect;
         let resolved = timeout(max, self.egress.lookups.addresses(&host)).await;
         let resolved = resolved.map_err(|_| EgressError::TimedOut { what: "looking a name up", max })??;
         let mut addresses: Vec<IpAddr> = Vec::new();
         let mut refused = None;
         let mut known = self.tcp.known.lock().unwrap_or_else(PoisonError::into_inner);
-        for (port, place, needs_tls) in places {
+        for Granted { port, place, needs_tls } in granted {
             let rule = Rule::Granted(Arc::clone(&self.policy), place);
             match vetted(&rule, &host, &resolved) {
                 Err(error) => refused = Some(error),
@@ -97,6 +105,19 @@ impl Outgoing {
         }
     }
 
+    /// Where a host is granted; at least one.
+    fn granted(&self, host: &Host) -> Result<Vec<Granted>, EgressError> {
+        let mut granted = Vec::new();
+        let mut denied = EgressError::Name(host.to_string());
+        for port in self.policy.asked_ports(host) {
+            match self.policy.decide_tcp(host, port) {
+                Ok(allowed) => granted.push(Granted { port, place: allowed.place, needs_tls: allowed.needs_tls() }),
+                Err(error) => denied = error.into(),
+            }
+        }
+        if granted.is_empty() { Err(denied) } else { Ok(granted) }
+    }
+
     /// Whether an address may be connected to: a lookup gave it, for this port, or it is granted as it is written.
     ///
     /// # Errors
@@ -117,7 +138,7 @@ impl Outgoing {
                 allowed.needs_tls()
             }
         };
-        self.tcp.connected.fetch_add(1, Ordering::Relaxed);
+        self.meter.tcp_connects();
         self.tcp.needs_tls.fetch_or(needs_tls, Ordering::Relaxed);
         Ok(())
     }
@@ -139,6 +160,7 @@ impl Outgoing {
         let wait = Times::USUAL.connect;
         let place = [self.egress.sockets.enter(wait).await?, self.egress.outside.sockets.enter(wait).await?];
         self.meter.sockets(self.egress.sockets.taken());
+        self.meter.tcp_sockets(open + 1);
         self.tcp.places.lock().unwrap_or_else(PoisonError::into_inner).push(place);
         Ok(())
     }
@@ -160,22 +182,20 @@ impl Outgoing {
         T: AsyncRead + AsyncWrite + Unpin,
     {
         let host: Host = server_name.parse()?;
-        let mut denied = EgressError::Name(host.to_string());
-        let mut granted = None;
-        for port in self.policy.asked_ports(&host) {
-            match self.policy.decide_tcp(&host, port) {
-                Ok(_) => _ = granted.get_or_insert(port),
-                Err(error) => denied = error.into(),
+        let trust = &self.egress.outside.trust;
+        let mut identified = None;
+        for Granted { port, .. } in self.granted(&host)? {
+            let to = Destination { scheme: Scheme::Tcp, host: host.clone(), port };
+            identified = self.logins.identity(&to, trust).await?;
+            if identified.is_some() {
+                break;
             }
         }
-        let Some(port) = granted else { return Err(denied) };
-        let to = Destination { scheme: Scheme::Tcp, host, port };
-        let trust = &self.egress.outside.trust;
-        let config = match self.logins.identity(&to, trust).await? {
+        let config = match identified {
             Some(identified) => identified.config.clone(),
             None => trust.client(None).map_err(|error| no_tls(&error))?,
         };
-        let name = match &to.host {
+        let name = match &host {
             Host::Ip(address) => ServerName::from(*address),
             Host::Name(name) => ServerName::try_from(name.clone()).map_err(|_| EgressError::Name(name.clone()))?,
         };
@@ -183,19 +203,20 @@ impl Outgoing {
         let spoken = timeout(HANDSHAKE_MAX, handshake).await;
         let spoken = spoken.map_err(|_| EgressError::TimedOut { what: "the TLS handshake", max: HANDSHAKE_MAX })?;
         let stream = spoken.map_err(|error| {
-            let name = to.host.to_string();
+            let name = host.to_string();
             match tls_error(&error) {
                 Some(tls) => EgressError::of_tls(&name, tls),
                 None => EgressError::Protocol { to: name, problem: error.to_string() },
             }
         })?;
-        self.tcp.upgraded.fetch_add(1, Ordering::Relaxed);
+        self.meter.tls_spoken();
+        self.tcp.spoke_tls.store(true, Ordering::Relaxed);
         Ok(stream)
     }
 
     /// Whether it connected to where TLS has to be spoken, and spoke none.
     pub fn lacks_tls(&self) -> bool {
-        self.tcp.needs_tls.load(Ordering::Relaxed) && self.tcp.upgraded.load(Ordering::Relaxed) == 0
+        self.tcp.needs_tls.load(Ordering::Relaxed) && !self.tcp.spoke_tls.load(Ordering::Relaxed)
     }
 
     /// What came of it, told to the witness if it failed.

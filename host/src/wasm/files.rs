@@ -12,7 +12,7 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 use super::state::State;
 
 /// Listings of folders that an instance may have at the same time.
-const LISTINGS_MAX: usize = 4;
+pub(super) const LISTINGS_MAX: usize = 4;
 
 type Asked = (Resource<Descriptor>, PathFlags, String, OpenFlags, DescriptorFlags);
 type Opened = Result<Resource<Descriptor>, ErrorCode>;

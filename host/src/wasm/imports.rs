@@ -29,7 +29,7 @@ impl wit::sync_results::Host for State {
         deltas: Vec<wit::types::SyncDelta>,
         checkpoint: Option<wit::types::SyncToken>,
     ) -> Answer<Result<wit::sync_results::Flow, wit::types::Rejection>> {
-        if self.outgoing.as_ref().is_some_and(|outgoing| outgoing.lacks_tls()) {
+        if self.lacks_tls() {
             return Err(wasmtime::Error::new(NeedsTls));
         }
         let Some(run) = &mut self.run else { return Ok(Err(outside("emit"))) };

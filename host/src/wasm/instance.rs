@@ -193,7 +193,7 @@ impl Session {
     /// The connector's, it trapped, or the token is too large.
     pub async fn latest(&mut self, class: &str) -> Result<Option<SyncToken>, Failure> {
         let answer = call!(self, tidewaiter_connector_live_sync.call_get_latest_sync_token(class))?;
-        self.bounded(answer)
+        self.kept(answer)
     }
 
     /// `sync`. What it hands over goes to the run while it is being called.
@@ -216,14 +216,7 @@ impl Session {
         let rejection = self.store.data_mut().run.as_mut().and_then(|run| run.inspector.close());
         match rejection {
             Some(rejection) => Err(rejection.into()),
-            None => {
-                let token = self.bounded(answer?)?;
-                let outgoing = self.store.data().outgoing.as_ref();
-                match outgoing.is_some_and(|outgoing| outgoing.lacks_tls()) {
-                    true => Err(NeedsTls.failure()),
-                    false => Ok(token),
-                }
-            }
+            None => self.kept(answer?),
         }
     }
 
@@ -247,13 +240,12 @@ impl Session {
         })
     }
 
-    fn bounded(
-        &self,
-        answer: Result<Option<wit::SyncToken>, wit::ConnectorError>,
-    ) -> Result<Option<SyncToken>, Failure> {
+    /// The token of an answer, if the run may keep it.
+    fn kept(&self, answer: Result<Option<wit::SyncToken>, wit::ConnectorError>) -> Result<Option<SyncToken>, Failure> {
         let token = answer.map_err(|error| Failure::Connector(convert::error(error)))?.map(convert::token);
         self.gauge.token(token.as_ref());
         match token {
+            _ if self.store.data().lacks_tls() => Err(NeedsTls.failure()),
             Some(token) if token.size() > TOKEN_BYTES_MAX => {
                 let message = format!("a token of {} bytes; at most {TOKEN_BYTES_MAX} are kept", token.size());
                 Err(Failure::Contract { code: "token-too-large".into(), message, uid: None })

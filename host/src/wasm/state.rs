@@ -26,7 +26,7 @@ use super::engine::{self, Live};
 use super::gauge::Gauge;
 use super::http::{FIELDS_BYTES_MAX, Http};
 use super::log::GuestLog;
-use super::sockets;
+use super::{files, sockets};
 use crate::egress::Outgoing;
 
 /// Resource handles that an instance may hold. Each may be a file of the host's.
@@ -191,6 +191,11 @@ impl State {
 }
 
 impl State {
+    /// Whether it connected to where TLS has to be spoken, and spoke none.
+    pub(super) fn lacks_tls(&self) -> bool {
+        self.outgoing.as_ref().is_some_and(|outgoing| outgoing.lacks_tls())
+    }
+
     /// Handles come and go in host calls only: those that are held when one begins, or when the guest is done, are the most.
     pub(super) fn count_resources(&mut self) {
         let held = self.table.iter_mut().count();
@@ -199,9 +204,13 @@ impl State {
 }
 
 /// The limits of what an instance has from its host.
-pub(super) fn sandbox() -> [(&'static str, u64); 3] {
-    let fields = FIELDS_BYTES_MAX as u64;
-    [("resources", RESOURCES_MAX as u64), ("random-bytes", RANDOM_BYTES_MAX), ("http-field-bytes", fields)]
+pub(super) fn sandbox() -> [(&'static str, u64); 4] {
+    [
+        ("resources", RESOURCES_MAX as u64),
+        ("folder-listings", files::LISTINGS_MAX as u64),
+        ("random-bytes", RANDOM_BYTES_MAX),
+        ("http-field-bytes", FIELDS_BYTES_MAX as u64),
+    ]
 }
 
 impl WasiView for State {

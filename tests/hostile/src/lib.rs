@@ -146,6 +146,10 @@ impl exports::check::Guest for Hostile {
 impl exports::live_sync::Guest for Hostile {
     fn get_latest_sync_token(_: String) -> Result<Option<SyncToken>, ConnectorError> {
         match wanted().as_str() {
+            "connect-first" => {
+                tcp::connect_all();
+                Ok(Some(SyncToken::Integer(0)))
+            }
             "huge-first-token" => Ok(Some(SyncToken::Binary(vec![7; 70_000]))),
             "emit-outside-sync" => {
                 let refused = emit(&[delta("outside")], Some(&SyncToken::Integer(9)));

@@ -247,9 +247,11 @@ pub struct Spent {
     /// The most HTTP requests under way at the same time.
     pub http_requests_peak: u64,
     /// The most connections to the outside that were open for its connection.
-    pub http_sockets_peak: u64,
+    pub sockets_peak: u64,
     /// TCP connections that were begun.
     pub tcp_connections: u64,
+    /// The most of them that it had open.
+    pub tcp_sockets_peak: u64,
     /// TLS handshakes over them that went well.
     pub tls_connections: u64,
     /// Bytes of bodies that came over HTTP.
