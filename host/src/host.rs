@@ -5,6 +5,7 @@
 mod approve;
 pub mod ask;
 mod erase;
+mod load;
 pub(crate) mod seal;
 pub mod view;
 
@@ -13,37 +14,32 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use tidewaiter_core::grant::BadAsk;
-use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::journal::{Entry, EntryId, Incarnation, Marker};
-use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
+use tidewaiter_core::name::{ConnectionName, TypeKey};
 use tidewaiter_core::run::{RunReport, Trigger};
 use tidewaiter_core::schedule::{Refusal, Scheduled};
 use tidewaiter_core::state::{Actor, From, SyncState, TypeState};
-use tidewaiter_core::text::{hex, shown};
 use tidewaiter_core::token::{SyncToken, TOKEN_BYTES_MAX};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use self::erase::Erasures;
-use self::seal::{DbVault, KeyError};
+pub use self::load::{Known, Loaded, load};
+use self::seal::KeyError;
 use self::view::TokenView;
-use crate::audit::{Audit, AuditError, Event};
+use crate::audit::{Audit, AuditError};
 use crate::clock::Clock;
 use crate::config::{Config, TypeConfig};
 use crate::db::{Commit, CommitError, Db, OpenError, Policy, ReadError, TokenChange};
 use crate::driver::{Connection, Delivery, Lateness, Request, Task, retain};
-use crate::egress::{NoVault, Outside, SystemResolver, TlsError, Trust, Vault};
-use crate::wasm::{Connector, Engine, EngineOptions};
+use crate::egress::TlsError;
 
 /// How long another process may take to leave the db.
 pub(crate) const OWNER_WAIT: Duration = Duration::from_secs(5);
 /// How long sinks may take to deliver what is left when the host ends; the rest is delivered by the next one.
 const LAST_DELIVERY: Duration = Duration::from_secs(10);
-/// Instances that may live at the same time beside those of runs.
-const INSTANCES_BESIDE: usize = 32;
 /// Requests on their way to the scheduler.
 const REQUESTS: usize = 64;
 
@@ -164,9 +160,6 @@ pub enum HostError {
     Ended(#[from] JoinError),
 }
 
-/// More of a connector's own version isn't written down.
-const VERSION_BYTES_MAX: usize = 100;
-
 /// A running host. Dropped, its runs end where they are; `shutdown` ends them at a checkpoint.
 #[derive(Debug)]
 pub struct Host {
@@ -174,7 +167,7 @@ pub struct Host {
     audit: Audit,
     erasures: Arc<Erasures>,
     /// One approval at a time.
-    approving: Mutex<()>,
+    approving: Arc<Mutex<()>>,
     clock: Clock,
     config: Config,
     connections: HashMap<ConnectionName, Arc<Connection>>,
@@ -332,7 +325,7 @@ impl Host {
             db,
             audit,
             erasures,
-            approving: Mutex::default(),
+            approving: Arc::default(),
             clock,
             config,
             connections,
@@ -448,22 +441,25 @@ impl Host {
         let (audit, who, on) = (self.audit.clone(), by.clone(), key.to_string());
         let (db, requests, clock) = (self.db.clone(), self.requests.clone(), self.clock);
         let act = TokenWrite { db, requests, clock, key: key.clone(), from, sync, marker, expected, by };
+        let done = async move {
+            audit.act(&who, what, on).await?;
+            act.perform().await
+        };
+        let (before, state) = self.act(done).await?;
+        Ok((TokenView::new(key, before), TokenView::new(key, state)))
+    }
+
+    /// Does what somebody asked for, who may go away before it is done: it is done all the same.
+    async fn act<T: Send + 'static>(
+        &self,
+        act: impl Future<Output = Result<T, HostError>> + Send + 'static,
+    ) -> Result<T, HostError> {
         let (answer, answered) = oneshot::channel();
         let mut tasks = self.tasks.lock().await;
         while tasks.acts.try_join_next().is_some() {}
-        // Who asked may go away before it is done: the act is done all the same, and everybody learns of it.
-        tasks.acts.spawn(async move {
-            let audited = audit.act(&who, what, on).await;
-            let done = match audited {
-                Ok(()) => act.perform().await,
-                Err(error) => Err(error.into()),
-            };
-            drop(answer.send(done));
-        });
+        tasks.acts.spawn(async move { drop(answer.send(act.await)) });
         drop(tasks);
-        let ended = |_| Err(CommitError::Storage("the host ended meanwhile".into()).into());
-        let (before, state) = answered.await.unwrap_or_else(ended)?;
-        Ok((TokenView::new(key, before), TokenView::new(key, state)))
+        answered.await.unwrap_or_else(|_| Err(Refusal::ShuttingDown.into()))
     }
 
     /// The entries after a place, in order; at most `limit`, and fewer where they are large. If there are none, waits that long
@@ -532,106 +528,4 @@ fn deliveries(db: &Db, config: &Config) -> Result<Vec<Delivery>, StartError> {
         opened.map_err(|source| StartError::Sink { sink: name.clone(), source })
     };
     config.sinks.iter().map(open).collect()
-}
-
-/// What is approved for connections.
-#[derive(Clone, Copy, Debug)]
-pub enum Known<'a> {
-    /// As the db has it: for a host that runs. New connections are noted there.
-    Db(&'a Audit, &'a Db),
-    /// As somebody told: for a look that notes nothing.
-    Told(&'a BTreeMap<ConnectionName, Approved>),
-}
-
-/// Connections, loaded.
-#[derive(Debug, Default)]
-pub struct Loaded {
-    /// Those that can run.
-    pub connections: HashMap<ConnectionName, Arc<Connection>>,
-    /// Those that can't, and why: a connector that isn't there or is none, or that asks for what can't be told.
-    pub broken: BTreeMap<ConnectionName, String>,
-}
-
-/// Loads every connector that a connection names, once, and decides the grants of every connection. One that can't run keeps no other
-/// from it.
-///
-/// # Errors
-/// What concerns all: this machine can't run connectors, or the db or the audit can't be used.
-pub async fn load(config: &Config, known: Known<'_>) -> Result<Loaded, StartError> {
-    let options = EngineOptions {
-        // Each run has one, and for a moment a second one that reads classes.
-        instances: u32::try_from(config.concurrency.total * 2 + INSTANCES_BESIDE).unwrap_or(u32::MAX),
-        compiler: config.compiler.clone(),
-        cache: Some(config.compiled()),
-        ..EngineOptions::default()
-    };
-    let engine = Engine::new(&options).map_err(StartError::Engine)?;
-    let resolver = config.resolver.clone().unwrap_or_else(|| Arc::new(SystemResolver));
-    let vault: Arc<dyn Vault> = match &known {
-        Known::Db(_, db) => Arc::new(DbVault((*db).clone())),
-        Known::Told(_) => Arc::new(NoVault),
-    };
-    let outside = Outside::new(resolver, Trust::load(&config.trust)?, vault, Clock::start());
-    let mut connectors: BTreeMap<&ConnectorName, Result<Component, String>> = BTreeMap::new();
-    let mut loaded = Loaded::default();
-    for (name, written) in &config.connections {
-        if !connectors.contains_key(&written.connector) {
-            connectors.insert(&written.connector, component(config, &engine, &written.connector).await);
-        }
-        let Component { connector, sha256 } = match &connectors[&written.connector] {
-            Ok(component) => component,
-            Err(problem) => {
-                loaded.broken.insert(name.clone(), problem.clone());
-                continue;
-            }
-        };
-        let before = match &known {
-            Known::Db(_, db) => db.approved(name)?,
-            Known::Told(approved) => approved.get(name).cloned(),
-        };
-        let approved = approve::of(before.clone(), &written.connector, connector.info());
-        let source = Arc::new(connector.clone());
-        let connection = match Connection::new(name.clone(), Arc::clone(written), source, &approved, &outside) {
-            Ok(connection) => connection,
-            Err(problem) => {
-                loaded.broken.insert(name.clone(), problem.to_string());
-                continue;
-            }
-        };
-        let connection = match known {
-            Known::Told(_) => connection,
-            Known::Db(audit, db) => {
-                let (connection_name, connector_name) = (name.as_str(), written.connector.as_str());
-                let version = shown(&connector.info().version, VERSION_BYTES_MAX);
-                audit.note(&Event::Connector {
-                    connection: connection_name,
-                    connector: connector_name,
-                    version: &version,
-                    sha256,
-                })?;
-                if before.as_ref() != Some(&approved) {
-                    approve::bring_up(name, approved, audit, db).await?;
-                }
-                approve::tell(&connection);
-                audit.note(&Event::Grants { connection: connection_name, decided: &connection.allowed().decided })?;
-                connection.noted(audit.clone(), db.clone())
-            }
-        };
-        loaded.connections.insert(name.clone(), Arc::new(connection));
-    }
-    Ok(loaded)
-}
-
-/// A connector, and the hash of its file in hexadecimal.
-struct Component {
-    connector: Connector,
-    sha256: String,
-}
-
-async fn component(config: &Config, engine: &Engine, name: &ConnectorName) -> Result<Component, String> {
-    let path = config.connectors.join(format!("{name}.wasm"));
-    let bytes =
-        std::fs::read(&path).map_err(|error| format!("can't read its connector {}: {error}", path.display()))?;
-    let connector = Connector::load(engine, name, &bytes).await.map_err(|error| error.to_string())?;
-    Ok(Component { connector, sha256: hex(&Sha256::digest(&bytes)) })
 }

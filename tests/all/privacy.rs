@@ -47,10 +47,25 @@ fn a_renamed_object_is_erased_under_all_its_uids() {
         "connector = \"hostile\"\n[settings]\ndo = \"rename\"\n[types.account]\nclass = \"account\"\n",
     );
     assert_eq!(place.run("sync bad account").code, 0);
+    assert_eq!(place.run("backup copy.redb").code, 0);
     let erased = place.run("erase bad --uid new-uid");
     assert!(erased.code == 0 && erased.stdout.starts_with("2 entries"), "{erased:?}");
     let left: Vec<Json> = place.changes().iter().map(|entry| entry["uid"].clone()).collect();
     assert_eq!(left, [Json::Null, Json::Null, json!("other")]);
+    // A copy from before: the list has each of the uids.
+    std::fs::remove_file(place.path("data/tidewaiter.redb")).unwrap();
+    assert_eq!(place.run("restore copy.redb").code, 0);
+    let uids = |place: &Place| -> Vec<Json> { place.changes().iter().map(|entry| entry["uid"].clone()).collect() };
+    assert_eq!(uids(&place)[..3], left);
+    // And where the list has one of them, as after a crash between two lines, the other is found again.
+    let list = std::fs::read_to_string(place.path("data/erased.ndjson")).unwrap();
+    place.write("data/erased.ndjson", list.lines().next().unwrap());
+    std::fs::remove_file(place.path("data/tidewaiter.redb")).unwrap();
+    assert_eq!(place.run("restore copy.redb").code, 0);
+    assert_eq!(uids(&place)[..3], left);
+    let audit = lines(&std::fs::read_to_string(place.path("data/audit.ndjson")).unwrap());
+    assert_eq!(audit.iter().filter(|line| line["act"] == "restore").count(), 2);
+    assert_eq!(place.run("audit").code, 0);
     let nothing = place.run("erase bad --uid never-there");
     assert!(nothing.code == 0 && nothing.stdout.starts_with("the journal has no entry of it"), "{nothing:?}");
 }

@@ -51,34 +51,34 @@ impl Host {
     /// # Errors
     /// Unknown; something else awaits approval; `by` has not the role `security`; or the db.
     pub async fn approve(&self, name: &ConnectionName, id: &str, by: Actor) -> Result<(), HostError> {
-        self.can_run(name)?;
-        let connection = self.connections.get(name).ok_or_else(|| HostError::UnknownConnection(name.clone()))?;
-        let connection = Arc::clone(connection);
-        let _alone = self.approving.lock().await;
-        let awaiting = connection.allowed().awaiting.clone();
         if !self.config.has_role_security(&by) {
-            let asked = Event::NotAllowed { by: by.to_string(), act: APPROVE, on: name.to_string() };
-            self.audit.note(&asked)?;
+            self.audit.note(&Event::NotAllowed { by: by.to_string(), act: APPROVE, on: name.to_string() })?;
             return Err(HostError::NotSecurity { by });
         }
-        let Some(Awaiting { capabilities, id }) = awaiting.clone().filter(|awaiting| awaiting.id == id) else {
-            let (connection, now) = (name.clone(), awaiting.map(|awaiting| awaiting.id));
-            return Err(HostError::NotAwaited { connection, id: id.to_owned(), now });
-        };
-        self.audit.act(&by, APPROVE, format!("{name}: {}", texts(&capabilities))).await?;
-        let connector = connection.config.connector.clone();
-        let before = self.db.approved(name)?.filter(|approved| approved.connector == connector);
-        let before = before.unwrap_or(Approved { connector, capabilities: Vec::new() });
-        let mut approved = before.clone();
-        approved.capabilities.extend(capabilities);
-        // In force first: whoever asked may go away meanwhile, and what is written down must not wait for a restart.
-        connection.approve(&approved)?;
-        if let Err(error) = self.db.approve(name, approved).await {
-            connection.approve(&before)?;
-            return Err(error.into());
-        }
-        tracing::info!(target: "tidewaiter", connection = %name, %by, id, "what awaited approval is approved");
-        Ok(())
+        self.can_run(name)?;
+        let connection = self.connections.get(name).ok_or_else(|| HostError::UnknownConnection(name.clone()))?;
+        let (connection, id, approving) = (Arc::clone(connection), id.to_owned(), Arc::clone(&self.approving));
+        let (db, audit) = (self.db.clone(), self.audit.clone());
+        self.act(async move {
+            let _alone = approving.lock().await;
+            let name = &connection.name;
+            let awaiting = connection.allowed().awaiting.clone();
+            let Some(Awaiting { capabilities, .. }) = awaiting.clone().filter(|awaiting| awaiting.id == id) else {
+                let now = awaiting.map(|awaiting| awaiting.id);
+                return Err(HostError::NotAwaited { connection: name.clone(), id, now });
+            };
+            let connector = connection.config.connector.clone();
+            let mut approved = of(db.approved(name)?, &connector, connection.connector.info());
+            approved.capabilities.extend(capabilities.iter().cloned());
+            // What can't be told can't be approved.
+            let allowed = connection.with(&approved)?;
+            audit.act(&by, APPROVE, format!("{name}: {}", texts(&capabilities))).await?;
+            db.approve(name, approved).await?;
+            connection.allow(allowed);
+            tracing::info!(target: "tidewaiter", connection = %name, %by, id, "what awaited approval is approved");
+            Ok(())
+        })
+        .await
     }
 }
 

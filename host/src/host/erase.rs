@@ -15,7 +15,7 @@ use tidewaiter_core::name::ConnectionName;
 use tidewaiter_core::object::Change;
 use tidewaiter_core::state::Actor;
 use tidewaiter_core::text::hex;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
 use super::{Host, HostError};
@@ -37,7 +37,7 @@ enum Line {
     Applied { incarnation: String },
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Erased {
     connection: ConnectionName,
     /// Random, so that a list of known uids can't be tried on all lines at once.
@@ -49,8 +49,14 @@ struct Erased {
 }
 
 impl Erased {
-    fn is_of(&self, entry: &Entry) -> bool {
-        uids(entry).iter().any(|uid| hash(self.salt, uid) == self.sha256)
+    fn new(connection: &ConnectionName, uid: &str, by: Actor, clock: &Clock) -> Result<Self, HostError> {
+        let salt = getrandom::u64().map_err(|error| HostError::Erased(io::Error::other(error)))?;
+        let (sha256, at) = (hash(salt, uid), clock.now().to_string());
+        Ok(Self { connection: connection.clone(), salt, sha256, by, at })
+    }
+
+    fn is(&self, uid: &str) -> bool {
+        hash(self.salt, uid) == self.sha256
     }
 }
 
@@ -78,17 +84,6 @@ pub(super) struct Erasures {
     one_at_a_time: Mutex<()>,
 }
 
-/// What one look through a journal did.
-#[derive(Debug, Default)]
-struct Applied {
-    /// Something was to be erased.
-    pending: bool,
-    /// Entries that say nothing any more.
-    entries: u64,
-    /// The uids that they had.
-    names: BTreeSet<(ConnectionName, String)>,
-}
-
 impl Host {
     /// Erases all that the journal, and the logs of runs, say of an object. Answers how many entries that were.
     ///
@@ -98,20 +93,15 @@ impl Host {
         if !self.config.connections.contains_key(connection) {
             return Err(HostError::UnknownConnection(connection.clone()));
         }
-        let salt = getrandom::u64().map_err(|error| HostError::Erased(io::Error::other(error)))?;
-        let sha256 = hash(salt, uid);
-        // The audit and the list name the object by its hash: its uid may be what is to be forgotten.
-        self.audit.act(&by, "erase", format!("{connection} sha256:{sha256} salt:{salt}")).await?;
-        let (erasures, connection, uid) = (Arc::clone(&self.erasures), connection.clone(), uid.to_owned());
-        let (answer, answered) = oneshot::channel();
-        let mut tasks = self.tasks.lock().await;
-        while tasks.acts.try_join_next().is_some() {}
-        // Who asked may go away before it is done.
-        tasks.acts.spawn(async move { drop(answer.send(erasures.erase(connection, uid, by).await)) });
-        drop(tasks);
-        let ended =
-            |_| Err(HostError::Erased(io::Error::other("the host ended meanwhile: the next one goes on with it")));
-        answered.await.unwrap_or_else(ended)
+        let erased = Erased::new(connection, uid, by.clone(), &self.clock)?;
+        let (audit, erasures, uid) = (self.audit.clone(), Arc::clone(&self.erasures), uid.to_owned());
+        self.act(async move {
+            // The audit and the list name the object by its hash: its uid may be what is to be forgotten.
+            let on = format!("{} sha256:{} salt:{}", erased.connection, erased.sha256, erased.salt);
+            audit.act(&by, "erase", on).await?;
+            erasures.erase(erased, &uid).await
+        })
+        .await
     }
 }
 
@@ -120,56 +110,48 @@ impl Erasures {
         Self { path: data.join(ERASED_FILE), db, clock, one_at_a_time: Mutex::new(()) }
     }
 
-    /// An object that was renamed is erased under all its uids.
-    async fn erase(&self, connection: ConnectionName, uid: String, by: Actor) -> Result<u64, HostError> {
+    /// Answers how many entries say nothing any more. That it is done is not noted: a run that is under way may have read the object, and
+    /// journal it yet. The next start looks again.
+    async fn erase(&self, erased: Erased, uid: &str) -> Result<u64, HostError> {
         let _turn = self.one_at_a_time.lock().await;
-        let (mut names, mut done, mut count) = (BTreeSet::from([uid]), BTreeSet::new(), 0);
-        while let Some(uid) = names.difference(&done).next().cloned() {
-            let salt = getrandom::u64().map_err(|error| HostError::Erased(io::Error::other(error)))?;
-            let (sha256, at) = (hash(salt, &uid), self.clock.now().to_string());
-            let erased = Erased { connection: connection.clone(), salt, sha256, by: by.clone(), at };
-            self.remember(&Line::Erased(erased)).map_err(HostError::Erased)?;
-            // Logs of runs may name it where no entry does.
-            self.db.forget(&connection, &uid).await?;
-            let applied = self.apply().await?;
-            count += applied.entries;
-            names.extend(applied.names.into_iter().filter(|(of, _)| *of == connection).map(|(_, uid)| uid));
-            done.insert(uid);
-        }
-        // Not noted as done: a run that is under way may have read it, and journal it yet. The next start looks again.
-        Ok(count)
+        let connection = erased.connection.clone();
+        self.remember(&Line::Erased(erased)).map_err(HostError::Erased)?;
+        // Logs of runs may name it where no entry does.
+        self.db.forget(&connection, uid).await?;
+        self.apply().await
     }
 
     /// Erases what is remembered and still there: after a restore, or where that was not seen through to its end. For when nothing
     /// runs.
     pub(super) async fn erase_again(&self) -> Result<(), HostError> {
         let _turn = self.one_at_a_time.lock().await;
-        let Applied { entries, pending, .. } = self.apply().await?;
-        if pending {
-            let incarnation = self.db.incarnation().to_string();
-            self.remember(&Line::Applied { incarnation }).map_err(HostError::Erased)?;
+        if self.pending().map_err(HostError::Erased)?.is_empty() {
+            return Ok(());
         }
-        match entries {
+        match self.apply().await? {
             0 => {}
             entries => tracing::info!(entries, "what was erased before is erased in this journal, too"),
         }
-        Ok(())
+        let incarnation = self.db.incarnation().to_string();
+        self.remember(&Line::Applied { incarnation }).map_err(HostError::Erased)
     }
 
-    async fn apply(&self) -> Result<Applied, HostError> {
-        let incarnation = self.db.incarnation().to_string();
-        let mut pending: BTreeMap<ConnectionName, Vec<Erased>> = BTreeMap::new();
-        for line in self.remembered().map_err(HostError::Erased)? {
-            match line {
-                Line::Erased(erased) => pending.entry(erased.connection.clone()).or_default().push(erased),
-                Line::Applied { incarnation: of } if of == incarnation => pending.clear(),
-                Line::Applied { .. } => {}
+    /// Erases all that is pending. An object that was renamed goes under all its uids: each that turns up is looked for in turn.
+    async fn apply(&self) -> Result<u64, HostError> {
+        let mut entries = 0;
+        loop {
+            let (erased, renamed) = self.look_through().await?;
+            entries += erased;
+            if !renamed {
+                return Ok(entries);
             }
         }
-        let mut applied = Applied { pending: !pending.is_empty(), ..Applied::default() };
-        if !applied.pending {
-            return Ok(applied);
-        }
+    }
+
+    /// Looks once through the journal. Answers how many entries say nothing any more, and whether other uids turned up.
+    async fn look_through(&self) -> Result<(u64, bool), HostError> {
+        let mut pending = self.pending().map_err(HostError::Erased)?;
+        let (mut count, mut renamed, mut forgotten) = (0, false, BTreeSet::new());
         let mut after = self.db.first_sequence()?.saturating_sub(1);
         loop {
             let db = self.db.clone();
@@ -181,25 +163,47 @@ impl Erasures {
                 }
                 page => page?,
             };
-            let Some(last) = page.last() else { break };
+            let Some(last) = page.last() else { return Ok((count, renamed)) };
             after = last.id.sequence;
             for entry in &page {
-                let mut of_it = pending.get(&entry.key.connection).into_iter().flatten();
-                let Some(erased) = of_it.find(|erased| erased.is_of(entry)) else { continue };
-                for uid in uids(entry) {
-                    // Before the entry is gone: whoever goes on with this finds no uid in it.
-                    if applied.names.insert((entry.key.connection.clone(), uid.to_owned())) {
-                        self.db.forget(&entry.key.connection, uid).await?;
+                let connection = &entry.key.connection;
+                let Some(of_it) = pending.get_mut(connection) else { continue };
+                let uids = uids(entry);
+                let Some(erased) = of_it.iter().find(|erased| uids.iter().any(|uid| erased.is(uid))) else { continue };
+                let by = erased.by.clone();
+                // Before the entry is gone: whoever goes on with this after a crash finds no uid in it.
+                for uid in uids {
+                    if !of_it.iter().any(|erased| erased.is(uid)) {
+                        let other = Erased::new(connection, uid, by.clone(), &self.clock)?;
+                        self.remember(&Line::Erased(other.clone())).map_err(HostError::Erased)?;
+                        of_it.push(other);
+                        renamed = true;
+                    }
+                    if forgotten.insert((connection.clone(), uid.to_owned())) {
+                        self.db.forget(connection, uid).await?;
                     }
                 }
-                let gone = self.db.erase(entry.id.sequence, erased.by.clone(), self.clock.now()).await;
+                let gone = self.db.erase(entry.id.sequence, by, self.clock.now()).await;
                 if gone.is_err() && self.db.first_sequence()? <= entry.id.sequence {
                     gone?;
                 }
-                applied.entries += 1;
+                count += 1;
             }
         }
-        Ok(applied)
+    }
+
+    /// What is to be erased in this journal, by connection.
+    fn pending(&self) -> io::Result<BTreeMap<ConnectionName, Vec<Erased>>> {
+        let incarnation = self.db.incarnation().to_string();
+        let mut pending: BTreeMap<ConnectionName, Vec<Erased>> = BTreeMap::new();
+        for line in self.remembered()? {
+            match line {
+                Line::Erased(erased) => pending.entry(erased.connection.clone()).or_default().push(erased),
+                Line::Applied { incarnation: of } if of == incarnation => pending.clear(),
+                Line::Applied { .. } => {}
+            }
+        }
+        Ok(pending)
     }
 
     fn remember(&self, line: &Line) -> io::Result<()> {
