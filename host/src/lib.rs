@@ -4,6 +4,7 @@
 pub mod api;
 pub mod audit;
 pub mod cli;
+mod clients;
 pub mod clock;
 pub mod config;
 pub mod db;

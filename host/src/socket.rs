@@ -12,10 +12,9 @@ use futures_util::{SinkExt, StreamExt};
 use serde::{Deserialize, Serialize};
 use tidewaiter_core::state::Actor;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio_util::codec::{Framed, LinesCodec, LinesCodecError};
 
+use crate::clients::Clients;
 use crate::host::Host;
 use crate::host::ask::{Answer, Ask, Problem, ProblemCode};
 
@@ -26,10 +25,6 @@ const PATH_BYTES_MAX: usize = 107;
 const ASK_BYTES_MAX: usize = 256 * 1024;
 /// The longest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Clients at a time; more wait until one leaves.
-const CLIENTS_MAX: usize = 64;
-/// How long clients may take to fetch their answers when the host has ended.
-const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// How long a client may ask nothing: somebody reads a page of changes before the next one is asked for.
 const SILENCE_MAX: Duration = Duration::from_secs(3600);
 /// How long a client may take to fetch an answer.
@@ -88,45 +83,14 @@ impl Server {
 
     /// Serves until the host closes; answers that are under way then are still given.
     pub async fn serve(self, host: Arc<Host>) {
-        let room = Arc::new(Semaphore::new(CLIENTS_MAX));
-        let mut clients = JoinSet::new();
-        let closing = host.closing().clone();
-        while let Some(accepted) = closing.run_until_cancelled(self.accept(&room)).await {
-            while clients.try_join_next().is_some() {}
-            match accepted {
-                Ok((stream, permit)) => {
-                    let (host, owner) = (Arc::clone(&host), self.owner);
-                    clients.spawn(async move {
-                        let _permit = permit;
-                        client(stream, owner, &host).await;
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(target: "tidewaiter::socket", "a client can't be accepted: {error}");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
+        let accept = async || Ok(self.listener.accept().await?.0);
+        let clients = Clients::serve(&host, accept, |stream| client(stream, self.owner, Arc::clone(&host))).await;
         let _ = std::fs::remove_file(&self.path);
-        // As long as runs take to stop, their askers wait; who doesn't fetch an answer is not waited for.
-        let answered = async { while clients.join_next().await.is_some() {} };
-        let ended = async {
-            host.ended().await;
-            tokio::time::sleep(LAST_ANSWERS).await;
-        };
-        tokio::select! {
-            () = answered => {}
-            () = ended => {}
-        }
-    }
-
-    async fn accept(&self, room: &Arc<Semaphore>) -> io::Result<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
-        let permit = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
-        Ok((self.listener.accept().await?.0, permit))
+        clients.last_answers(&host).await;
     }
 }
 
-async fn client(stream: UnixStream, owner: u32, host: &Host) {
+async fn client(stream: UnixStream, owner: u32, host: Arc<Host>) {
     let Ok(uid) = stream.peer_cred().map(|peer| peer.uid()) else { return };
     let mut lines = Framed::new(stream, LinesCodec::new_with_max_length(ASK_BYTES_MAX));
     let closing = host.closing();
@@ -138,7 +102,7 @@ async fn client(stream: UnixStream, owner: u32, host: &Host) {
         };
         let reply = match asked {
             Some(Ok(Some(Ok(line)))) if uid == owner || uid == 0 => {
-                let mut answering = pin!(answer(&line, uid, host));
+                let mut answering = pin!(answer(&line, uid, &host));
                 loop {
                     // Who is gone needs no answer, and leaves its place to others.
                     tokio::select! {

@@ -22,22 +22,17 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::error::ApiError;
 use self::secret::Secret;
+use crate::clients::Clients;
 use crate::host::Host;
 
 /// The largest body of a request, in bytes: a token of 64 KiB in base64 and its document.
 const BODY_BYTES_MAX: usize = 128 * 1024;
-/// Clients at a time; more wait until one leaves.
-const CLIENTS_MAX: usize = 64;
 /// How long a client may take with the head of a request, from the end of the one before, and with its body.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// How long clients may take to fetch their answers when the host has ended.
-const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// A server that is about to listen.
 #[derive(Debug)]
@@ -72,40 +67,15 @@ impl Server {
         let routes = routes.fallback(nowhere).method_not_allowed_fallback(no_method);
         let routes = routes.layer(from_fn_with_state(self.secret, admit));
         let routes = routes.with_state(Arc::clone(&host));
-        let mut clients = JoinSet::new();
-        let room = Arc::new(Semaphore::new(CLIENTS_MAX));
-        while let Some(accepted) = closing.run_until_cancelled(accept(&self.listener, &room)).await {
-            while clients.try_join_next().is_some() {}
-            match accepted {
-                Ok((stream, permit)) => {
-                    clients.spawn(client(stream, routes.clone(), closing.clone(), permit));
-                }
-                Err(error) => {
-                    tracing::warn!(target: "tidewaiter::api", "a client can't be accepted: {error}");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
+        let accept = async || Ok(self.listener.accept().await?.0);
+        let clients = Clients::serve(&host, accept, |stream| client(stream, routes.clone(), closing.clone())).await;
         drop(self.listener);
-        let answered = async { while clients.join_next().await.is_some() {} };
-        let ended = async {
-            host.ended().await;
-            tokio::time::sleep(LAST_ANSWERS).await;
-        };
-        tokio::select! {
-            () = answered => {}
-            () = ended => {}
-        }
+        clients.last_answers(&host).await;
     }
 }
 
-async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
-    Ok((listener.accept().await?.0, permit))
-}
-
 /// One client, until it has nothing more to ask, or says nothing for too long.
-async fn client(stream: TcpStream, routes: Router, closing: CancellationToken, _permit: OwnedSemaphorePermit) {
+async fn client(stream: TcpStream, routes: Router, closing: CancellationToken) {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(SILENCE_MAX);
     let mut served = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)));
@@ -126,7 +96,7 @@ async fn admit(State(secret): State<Arc<Secret>>, request: Request, next: Next) 
     }
     let (head, body) = request.into_parts();
     let read = tokio::time::timeout(SILENCE_MAX, to_bytes(body, BODY_BYTES_MAX)).await;
-    let read = read.map_err(|_| ApiError::bad_request("the body doesn't come"))?;
+    let read = read.map_err(|_| ApiError::of(StatusCode::REQUEST_TIMEOUT, "the body doesn't come"))?;
     let too_large = |_| {
         ApiError::of(
             StatusCode::PAYLOAD_TOO_LARGE,
