@@ -1,5 +1,6 @@
 //! `tidewaiter db …`, `backup` and `restore`: the data itself.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -7,7 +8,7 @@ use clap::Subcommand;
 use super::door::Door;
 use super::fail::{Exit, Fail};
 use super::print;
-use crate::audit::{Audit, AuditError, Event};
+use crate::audit::{Audit, Event};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::{self, Checked, Keys, OpenError};
@@ -96,9 +97,11 @@ pub(super) async fn restore(config: Config, from: PathBuf, json: bool) -> Result
     let by = super::door::ourselves()?;
     let (now, keys) = (Clock::start().now(), keys(&config).await?);
     let holder = ("tidewaiter restore", crate::host::OWNER_WAIT);
-    let (data, act) = (config.data.clone(), format!("from {}", from.display()));
-    let (restored_by, restored_to) = (by.clone(), data.clone());
-    let work = move || db::restore(&from, &restored_to, holder, &restored_by, now, &keys);
+    let work = move || {
+        let act = Event::Act { by: by.to_string(), act: "restore", on: format!("from {}", from.display()) };
+        let note = || Audit::open(&config.data, Clock::start())?.note(&act);
+        db::restore(&from, &config.data, holder, &by, now, &keys, || note().map_err(io::Error::other))
+    };
     let restored = tokio::task::spawn_blocking(work).await.map_err(|error| Fail::new(Exit::Host, error))?;
     let incarnation = restored.map_err(|error| {
         let exit = match &error {
@@ -108,9 +111,6 @@ pub(super) async fn restore(config: Config, from: PathBuf, json: bool) -> Result
         };
         Fail::of(exit, &error)
     })?;
-    let failed = |error: AuditError| Fail::new(Exit::Host, error);
-    let audit = Audit::open(&data, Clock::start()).map_err(failed)?;
-    audit.note(&Event::Act { by: by.to_string(), act: "restore", on: act }).map_err(failed)?;
     print::out(json, &incarnation.to_string(), |id| {
         format!("restored as journal {id}: what was journaled after the copy was made comes again, behind a marker")
     })

@@ -122,10 +122,10 @@ fn owner(file: File) -> String {
 }
 
 /// Makes the db of a data directory out of a copy: another incarnation, with a marker and a new generation for every type.
-/// Blocks. `holder`, `wait`: as for `Db::open`.
+/// Blocks. `holder`, `wait`: as for `Db::open`. `note` writes down that it is about to be done, while the directory is ours.
 ///
 /// # Errors
-/// There is a db, the copy can't be read, or as `Db::open`. What is there is left as it is.
+/// There is a db, the copy can't be read, it can't be noted, or as `Db::open`. What is there is left as it is.
 pub fn restore(
     copy: &Path,
     dir: &Path,
@@ -133,6 +133,7 @@ pub fn restore(
     by: &Actor,
     now: UnixMillis,
     keys: &Keys,
+    note: impl FnOnce() -> io::Result<()>,
 ) -> Result<Incarnation, OpenError> {
     let _lock = lock(dir, holder, wait)?;
     let (path, begun) = (dir.join(DB_FILE), dir.join(RESTORED_FILE));
@@ -147,6 +148,7 @@ pub fn restore(
         let _ = std::fs::remove_file(&begun);
     });
     let incarnation = renewed?;
+    note().map_err(io("audit", &path))?;
     let synced = File::open(&begun).and_then(|file| file.sync_all());
     synced.and_then(|()| std::fs::rename(&begun, &path)).map_err(io("rename", &begun))?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("sync", dir))?;

@@ -1,6 +1,6 @@
 //! The db's storage on redb: the file, opened again after the disk failed, and what is read from it. `write` writes a group,
-//! `chore` what is done alone, `rekey` seals anew, `copy` copies, `check` and `overlay` look for damage. Decides nothing: what is written is planned by `store`,
-//! what a segment says is known to `segment`.
+//! `chore` what is done alone, `rekey` seals anew, `copy` copies, `check` and `overlay` look for damage. Decides nothing: what is
+//! written is planned by `store`, what a segment says is known to `segment`.
 
 mod check;
 mod chore;

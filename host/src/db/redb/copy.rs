@@ -48,7 +48,8 @@ fn copy(db: &Database, to: &Path, keys: &Keys) -> Result<(), Fault> {
     let from = db.begin_read()?;
     let target = builder().create(to)?;
     let txn = target.begin_write()?;
-    copy_tables!(from, txn: META, STATES, INDEX, USAGE, RUNS, RUNS_OF, TOKENS, SINKS, CONSUMERS, VAULT, SENSITIVE, APPROVED);
+    copy_tables!(from, txn: META, STATES, INDEX, USAGE, RUNS, RUNS_OF, TOKENS);
+    copy_tables!(from, txn: SINKS, CONSUMERS, VAULT, SENSITIVE, APPROVED);
     {
         let (segments, mut copies) = (from.open_table(SEGMENTS)?, txn.open_table(SEGMENTS)?);
         for entry in from.open_table(INDEX)?.iter()? {

@@ -249,8 +249,8 @@ async fn a_copy_made_while_others_write_is_restored_as_another_journal() {
 
     let data = dir.path().join("restored");
     let (by, now) = (Actor::Uid(3), UnixMillis(77));
-    let incarnation = restore(&copy, &data, ("a test", Duration::ZERO), &by, now, &Keys::default()).unwrap();
-    let there = restore(&copy, &data, ("a test", Duration::ZERO), &by, now, &Keys::default()).unwrap_err();
+    let incarnation = restore(&copy, &data, ("a test", Duration::ZERO), &by, now, &Keys::default(), || Ok(())).unwrap();
+    let there = restore(&copy, &data, ("a test", Duration::ZERO), &by, now, &Keys::default(), || Ok(())).unwrap_err();
     assert!(matches!(there, OpenError::There { .. }), "{there}");
     let restored = open(&data);
     fits(&restored);
@@ -284,8 +284,9 @@ fn a_copy_that_is_none_is_not_restored() {
     for content in ["", "no db at all"] {
         std::fs::write(dir.path().join("copy"), content).unwrap();
         let copy = dir.path().join("copy");
-        let refused = restore(&copy, &data, ("a test", Duration::ZERO), &Actor::Host, UnixMillis(1), &Keys::default())
-            .unwrap_err();
+        let refused =
+            restore(&copy, &data, ("a test", Duration::ZERO), &Actor::Host, UnixMillis(1), &Keys::default(), || Ok(()))
+                .unwrap_err();
         assert!(matches!(refused, OpenError::Unusable { .. }), "{refused}");
         let left: Vec<_> = std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["tidewaiter.lock"], "nothing is left behind");
@@ -403,8 +404,9 @@ async fn a_key_comes_changes_and_goes_and_everything_can_be_read_all_the_time() 
     db.backup(&copy).unwrap();
     drop(db);
     let new = tempfile::tempdir().unwrap();
-    let restored =
-        |keys: &Keys| restore(&copy, new.path(), ("a test", Duration::ZERO), &Actor::Host, UnixMillis(1), keys);
+    let restored = |keys: &Keys| {
+        restore(&copy, new.path(), ("a test", Duration::ZERO), &Actor::Host, UnixMillis(1), keys, || Ok(()))
+    };
     assert!(restored(&one).is_err(), "the old key is of no use any more");
     restored(&other).unwrap();
     let db = sealed(new.path(), other);
