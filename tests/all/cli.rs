@@ -40,7 +40,7 @@ fn a_connection_that_can_not_run_keeps_no_other_from_it() {
         assert!(list.contains(&format!("{name}/account can't run: ")), "{list}");
         assert!(server.log().iter().any(|line| line.contains("can't run") && line.contains(problem)), "{problem}");
     }
-    assert_eq!(server.end().0, 0);
+    assert_eq!(server.end_by("HUP").0, 0, "it ends at a checkpoint, and not at once");
 }
 
 #[test]
@@ -243,6 +243,17 @@ fn a_bad_configuration_starts_nothing() {
             assert_eq!(served.code, 2, "{served:?}");
         }
     }
+}
+
+#[test]
+fn check_knows_the_names_of_attributes() {
+    let place = Place::new();
+    place.people("1,a@x,2026-03-01T08:00:00Z,\n");
+    place.write("connections/hr.toml", &format!("{HR}attributes = [\"MAIL\", \"mial\"]\n"));
+    let check = place.run("check");
+    assert!(check.code == 4 && check.stdout.contains("the class has no \"mial\"; it has: "), "{check:?}");
+    place.write("connections/hr.toml", &format!("{HR}attributes = [\"MAIL\"]\n"));
+    assert_eq!(place.run("check").code, 0);
 }
 
 #[test]

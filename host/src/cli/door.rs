@@ -72,7 +72,7 @@ async fn connect(data: &std::path::Path) -> Result<Option<Client>, Fail> {
         .map_err(|error| Fail::new(Exit::Host, format!("the running host can't be reached: {error}")))
 }
 
-/// SIGTERM and SIGINT end a host at its runs' checkpoints; the second one ends the process at once.
+/// SIGTERM, SIGINT and SIGHUP end a host at its runs' checkpoints; the second one ends the process at once.
 pub(super) fn signals(host: &Arc<Host>) -> Result<JoinSet<()>, Fail> {
     let failed = |error| Fail::new(Exit::Host, format!("signals can't be received: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -86,10 +86,7 @@ pub(super) fn signals(host: &Arc<Host>) -> Result<JoinSet<()>, Fail> {
             let name = tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
-                _ = hangup.recv() => {
-                    tracing::warn!(target: "tidewaiter", "SIGHUP: what is configured and granted is read at the start only; start again");
-                    continue;
-                }
+                _ = hangup.recv() => "SIGHUP",
             };
             if !stopping.is_empty() {
                 process::exit(INTERRUPTED);

@@ -61,7 +61,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run every schedule, and answer the other commands and the HTTP API, until SIGTERM or SIGINT
+    /// Run every schedule, and answer the other commands and the HTTP API, until SIGTERM, SIGINT or SIGHUP
     Serve,
     /// Run every object type once
     Run {
