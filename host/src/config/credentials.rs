@@ -12,7 +12,11 @@ use crate::secret::Source;
 /// Where a secret is: one of the three.
 #[derive(Deserialize)]
 #[serde(try_from = "toml::Value")]
-pub(super) struct SourceTable {
+pub(super) struct SourceTable(Sources);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sources {
     file: Option<PathBuf>,
     env: Option<String>,
     command: Option<Vec<String>>,
@@ -26,27 +30,15 @@ impl TryFrom<toml::Value> for SourceTable {
 
     /// Says nothing of the value: it may be the secret itself, written where its place belongs.
     fn try_from(value: toml::Value) -> Result<Self, String> {
-        let wrong = || format!("a secret is not written into this file, but where it is: {SOURCES}");
-        let toml::Value::Table(mut table) = value else { return Err(wrong()) };
-        let mut take = |name: &str| table.remove(name);
-        let text = |value: Option<toml::Value>| match value {
-            None => Ok(None),
-            Some(toml::Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(wrong()),
-        };
-        let (file, env) = (text(take("file"))?.map(PathBuf::from), text(take("env"))?);
-        let words = take("command").map(|words| words.try_into::<Vec<String>>().map_err(|_| wrong())).transpose()?;
-        match table.keys().next() {
-            None => Ok(Self { file, env, command: words }),
-            Some(_) => Err(wrong()),
-        }
+        let wrong = |_| format!("a secret is not written into this file, but where it is: {SOURCES}");
+        value.try_into().map(Self).map_err(wrong)
     }
 }
 
 impl SourceTable {
     /// Relative files begin at `base`.
     pub(super) fn source(self, base: &Path) -> Result<Source, String> {
-        match (self.file, self.env, self.command) {
+        match (self.0.file, self.0.env, self.0.command) {
             (Some(file), None, None) => Ok(Source::File(base.join(file))),
             (None, Some(name), None) if !name.is_empty() => Ok(Source::Env(name)),
             (None, None, Some(words)) if !words.is_empty() => Ok(Source::Command(words)),

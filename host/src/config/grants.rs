@@ -29,14 +29,11 @@ pub(super) struct GrantsFile {
 impl GrantsFile {
     /// Relative folders begin at `base`.
     pub(super) fn grants(self, base: &Path) -> Grants {
+        let http = self.http.into_iter().map(|HttpEntry(grant)| grant);
+        let tcp = self.tcp.into_iter().map(|TcpEntry(grant)| grant);
         Grants {
             read: self.read.into_iter().map(|folder| base.join(folder)).collect(),
-            egress: self
-                .http
-                .into_iter()
-                .map(|HttpEntry(grant)| grant)
-                .chain(self.tcp.into_iter().map(|TcpEntry(grant)| grant))
-                .collect(),
+            egress: http.chain(tcp).collect(),
             reveal: self.reveal,
         }
     }
@@ -258,7 +255,7 @@ reveal = ["bind"]
 
     #[test]
     fn what_makes_no_sense_is_shown_with_its_line() {
-        for (entry, problem) in [
+        let http = [
             ("\"api.example.com\"", "neither http:// nor https://"),
             ("\"https://api.example.com/v1\"", "more than a host and a port"),
             ("{ to = \"https://a.b\", mehtods = [] }", "mehtods"),
@@ -268,19 +265,19 @@ reveal = ["bind"]
             ("{ to = \"https://a.b\", proxy = \"https://p\" }", "in clear"),
             ("{ to = \"https://a.b\", proxy = \"http://p\", in = [\"10.0.0.0/8\"] }", "no address is seen"),
             ("7", "expected \"https://HOST\""),
-        ] {
-            let error = parsed(&format!("read = []\nhttp = [{entry}]")).unwrap_err();
-            assert!(error.contains(problem) && error.contains("line 2"), "{entry}: {error}");
-        }
-        for (entry, problem) in [
+        ];
+        let tcp = [
             ("\"ldap.corp\"", "a port has to be named"),
             ("{ to = \"ldap.corp:636\", tls = \"never\" }", "unknown variant `never`"),
             ("{ to = \"ldap.corp:636\", in = [\"127.0.0.0/8\"] }", "grant the address itself"),
             ("{ to = \"ldap.corp:636\", methods = [\"GET\"] }", "methods"),
             ("7", "expected \"HOST:PORT\""),
-        ] {
-            let error = parsed(&format!("read = []\ntcp = [{entry}]")).unwrap_err();
-            assert!(error.contains(problem) && error.contains("line 2"), "{entry}: {error}");
+        ];
+        for (key, cases) in [("http", &http[..]), ("tcp", &tcp[..])] {
+            for (entry, problem) in cases {
+                let error = parsed(&format!("read = []\n{key} = [{entry}]")).unwrap_err();
+                assert!(error.contains(problem) && error.contains("line 2"), "{entry}: {error}");
+            }
         }
     }
 }
