@@ -19,7 +19,7 @@ async fn load(options: &EngineOptions, name: &str) -> Result<Connector, LoadErro
 }
 
 /// A compiler that does something else.
-fn script(dir: &Path, text: &str) -> PathBuf {
+pub(crate) fn script(dir: &Path, text: &str) -> PathBuf {
     let path = dir.join("compiler");
     fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
     fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
