@@ -9,7 +9,7 @@ use crate::shell::run_logged;
 use crate::{cargo, toolchain};
 
 /// The Rust connectors, by the name of their package.
-const RUST: &[&str] = &["csv"];
+const RUST: &[&str] = &["csv", "sql"];
 
 /// Builds these connectors, or all.
 pub(crate) fn build(root: &Path, names: &[&str]) -> Result<()> {

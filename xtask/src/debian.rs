@@ -1,5 +1,6 @@
-//! Makes a private compiler for connectors from Debian's own packages: a newer rustc than the project's, its standard library's
-//! source, LLVM, and wasi-libc from the release after. Nothing outside the given folder is written but cargo's download cache.
+//! What is taken from Debian's own packages, unpacked and not installed: a private compiler for connectors (a newer rustc than the
+//! project's, its standard library's source, LLVM, and wasi-libc from the release after), and servers for tests. Nothing outside
+//! the given folder is written but cargo's download cache.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -36,8 +37,8 @@ pub(crate) fn install(root: &Path, folder: &Path) -> Result<()> {
         removed.or_else(|error| if path.exists() { Err(error) } else { Ok(()) })?;
     }
     let linkers = linkers()?;
-    let apt = Apt::prepare(root, folder)?;
-    apt.fetch(&apt.packages()?)?;
+    let apt = Apt::prepare(root, folder, Some(LIBC_RELEASE))?;
+    apt.fetch("Debian's Rust compiler (about 140 MB)", &apt.compiler()?)?;
     apt.unpack(folder)?;
     let rustc = wrapper(folder)?;
     complete_sysroot(folder, &rustc, &linkers)?;
@@ -50,6 +51,19 @@ pub(crate) fn install(root: &Path, folder: &Path) -> Result<()> {
     }
     fs::write(folder.join("recipe"), RECIPE)?;
     Ok(())
+}
+
+/// Unpacks a package into a folder, with those that it depends on: all whose names begin with one of `own`, and of its libraries
+/// those that this machine lacks, but for some.
+pub(crate) fn unpack(root: &Path, folder: &Path, package: &str, own: &[&str], but_for: &[&str]) -> Result<()> {
+    let apt = Apt::prepare(root, folder, None)?;
+    let begins = |name: &str, with: &[&str]| with.iter().any(|prefix| name.starts_with(prefix));
+    let mut packages = apt.depends(package)?;
+    packages
+        .retain(|name| begins(name, own) || name.starts_with("lib") && !begins(name, but_for) && !is_of_machine(name));
+    apt.fetch(&format!("Debian's {package}"), &packages)?;
+    apt.unpack(folder)?;
+    fs::remove_dir_all(&apt.folder).with_context(|| format!("removing {}", apt.folder.display()))
 }
 
 /// Where the active toolchain keeps the linkers for components.
@@ -75,17 +89,16 @@ struct Apt<'a> {
 }
 
 impl<'a> Apt<'a> {
-    fn prepare(root: &'a Path, folder: &Path) -> Result<Self> {
+    /// Of this machine's release, and of a later one by name.
+    fn prepare(root: &'a Path, folder: &Path, later: Option<&str>) -> Result<Self> {
         let this = Self { root, folder: folder.join("apt") };
         for part in ["lists/partial", "cache/archives/partial", "parts", "debs"] {
             fs::create_dir_all(this.folder.join(part))?;
         }
-        fs::write(this.folder.join("sources.list"), sources()?)?;
+        fs::write(this.folder.join("sources.list"), sources(later)?)?;
         // Nothing but what is asked for by release comes from there.
-        fs::write(
-            this.folder.join("preferences"),
-            format!("Package: *\nPin: release n={LIBC_RELEASE}\nPin-Priority: 1\n"),
-        )?;
+        let pin = later.map(|later| format!("Package: *\nPin: release n={later}\nPin-Priority: 1\n"));
+        fs::write(this.folder.join("preferences"), pin.unwrap_or_default())?;
         let mut update = this.command("apt-get");
         run_logged(root, "apt-update", "reading Debian's package lists", update.arg("update"))?;
         Ok(this)
@@ -113,33 +126,32 @@ impl<'a> Apt<'a> {
         command
     }
 
-    /// The compiler and, of what it depends on, what this machine lacks.
-    fn packages(&self) -> Result<Vec<String>> {
+    /// A package and all that it depends on.
+    fn depends(&self, package: &str) -> Result<Vec<String>> {
         let mut depends = self.command("apt-cache");
         depends.args(["depends", "--recurse", "--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks"]);
-        depends.args(["--no-replaces", "--no-enhances", "--no-pre-depends", "libstd-rust-web-dev"]);
-        let mut packages = vec!["rustc-web".into(), "rust-web-src".into(), format!("wasi-libc/{LIBC_RELEASE}")];
+        depends.args(["--no-replaces", "--no-enhances", "--no-pre-depends", package]);
         let listed = output(&mut depends)?;
-        let mut names: Vec<&str> =
-            listed.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_alphanumeric())).collect();
+        let names = listed.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_alphanumeric()));
+        let mut names: Vec<String> = names.map(|name| name.split(':').next().unwrap_or(name).to_owned()).collect();
         names.sort_unstable();
         names.dedup();
-        for name in names {
-            let name = name.split(':').next().unwrap_or(name);
-            let own = name.starts_with("libstd-rust-web") || name.starts_with("libllvm");
-            let machine = OF_THE_MACHINE.iter().any(|prefix| name.starts_with(prefix)) || is_installed(name);
-            if own || !machine {
-                packages.push(name.to_owned());
-            }
-        }
-        packages.dedup();
+        Ok(names)
+    }
+
+    /// The compiler and, of what it depends on, what this machine lacks.
+    fn compiler(&self) -> Result<Vec<String>> {
+        let mut packages = vec!["rustc-web".into(), "rust-web-src".into(), format!("wasi-libc/{LIBC_RELEASE}")];
+        let own = |name: &String| name.starts_with("libstd-rust-web") || name.starts_with("libllvm");
+        let depends = self.depends("libstd-rust-web-dev")?;
+        packages.extend(depends.into_iter().filter(|name| own(name) || !is_of_machine(name)));
         Ok(packages)
     }
 
-    fn fetch(&self, packages: &[String]) -> Result<()> {
+    fn fetch(&self, what: &str, packages: &[String]) -> Result<()> {
         let mut download = self.command("apt-get");
         download.arg("download").args(packages).current_dir(self.folder.join("debs"));
-        run_logged(self.root, "apt-download", "fetching Debian's Rust compiler (about 140 MB)", &mut download)
+        run_logged(self.root, "apt-download", &format!("fetching {what}"), &mut download)
     }
 
     fn unpack(&self, folder: &Path) -> Result<()> {
@@ -154,13 +166,17 @@ impl<'a> Apt<'a> {
     }
 }
 
-fn is_installed(package: &str) -> bool {
+/// Whether the machine has what a package has.
+fn is_of_machine(package: &str) -> bool {
+    if OF_THE_MACHINE.iter().any(|prefix| package.starts_with(prefix)) {
+        return true;
+    }
     let status = output(Command::new("dpkg-query").args(["-W", "-f", "${db:Status-Status}\n", package]));
     status.is_ok_and(|status| status.lines().any(|line| line == "installed"))
 }
 
-/// The machine's own Debian sources, and the release of wasi-libc from the same place.
-fn sources() -> Result<String> {
+/// The machine's own Debian sources, and a later release from the same place.
+fn sources(later: Option<&str>) -> Result<String> {
     let release = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
     let field = |key: &str| {
         release.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default().trim_matches('"').to_owned()
@@ -182,13 +198,14 @@ fn sources() -> Result<String> {
         {
             lines.push(format!("deb {signed}{uri} {name} main\n"));
         }
-        if name == codename && codename != LIBC_RELEASE {
-            lines.push(format!("deb {signed}{uri} {LIBC_RELEASE} main\n"));
+        if let Some(later) = later.filter(|later| name == codename && codename != *later) {
+            lines.push(format!("deb {signed}{uri} {later} main\n"));
         }
     }
     lines.sort();
     lines.dedup();
-    if !lines.iter().any(|line| line.contains(&format!(" {LIBC_RELEASE} main"))) {
+    let last = later.unwrap_or(&codename);
+    if !lines.iter().any(|line| line.contains(&format!(" {last} main"))) {
         bail!("found no Debian mirror in this machine's apt sources");
     }
     Ok(lines.concat())

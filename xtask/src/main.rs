@@ -6,6 +6,7 @@ mod connectors;
 mod debian;
 mod demo;
 mod scripts;
+mod servers;
 mod shell;
 mod toolchain;
 
@@ -24,7 +25,7 @@ const CARGO_FUZZ: Tool = Tool { name: "cargo-fuzz", version: "0.13.2" };
 
 const HELP: &str = "\
 cargo xtask demo [--keep]    tell the founding story with the real program; --keep: leave the server running
-cargo xtask setup            make wasm32-wasip2 components buildable on this machine
+cargo xtask setup            make wasm32-wasip2 components buildable on this machine, and have servers to test with
 cargo xtask build [NAME...]  build connectors into target/connectors
 cargo xtask lint             formatting, clippy, licences, bans and sources
 cargo xtask bench [PART...]  measure, each figure beside a peer, into target/bench: a report in JSON, and curves
@@ -48,7 +49,7 @@ fn perform() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["setup"] => toolchain::find(&root).map(drop),
+        ["setup"] => toolchain::find(&root).and_then(|_| servers::find(&root)),
         ["build", names @ ..] => connectors::build(&root, names),
         ["demo"] => demo::tell(&root, false),
         ["demo", "--keep"] => demo::tell(&root, true),
@@ -188,7 +189,8 @@ fn soak(root: &Path) -> Result<()> {
 }
 
 fn bench(root: &Path, parts: &[&str]) -> Result<()> {
-    connectors::build(root, &["csv"])?;
+    servers::find(root)?;
+    connectors::build(root, &["csv", "sql"])?;
     connectors::build_guests(root)?;
     // What is measured is what is shipped: without assertions, and optimised across crates.
     let build = ["build", "--quiet", "--locked", "--profile", "dist", "--bin"];
@@ -200,6 +202,7 @@ fn bench(root: &Path, parts: &[&str]) -> Result<()> {
 }
 
 fn test(root: &Path, quick: bool) -> Result<()> {
+    servers::find(root)?;
     connectors::build(root, &[])?;
     connectors::build_guests(root)?;
     // Cargo would not build it for the tests of another package. Of the whole workspace, so that the tests find their libraries built

@@ -1,0 +1,69 @@
+//! Real servers for tests: each in a folder of its own, on a free port of this machine, and gone at the end. As they come with Debian;
+//! those that refuse to run as root run as nobody.
+
+mod postgresql;
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+pub use postgresql::{PostgreSql, Tls};
+use tempfile::TempDir;
+
+/// Debian's nobody, and its group.
+const NOBODY: (u32, u32) = (65_534, 65_534);
+
+/// A folder that the server's user owns.
+fn folder() -> TempDir {
+    let folder = TempDir::with_prefix("tidewaiter-server-").expect("a temporary folder");
+    give(folder.path());
+    folder
+}
+
+/// Gives a file or folder to the user that servers run as.
+fn give(path: &Path) {
+    if is_root() {
+        chown(path, Some(NOBODY.0), Some(NOBODY.1)).expect("giving a file to nobody");
+    }
+}
+
+/// A program, run as who servers run as.
+fn unprivileged(program: &Path, folder: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(folder);
+    if is_root() {
+        command.uid(NOBODY.0).gid(NOBODY.1);
+    }
+    if let Some(libraries) = libraries(program) {
+        command.env("LD_LIBRARY_PATH", libraries);
+    }
+    command
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
+/// Where packages lie that were unpacked and not installed: see `cargo xtask setup`.
+fn unpacked() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).expect("the project's folder").join("target/tools/servers")
+}
+
+/// The libraries that lie beside an unpacked program.
+fn libraries(program: &Path) -> Option<PathBuf> {
+    let unpacked = unpacked();
+    program
+        .starts_with(&unpacked)
+        .then(|| unpacked.join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH)))
+}
+
+/// A port that nobody listens on.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
