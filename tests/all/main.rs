@@ -20,6 +20,7 @@
 //! - `sender`: what `egress` and `logins` have in common
 //! - `shapes`: components whose shape is the attack
 //! - `sink`: delivery that fails and comes back
+//! - `sql`: the connector `sql` in its sandbox, over TLS, with servers and networks that fail
 //! - `story`: the founding story, with the exact lines of the log
 //! - `tcp`: connections of connectors that speak a protocol of their own
 //! - `zoo`: hostile guests in a real server, one promise each
@@ -47,6 +48,7 @@ mod rough;
 mod sender;
 mod shapes;
 mod sink;
+mod sql;
 mod story;
 mod sync;
 mod tcp;

@@ -4,6 +4,7 @@
 //! - `group`: durable commits, alone and by many
 //! - `idle`: connections that have nothing to do, or little
 //! - `native`: the peers of the sandboxed connector
+//! - `sql`: rows from a database
 //! - `measure`, `plot`: clocks, medians, curves
 
 #![forbid(unsafe_code)]
@@ -17,6 +18,7 @@ mod measure;
 mod native;
 mod open;
 mod plot;
+mod sql;
 
 use std::path::PathBuf;
 
@@ -39,9 +41,11 @@ fn main() -> Result<()> {
         ["run", way, last] => runtime_run(way, last.parse()?),
         ["idle", connections] => idle::child(connections.parse()?),
         ["fill", folder, last] => open::child(folder.as_ref(), last.parse()?),
-        ["all", folder] => report(folder.into(), &["delta", "group", "no-change", "idle", "load", "open", "memory"]),
+        ["all", folder] => {
+            report(folder.into(), &["delta", "group", "no-change", "idle", "load", "open", "sql", "memory"])
+        }
         ["only", folder, parts @ ..] => report(folder.into(), parts),
-        _ => anyhow::bail!("bench all FOLDER | only FOLDER delta|group|no-change|idle|load|open|memory…"),
+        _ => anyhow::bail!("bench all FOLDER | only FOLDER delta|group|no-change|idle|load|open|sql|memory…"),
     }
 }
 
@@ -57,6 +61,7 @@ fn report(out: PathBuf, parts: &[&str]) -> Result<()> {
             "group" => runtime.block_on(group::measure(5, &out))?,
             "no-change" => runtime.block_on(idle::no_change(5, &out))?,
             "load" => runtime.block_on(idle::load(5, &out))?,
+            "sql" => runtime.block_on(sql::measure(3, 1_000_000))?,
             "open" => open::measure(5, &out)?,
             "idle" => idle::measure(&out)?,
             other => anyhow::bail!("there is no part {other}"),

@@ -5,6 +5,7 @@
 
 mod built;
 pub mod fuzz;
+pub mod sql;
 pub mod web;
 
 use std::io::{BufRead, BufReader};

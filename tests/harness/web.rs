@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -230,9 +231,15 @@ impl Authority {
 
     /// Certificate and key for these names or addresses, in PEM form.
     pub fn sign(&self, names: &[&str]) -> (String, String) {
+        self.sign_until(names, 4096)
+    }
+
+    /// The same, until that year begins.
+    pub fn sign_until(&self, names: &[&str], year: i32) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params =
             CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         (certificate.pem(), key.serialize_pem())
@@ -373,6 +380,65 @@ async fn tunnel(
     let mut server = TcpStream::connect(to).await?;
     stream.write_all(b"HTTP/1.1 200 ok\r\n\r\n").await?;
     tokio::io::copy_bidirectional(&mut stream, &mut server).await?;
+    Ok(())
+}
+
+/// A way to a server that can be slowed, and cut.
+#[derive(Debug)]
+pub struct Relay {
+    pub address: SocketAddr,
+    bytes_max: Arc<AtomicU64>,
+    pause_ms: Arc<AtomicU64>,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Relay {
+    /// Neither, until told.
+    pub fn new(to: SocketAddr) -> Self {
+        let (bytes_max, pause_ms) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicU64::new(0)));
+        let (max, pause) = (Arc::clone(&bytes_max), Arc::clone(&pause_ms));
+        let (stop, stopped) = oneshot::channel();
+        let serve = move |listener: TcpListener| async move {
+            let mut ways = tokio::task::JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                let (max, pause) = (Arc::clone(&max), Arc::clone(&pause));
+                ways.spawn(async move { drop(relay(client, to, &max, &pause).await) });
+            }
+        };
+        Self { address: spawn(IpAddr::V4(Ipv4Addr::LOCALHOST), serve, stopped), bytes_max, pause_ms, _stop: stop }
+    }
+
+    /// Each connection is cut once the server has sent so much over it.
+    pub fn cuts_after(&self, bytes: u64) {
+        self.bytes_max.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Waits before each piece of what the server sends.
+    pub fn pauses(&self, ms: u64) {
+        self.pause_ms.store(ms, Ordering::Relaxed);
+    }
+}
+
+async fn relay(client: TcpStream, to: SocketAddr, bytes_max: &AtomicU64, pause_ms: &AtomicU64) -> io::Result<()> {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = TcpStream::connect(to).await?.into_split();
+    let there = tokio::io::copy(&mut from_client, &mut to_server);
+    let back = async {
+        let (mut piece, mut sent) = ([0; 4096], 0);
+        loop {
+            let count = from_server.read(&mut piece).await?;
+            sent += count as u64;
+            if count == 0 || sent > bytes_max.load(Ordering::Relaxed) {
+                return Ok::<(), io::Error>(());
+            }
+            tokio::time::sleep(Duration::from_millis(pause_ms.load(Ordering::Relaxed))).await;
+            to_client.write_all(&piece[..count]).await?;
+        }
+    };
+    tokio::select! {
+        _ = there => {}
+        _ = back => {}
+    }
     Ok(())
 }
 

@@ -1,0 +1,59 @@
+//! Reading objects as they are now, in pages by the order of their uids: an object that is there during the whole pass is in one of
+//! them.
+
+use std::time::Duration;
+
+use tidewaiter_connector::{Error, Objects, SyncOptions};
+
+use crate::database::Database;
+use crate::selection::Selection;
+use crate::settings::Class;
+use crate::values::CellType;
+
+/// The object with this uid, if there is one.
+pub(crate) fn one(
+    database: &mut dyn Database,
+    (selection, class): (&Selection<'_>, &Class),
+    uid: &str,
+    options: &SyncOptions,
+    objects: &mut Objects,
+) -> Result<(), Error> {
+    let column = selection.uid();
+    if column.cell == CellType::Integer && uid.parse::<i64>().is_err() {
+        return Ok(());
+    }
+    let (cells, from) = (selection.cells(database), database.from(class.source()));
+    let query = format!("SELECT {cells} FROM {from} WHERE {}", database.is(column, 1));
+    database.begin(Duration::from_millis(options.deadline_ms))?;
+    database.select(&query, &[uid], &mut |row| match selection.is_deleted(row, 0)? {
+        true => Ok(()),
+        false => objects.push(selection.object(row, 0)?),
+    })
+}
+
+/// One page; `after`: the uid of the last object of the page before.
+pub(crate) fn page(
+    database: &mut dyn Database,
+    (selection, class): (&Selection<'_>, &Class),
+    after: Option<Vec<u8>>,
+    options: &SyncOptions,
+    objects: &mut Objects,
+) -> Result<Option<Vec<u8>>, Error> {
+    let after = after.map(String::from_utf8).transpose();
+    let after = after.map_err(|_| Error::other("the page is none of this connector"))?;
+    let uid = database.raw(selection.uid());
+    let condition = after.as_ref().map(|_| format!("WHERE {uid} > {}", database.parameter(1))).unwrap_or_default();
+    let (cells, from, size) = (selection.cells(database), database.from(class.source()), options.page_size.max(1));
+    let query = format!("SELECT {cells} FROM {from} {condition} ORDER BY {uid} LIMIT {size}");
+    database.begin(Duration::from_millis(options.deadline_ms))?;
+    let (mut count, mut last) = (0, None);
+    database.select(&query, &after.iter().map(String::as_str).collect::<Vec<_>>(), &mut |row| {
+        count += 1;
+        last = Some(selection.uid_of(row, 0)?.as_bytes().to_vec());
+        match selection.is_deleted(row, 0)? {
+            true => Ok(()),
+            false => objects.push(selection.object(row, 0)?),
+        }
+    })?;
+    Ok(last.filter(|_| count == size))
+}

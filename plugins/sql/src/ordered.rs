@@ -1,0 +1,170 @@
+//! Changes by a column that only grows: a time, or a number.
+//!
+//! **What is exact, and why.** Rows are read in the order of (column, uid), from the token on, up to a bound behind which nothing
+//! more can become visible; so no row can appear before a position that was passed. The uid is part of the position, so rows
+//! with an equal time or number are neither skipped nor repeated.
+
+use std::time::Duration;
+
+use tidewaiter_connector::{Changes, Error, SyncOptions, SyncToken, warn};
+
+use crate::database::{Database, one};
+use crate::selection::Selection;
+use crate::settings::{Class, Feed};
+use crate::token::{Position, Tokens};
+
+/// What a statement may take of the time that a run has left, beyond which the server ends it.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// A class whose changes have an order.
+pub(crate) struct Ordered<'a> {
+    pub(crate) class: &'a Class,
+    pub(crate) feed: &'a Feed,
+    pub(crate) column: &'a str,
+    pub(crate) tokens: Tokens,
+}
+
+impl Ordered<'_> {
+    fn is_time(&self) -> bool {
+        matches!(self.feed, Feed::Timestamp { .. })
+    }
+
+    /// The latest position. None: there is no row.
+    pub(crate) fn latest(&self, database: &mut dyn Database) -> Result<Option<Position>, Error> {
+        if self.is_time() {
+            return Ok(Some(Position::From(database.settled_time(self.feed.lag())?)));
+        }
+        let latest = self.largest(database)?;
+        if latest.is_some() && !database.settle(self.feed.lag())? {
+            return Err(Error::retryable(
+                "a transaction that began before goes on: its changes are not to be seen yet",
+            ));
+        }
+        Ok(latest.map(|number| Position::After(number, None)))
+    }
+
+    fn largest(&self, database: &mut dyn Database) -> Result<Option<String>, Error> {
+        let (column, from) = (database.quoted(self.column), database.from(self.class.source()));
+        let query = format!("SELECT max(t.{column}) FROM {from}");
+        let [largest] = one(database, &query, &[])?;
+        Ok(largest)
+    }
+
+    /// The bound of this run; none: there is nothing to read.
+    fn bound(&self, database: &mut dyn Database, since: Option<&Position>) -> Result<Option<String>, Error> {
+        if self.is_time() {
+            return database.settled_time(self.feed.lag()).map(Some);
+        }
+        let largest = self.largest(database)?;
+        if let (Some(largest), Some(Position::After(number, None))) = (&largest, since)
+            && largest == number
+        {
+            return Ok(None);
+        }
+        if largest.is_some() && !database.settle(self.feed.lag())? {
+            warn!("a transaction that began before goes on: changes wait for its end");
+            return Ok(None);
+        }
+        Ok(largest)
+    }
+
+    /// Hands over what changed.
+    pub(crate) fn sync(
+        &self,
+        database: &mut dyn Database,
+        (class, since): (&str, Option<Position>),
+        options: &SyncOptions,
+        changes: &mut Changes,
+    ) -> Result<Option<SyncToken>, Error> {
+        let selection = Selection::of(database, class, self.class, options.attributes.as_deref())?;
+        self.suits(&selection)?;
+        let Some(bound) = self.bound(database, since.as_ref())? else { return Ok(None) };
+        let (query, parameters) = self.query(database, &selection, since.as_ref(), &bound)?;
+        database.begin(Duration::from_millis(options.deadline_ms) + SLACK)?;
+        let mut reached: Option<(String, String)> = None;
+        let parameters: Vec<&str> = parameters.iter().map(String::as_str).collect();
+        database.select(&query, &parameters, &mut |row| {
+            let at = row.cell(0)?.unwrap_or_default();
+            let uid = selection.uid_of(row, 1)?;
+            if let Some((time, key)) = &reached
+                && (time.as_str(), key.as_str()) != (at, uid)
+            {
+                changes.checkpoint_when_due(|| Some(self.after(time, key)))?;
+            }
+            changes.push(selection.delta(row, 1, self.is_time().then_some(at))?)?;
+            keep(&mut reached, at, uid);
+            Ok(())
+        })?;
+        Ok(match (self.is_time(), reached) {
+            // All that have it or less were there.
+            (false, Some(_)) => Some(self.tokens.write(&Position::After(bound, None))),
+            (_, reached) => reached.map(|(time, key)| self.after(&time, &key)),
+        })
+    }
+
+    fn after(&self, at: &str, key: &str) -> SyncToken {
+        self.tokens.write(&Position::After(at.to_owned(), Some(key.to_owned())))
+    }
+
+    fn query(
+        &self,
+        database: &dyn Database,
+        selection: &Selection<'_>,
+        since: Option<&Position>,
+        bound: &str,
+    ) -> Result<(String, Vec<String>), Error> {
+        let (at, uid) = (database.raw(selection.column(self.column)?), database.raw(selection.uid()));
+        let compared = if self.is_time() { "<" } else { "<=" };
+        let mut parameters = vec![bound.to_owned()];
+        let bound = if self.is_time() { database.time(1) } else { database.parameter(1) };
+        let mut conditions = vec![format!("{at} {compared} {bound}")];
+        match since {
+            None => {}
+            Some(Position::From(time)) => {
+                parameters.push(time.clone());
+                conditions.push(format!("{at} >= {}", database.time(2)));
+            }
+            Some(Position::After(position, None)) => {
+                parameters.push(position.clone());
+                conditions.push(format!("{at} > {}", database.parameter(2)));
+            }
+            Some(Position::After(position, Some(key))) => {
+                parameters.extend([position.clone(), key.clone()]);
+                conditions.push(format!("({at}, {uid}) > ({}, {})", database.parameter(2), database.parameter(3)));
+            }
+            Some(Position::Log(_)) => return Err(Error::invalid_sync_token("the sync token is of a log")),
+        }
+        let (cells, from) = (selection.cells(database), database.from(self.class.source()));
+        let conditions = conditions.join(" AND ");
+        Ok((format!("SELECT {at}, {cells} FROM {from} WHERE {conditions} ORDER BY {at}, {uid}"), parameters))
+    }
+
+    /// Whether the column can say what the strategy needs.
+    pub(crate) fn suits(&self, selection: &Selection<'_>) -> Result<(), Error> {
+        let column = selection.column(self.column)?;
+        let suits = if self.is_time() { column.is_time } else { column.is_number };
+        if suits {
+            return Ok(());
+        }
+        let wanted = if self.is_time() { "a date with a time" } else { "an exact number" };
+        Err(selection
+            .wrong(&format!("the column {:?} is of type {}, which is not {wanted}", column.name, column.type_name)))
+    }
+
+    /// How many rows have nothing in the column, and so are never seen.
+    pub(crate) fn unseen(&self, database: &mut dyn Database) -> Result<u64, Error> {
+        let (column, from) = (database.quoted(self.column), database.from(self.class.source()));
+        let query = format!("SELECT count(*) FROM {from} WHERE t.{column} IS NULL");
+        let [counted] = one(database, &query, &[])?;
+        Ok(counted.and_then(|count| count.parse().ok()).unwrap_or_default())
+    }
+}
+
+/// Remembers a position in the room of the one before.
+fn keep(reached: &mut Option<(String, String)>, at: &str, uid: &str) {
+    let (time, key) = reached.get_or_insert_default();
+    time.clear();
+    time.push_str(at);
+    key.clear();
+    key.push_str(uid);
+}

@@ -1,0 +1,396 @@
+//! PostgreSQL, 13 or later: its protocol, its words for time, and what it tells of transactions. Over the protocol's crate, because
+//! connections are the host's.
+
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use fallible_iterator::FallibleIterator;
+use postgres_protocol::IsNull;
+use postgres_protocol::authentication::md5_hash;
+use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use postgres_protocol::message::backend::{ErrorFields, Header, Message};
+use postgres_protocol::message::frontend;
+use tidewaiter_connector::net::Connection;
+use tidewaiter_connector::{Context, Error, ErrorKind, secrets, warn};
+
+use crate::database::{Column, Database, EachRow, Log, Row, one};
+use crate::settings::{Settings, Source, Tls};
+use crate::values::CellType;
+
+/// Read at a time.
+const CHUNK: usize = 128 * 1024;
+/// A message that says to be longer is no row of a directory.
+const MESSAGE_BYTES_MAX: i32 = 64 << 20;
+/// What a cell with several values begins with, in the type's category.
+const ARRAY: &str = "A";
+/// How long a run waits for transactions that were there before it.
+const SETTLE_MAX: Duration = Duration::from_secs(10);
+/// How often it looks.
+const SETTLE_EVERY: Duration = Duration::from_millis(20);
+/// A transaction that holds changes back for longer is told of.
+const TOLD_AFTER_SECONDS: u32 = 60;
+
+/// A connection that is logged in.
+pub(crate) struct PostgreSql {
+    connection: Connection,
+    chunk: Vec<u8>,
+    received: BytesMut,
+    to_send: BytesMut,
+    zone: String,
+}
+
+impl PostgreSql {
+    pub(crate) fn open(settings: &Settings) -> Result<Self, Error> {
+        let (host, port) = settings.server()?;
+        let mut connection = Connection::open(host, port)?;
+        if settings.tls == Tls::Required {
+            connection = upgraded(connection, host)?;
+        }
+        let mut this = Self {
+            connection,
+            chunk: vec![0; CHUNK],
+            received: BytesMut::new(),
+            to_send: BytesMut::new(),
+            zone: settings.zone.clone(),
+        };
+        this.log_in(settings).with_context(|| format!("logging in to {host}:{port} as {:?}", settings.user))?;
+        Ok(this)
+    }
+
+    fn log_in(&mut self, settings: &Settings) -> Result<(), Error> {
+        let parameters = [
+            ("user", settings.user.as_str()),
+            ("database", settings.database.as_str()),
+            ("application_name", "tidewaiter"),
+            ("client_encoding", "UTF8"),
+        ];
+        frontend::startup_message(parameters, &mut self.to_send)?;
+        self.send()?;
+        let mut scram = None;
+        let is_read = settings.tls == Tls::Off;
+        loop {
+            match self.next()? {
+                Message::AuthenticationOk if scram.is_some() => {
+                    return Err(Error::invalid_credential("the server didn't prove that it knows the password"));
+                }
+                Message::AuthenticationSasl(body) => {
+                    if !body.mechanisms().any(|name| Ok(name == SCRAM_SHA_256))? {
+                        return Err(Error::unsupported("the server offers no SCRAM-SHA-256"));
+                    }
+                    let client = ScramSha256::new(&secrets::reveal("password")?, ChannelBinding::unsupported());
+                    frontend::sasl_initial_response(SCRAM_SHA_256, client.message(), &mut self.to_send)?;
+                    self.send()?;
+                    scram = Some(client);
+                }
+                Message::AuthenticationSaslContinue(body) => {
+                    let Some(client) = &mut scram else { return Err(out_of_turn()) };
+                    client.update(body.data())?;
+                    frontend::sasl_response(client.message(), &mut self.to_send)?;
+                    self.send()?;
+                }
+                Message::AuthenticationSaslFinal(body) => {
+                    let Some(mut client) = scram.take() else { return Err(out_of_turn()) };
+                    client.finish(body.data())?;
+                }
+                Message::AuthenticationCleartextPassword | Message::AuthenticationMd5Password(_) if is_read => {
+                    let problem = "the server wants the password in a form that others can read, and TLS is off";
+                    return Err(Error::permission_denied(problem));
+                }
+                Message::AuthenticationCleartextPassword => self.password(&secrets::reveal("password")?)?,
+                Message::AuthenticationMd5Password(body) => {
+                    let password = secrets::reveal("password")?;
+                    let hashed = md5_hash(settings.user.as_bytes(), &password, body.salt());
+                    self.password(hashed.as_bytes())?;
+                }
+                Message::AuthenticationOk | Message::BackendKeyData(_) => {}
+                Message::ReadyForQuery(_) => return Ok(()),
+                Message::ErrorResponse(body) => return Err(refused(body.fields())),
+                _ => return Err(Error::unsupported("the server wants a login of another kind than a password")),
+            }
+        }
+    }
+
+    fn password(&mut self, password: &[u8]) -> Result<(), Error> {
+        frontend::password_message(password, &mut self.to_send)?;
+        self.send()
+    }
+
+    fn send(&mut self) -> Result<(), Error> {
+        self.connection.write_all(&self.to_send)?;
+        self.to_send.clear();
+        Ok(())
+    }
+
+    /// The next message that is about what was asked.
+    fn next(&mut self) -> Result<Message, Error> {
+        loop {
+            if Header::parse(&self.received)?.is_some_and(|header| header.len() > MESSAGE_BYTES_MAX) {
+                return Err(Error::other(format!("the server sends a message of over {MESSAGE_BYTES_MAX} bytes")));
+            }
+            match Message::parse(&mut self.received)? {
+                Some(Message::NoticeResponse(_) | Message::ParameterStatus(_) | Message::NotificationResponse(_)) => {}
+                Some(message) => return Ok(message),
+                None => self.receive()?,
+            }
+        }
+    }
+
+    fn receive(&mut self) -> Result<(), Error> {
+        match self.connection.read(&mut self.chunk)? {
+            0 => Err(Error::connection_broken("the server closed the connection")),
+            count => {
+                self.received.extend_from_slice(&self.chunk[..count]);
+                Ok(())
+            }
+        }
+    }
+
+    /// Commands without an answer, which hold nothing from outside.
+    fn command(&mut self, commands: &str) -> Result<(), Error> {
+        frontend::query(commands, &mut self.to_send)?;
+        self.send()?;
+        loop {
+            match self.next()? {
+                Message::ReadyForQuery(_) => return Ok(()),
+                Message::ErrorResponse(body) => return Err(refused(body.fields())),
+                _ => {}
+            }
+        }
+    }
+
+    /// The names and types of what a query gives.
+    fn described(&mut self, query: &str) -> Result<Vec<(String, u32)>, Error> {
+        frontend::parse("", query, [], &mut self.to_send)?;
+        frontend::describe(b'S', "", &mut self.to_send)?;
+        frontend::sync(&mut self.to_send);
+        self.send()?;
+        let mut columns = Vec::new();
+        loop {
+            match self.next()? {
+                Message::RowDescription(body) => {
+                    let fields = body.fields().map(|field| Ok((field.name().to_owned(), field.type_oid())));
+                    columns = fields.collect()?;
+                }
+                Message::ReadyForQuery(_) => return Ok(columns),
+                Message::ErrorResponse(body) => return Err(refused(body.fields())),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Database for PostgreSql {
+    fn columns(&mut self, source: Source<'_>) -> Result<Vec<Column>, Error> {
+        let described = self.described(&format!("SELECT t.* FROM {}", self.from(source)))?;
+        let mut columns = Vec::with_capacity(described.len());
+        for (name, oid) in described {
+            let query = "SELECT format_type(o.oid, NULL), o.typcategory, coalesce(m.typname, o.typname) FROM pg_type o \
+                         LEFT JOIN pg_type m ON o.typcategory = 'A' AND m.oid = o.typelem WHERE o.oid = $1::oid";
+            let [type_name, category, base] = one(self, query, &[&oid.to_string()])?.map(Option::unwrap_or_default);
+            let cell = cell_type(&base);
+            let is_list = category == ARRAY;
+            columns.push(Column {
+                name,
+                type_name,
+                cell,
+                is_list,
+                is_time: !is_list && cell == CellType::Timestamp,
+                is_number: !is_list && matches!(cell, CellType::Integer | CellType::Decimal),
+                is_local: !is_list && base == "timestamp",
+            });
+        }
+        Ok(columns)
+    }
+
+    fn begin(&mut self, max: Duration) -> Result<(), Error> {
+        let zone = self.zone.replace('\'', "''");
+        let max = max.as_millis().clamp(1, i32::MAX as u128);
+        self.command(&format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {max}; \
+             SET LOCAL TimeZone = '{zone}'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'iso_8601'; \
+             SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1"
+        ))
+    }
+
+    fn select(&mut self, query: &str, parameters: &[&str], each: EachRow<'_>) -> Result<(), Error> {
+        let text = |value: &&str, into: &mut BytesMut| {
+            into.put_slice(value.as_bytes());
+            Ok(IsNull::No)
+        };
+        frontend::parse("", query, [], &mut self.to_send)?;
+        let bound = frontend::bind("", "", [], parameters, text, [], &mut self.to_send);
+        bound.map_err(|_| Error::internal("a parameter is too long"))?;
+        frontend::execute("", 0, &mut self.to_send)?;
+        frontend::sync(&mut self.to_send);
+        self.send()?;
+        let mut cells = Vec::new();
+        loop {
+            match self.next()? {
+                Message::DataRow(body) => {
+                    cells.clear();
+                    body.ranges().for_each(|range| {
+                        cells.push(range);
+                        Ok(())
+                    })?;
+                    each(Row { bytes: body.buffer(), cells: &cells })?;
+                }
+                Message::ReadyForQuery(_) => return Ok(()),
+                Message::ErrorResponse(body) => return Err(refused(body.fields())),
+                _ => {}
+            }
+        }
+    }
+
+    fn settled_time(&mut self, lag: Duration) -> Result<String, Error> {
+        // Whoever may not see the transactions of others sees no beginning of them; then only the lag counts.
+        let query = "WITH begun AS (SELECT min(xact_start) AS at FROM pg_stat_activity WHERE pid <> pg_backend_pid() \
+                     AND backend_type NOT IN ('walsender', 'autovacuum worker')), \
+                     settled AS (SELECT least(clock_timestamp() - $1::interval, at) AT TIME ZONE 'UTC' AS time, at FROM begun) \
+                     SELECT to_char(time, 'YYYY-MM-DD HH24:MI:SS.US') || '+00', \
+                     extract(epoch FROM clock_timestamp() - at)::integer FROM settled";
+        let [time, age] = one(self, query, &[&format!("{} milliseconds", lag.as_millis())])?;
+        if age.and_then(|age| age.parse().ok()).is_some_and(|age: u32| age > TOLD_AFTER_SECONDS) {
+            warn!("a transaction that began over {TOLD_AFTER_SECONDS} s ago holds changes back: they wait for its end");
+        }
+        time.ok_or_else(|| Error::other("the server told no time"))
+    }
+
+    fn settle(&mut self, lag: Duration) -> Result<bool, Error> {
+        std::thread::sleep(lag);
+        let [next, now] = one(self, "SELECT pg_snapshot_xmax(pg_current_snapshot()), clock_timestamp()", &[])?;
+        let (Some(next), Some(now)) = (next, now) else { return Err(Error::other("the server told no snapshot")) };
+        // A transaction has no number before it writes, and may have taken one of a sequence by then: those that began before count,
+        // too, where they are to be seen.
+        let query = "SELECT pg_snapshot_xmin(pg_current_snapshot()) >= $1::xid8 AND NOT EXISTS (SELECT FROM pg_stat_activity \
+                     WHERE xact_start <= $2::timestamptz AND pid <> pg_backend_pid() \
+                     AND backend_type NOT IN ('walsender', 'autovacuum worker'))";
+        let mut waited = Duration::ZERO;
+        while waited < SETTLE_MAX {
+            if let [Some(settled)] = one(self, query, &[&next, &now])?
+                && settled == "t"
+            {
+                return Ok(true);
+            }
+            std::thread::sleep(SETTLE_EVERY);
+            waited += SETTLE_EVERY;
+        }
+        Ok(false)
+    }
+
+    fn quoted(&self, name: &str) -> String {
+        format!("\"{}\"", name.replace('"', "\"\""))
+    }
+
+    fn parameter(&self, number: usize) -> String {
+        format!("${number}")
+    }
+
+    fn time(&self, number: usize) -> String {
+        format!("${number}::timestamptz")
+    }
+
+    fn with_offset(&self, column: &Column) -> String {
+        format!("{}::timestamptz", self.raw(column))
+    }
+
+    fn is(&self, column: &Column, number: usize) -> String {
+        let raw = self.raw(column);
+        match column.type_name.as_str() {
+            // Tried on so many digits only, so that an index is used.
+            "uuid" => format!(
+                "{raw} = CASE WHEN ${number} ~* '^[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}$' THEN ${number}::uuid END"
+            ),
+            "text" | "character varying" | "character" | "citext" | "name" => format!("{raw} = ${number}"),
+            _ if column.cell == CellType::Integer => format!("{raw} = ${number}"),
+            _ => format!("{raw}::text = ${number}"),
+        }
+    }
+
+    fn log(&mut self) -> Result<Log, Error> {
+        let query = "SELECT id, pg_snapshot_xmin(pg_current_snapshot()), pg_snapshot_xmax(pg_current_snapshot()), \
+                     trimmed_transaction, trimmed_number FROM tidewaiter.log_state";
+        let found = one(self, query, &[]).context("reading the log, which postgresql-log.sql makes")?;
+        let [Some(id), Some(oldest), Some(next), transaction, number] = found else {
+            return Err(Error::configuration("tidewaiter.log_state has no row: run postgresql-log.sql again"));
+        };
+        let number_of = |text: &String| text.parse::<u64>().map_err(|_| Error::other("the server told no number"));
+        let trimmed = match (transaction, number) {
+            (Some(transaction), Some(number)) => Some((number_of(&transaction)?, number_of(&number)?)),
+            _ => None,
+        };
+        Ok(Log { id, settled: number_of(&oldest)?.saturating_sub(1), next: number_of(&next)?, trimmed })
+    }
+
+    fn logged(&self, cells: &str, source: Source<'_>, uid: &Column) -> String {
+        let (from, key, kind) = (self.from(source), self.raw(uid), &uid.type_name);
+        format!(
+            "SELECT l.transaction, l.number, l.uid, {cells} \
+             FROM tidewaiter.log AS l LEFT JOIN {from} ON {key} = l.uid::{kind} \
+             WHERE l.source = (SELECT n.nspname || '.' || c.relname FROM pg_class AS c JOIN pg_namespace AS n \
+             ON n.oid = c.relnamespace WHERE c.oid = $1::regclass) AND l.transaction < pg_snapshot_xmin(pg_current_snapshot()) \
+             AND (l.transaction, l.number) > ($2::xid8, $3::bigint) \
+             AND NOT EXISTS (SELECT FROM tidewaiter.log AS n WHERE n.source = l.source AND n.uid = l.uid \
+             AND (n.transaction, n.number) > (l.transaction, l.number)) ORDER BY l.transaction, l.number"
+        )
+    }
+}
+
+/// TLS in the protocol's way: asked for in clear, and answered in one byte.
+fn upgraded(mut connection: Connection, host: &str) -> Result<Connection, Error> {
+    let mut request = BytesMut::new();
+    frontend::ssl_request(&mut request);
+    connection.write_all(&request)?;
+    // No byte more is read: whatever else came in clear is not taken for what comes by TLS.
+    let mut answer = [0];
+    match (connection.read(&mut answer)?, answer) {
+        (1, [b'S']) => connection.into_tls(host),
+        (1, [b'N']) => {
+            Err(Error::connection_failed(format!("{host} offers no TLS; setting `tls` says that it is required")))
+        }
+        (1, _) => Err(Error::connection_failed(format!("{host} doesn't speak PostgreSQL's protocol"))),
+        _ => Err(Error::connection_broken(format!("{host} closed the connection"))),
+    }
+}
+
+fn cell_type(name: &str) -> CellType {
+    match name {
+        "bool" => CellType::Boolean,
+        "int2" | "int4" | "int8" | "oid" => CellType::Integer,
+        "numeric" => CellType::Decimal,
+        "float4" | "float8" => CellType::Real,
+        "bytea" => CellType::Binary,
+        "json" | "jsonb" => CellType::Json,
+        "timestamptz" | "timestamp" => CellType::Timestamp,
+        _ => CellType::Text,
+    }
+}
+
+fn out_of_turn() -> Error {
+    Error::from(io::Error::new(io::ErrorKind::InvalidData, "the server sent a message out of turn"))
+}
+
+/// What the server says no with. The kind is by the code of the error (PostgreSQL's appendix A); details, which may hold data, are
+/// not told.
+fn refused(mut fields: ErrorFields<'_>) -> Error {
+    let (mut code, mut message) = (String::new(), String::new());
+    while let Ok(Some(field)) = fields.next() {
+        let text = String::from_utf8_lossy(field.value_bytes()).into_owned();
+        match field.type_() {
+            b'C' => code = text,
+            b'M' => message = text,
+            _ => {}
+        }
+    }
+    let kind = match code.as_str() {
+        code if code.starts_with("28") => ErrorKind::InvalidCredential,
+        "42501" => ErrorKind::PermissionDenied,
+        "3D000" => ErrorKind::Configuration,
+        "57014" => ErrorKind::TimedOut,
+        code if code.starts_with("42") => ErrorKind::Configuration,
+        code if code.starts_with("08") || code.starts_with("57P") => ErrorKind::ConnectionBroken,
+        code if ["40", "53", "55", "58"].iter().any(|class| code.starts_with(class)) => ErrorKind::Retryable,
+        _ => ErrorKind::Other,
+    };
+    Error::new(kind, format!("the server says: {message} ({code})"))
+}

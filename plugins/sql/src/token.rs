@@ -1,0 +1,89 @@
+//! The sync token: JSON, so that an operator can read and write it. It names what it is a position in, and is refused by everything
+//! else.
+
+use serde::{Deserialize, Serialize};
+use tidewaiter_connector::{Error, SyncToken};
+
+use crate::settings::{Class, Feed, Source};
+
+/// The name of the format.
+pub(crate) const FORMAT: &str = "sql1";
+
+/// Where reading goes on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Position {
+    /// With this time.
+    From(String),
+    /// After this time or number, and, of the rows that have it, after this uid; without one after all of them.
+    After(String, Option<String>),
+    /// After this entry of a log.
+    Log(Entry),
+}
+
+/// An entry of a log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Entry {
+    /// Which log.
+    pub(crate) log: String,
+    /// The transaction that wrote it.
+    pub(crate) transaction: u64,
+    /// Its number.
+    pub(crate) number: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Token<P> {
+    format: String,
+    /// The table; none for a query.
+    table: Option<String>,
+    /// The strategy, and its column.
+    by: String,
+    position: P,
+}
+
+/// Turns positions of a class into tokens and back.
+#[derive(Debug, Clone)]
+pub(crate) struct Tokens {
+    table: Option<String>,
+    by: String,
+}
+
+impl Tokens {
+    pub(crate) fn of(class: &Class, feed: &Feed) -> Self {
+        let table = match class.source() {
+            Source::Table(name) => Some(name.to_owned()),
+            Source::Query(_) => None,
+        };
+        let by = match feed {
+            Feed::Timestamp { column, .. } => format!("timestamp {column}"),
+            Feed::Number { column, .. } => format!("number {column}"),
+            Feed::Log { .. } => "log".to_owned(),
+        };
+        Self { table, by }
+    }
+
+    pub(crate) fn write(&self, position: &Position) -> SyncToken {
+        let (table, by) = (self.table.clone(), self.by.clone());
+        let token = Token { format: FORMAT.to_owned(), table, by, position };
+        // Neither maps nor anything that can fail are in it.
+        serde_json::to_string(&token).unwrap_or_default().into()
+    }
+
+    pub(crate) fn read(&self, token: &SyncToken) -> Result<Position, Error> {
+        let bad = |problem: String| Error::invalid_sync_token(format!("the sync token {problem}"));
+        let token: Token<Position> = serde_json::from_str(token.as_text()?)
+            .map_err(|error| bad(format!("is none of this connector: {error}")))?;
+        if token.format != FORMAT {
+            return Err(bad(format!("has the format {:?}; {FORMAT:?} is read", token.format)));
+        }
+        if (&token.table, &token.by) != (&self.table, &self.by) {
+            let of = |table: &Option<String>, by: &str| format!("{} by {by}", table.as_deref().unwrap_or("a query"));
+            let (was, is) = (of(&token.table, &token.by), of(&self.table, &self.by));
+            return Err(bad(format!("is of {was}; the settings say {is}")));
+        }
+        Ok(token.position)
+    }
+}

@@ -1,0 +1,140 @@
+//! The connector `sql` in its sandbox, with a real PostgreSQL, over TLS; and what becomes of it when server or network fail.
+
+use std::collections::BTreeMap;
+
+use tidewaiter_servers::{PostgreSql, Tls};
+use tidewaiter_tests::sql::{BY_TIME, PEOPLE, address, place, server};
+use tidewaiter_tests::web::{Authority, Relay};
+use tidewaiter_tests::{Ended, Place, is_quick};
+
+fn sync(place: &Place) -> Ended {
+    place.run("sync hr account --json")
+}
+
+/// How often each uid was told of.
+fn told(place: &Place) -> BTreeMap<String, usize> {
+    let mut told = BTreeMap::new();
+    for entry in place.changes() {
+        *told.entry(entry["uid"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    told
+}
+
+#[test]
+fn a_table_is_followed_over_tls_and_its_deletions_by_a_log() {
+    let authority = Authority::new();
+    let (server, address) = server(&authority, &["127.0.0.1"]);
+    server.run("INSERT INTO people VALUES (1, 'ann', 'ann@x'), (2, 'bob', 'bob@x')");
+    server.run(include_str!("../../plugins/sql/postgresql-log.sql"));
+    server.run("SELECT tidewaiter.watch('people', 'id')");
+    let place = place(address, &authority, "{ by = \"log\" }");
+    let check = place.run("check");
+    assert_eq!(check.code, 0, "{check:?}");
+    assert_eq!(sync(&place).json()["deltas"], 0, "the first run begins at the latest");
+    server.run("UPDATE people SET mail = 'ann@y' WHERE id = 1; DELETE FROM people WHERE id = 2");
+    let ran = sync(&place).json();
+    assert_eq!(ran["deltas"], 2);
+    assert_eq!(ran["spent"]["tls-connections"], ran["spent"]["tcp-connections"], "{ran}");
+    let entries = place.changes();
+    let kinds: Vec<_> =
+        entries.iter().map(|entry| (entry["uid"].as_str().unwrap(), entry["kind"].as_str().unwrap())).collect();
+    assert_eq!(kinds, [("1", "create-or-update"), ("2", "delete")]);
+    let shown = place.run("connections show hr").stdout;
+    // The classes were asked for, too.
+    assert!(shown.contains("2 TCP connections, TLS over 2"), "{shown}");
+}
+
+#[test]
+fn who_the_server_is_and_how_it_is_spoken_to_is_checked() {
+    let authority = Authority::new();
+    let (server_of_other_name, there) = server(&authority, &["db.corp"]);
+    let clear = PostgreSql::start(None);
+    let (certificate, key) = authority.sign_until(&["127.0.0.1"], 2026);
+    let expired = PostgreSql::start(Some(&Tls { certificate, key }));
+    for (to, code, part) in [
+        (there, "connection-failed", "the certificate is not trusted"),
+        (address(&expired), "connection-failed", "the certificate is not trusted"),
+        (address(&clear), "connection-failed", "offers no TLS"),
+    ] {
+        let ended = sync(&place(to, &authority, BY_TIME));
+        assert!(ended.code == 4 && ended.stdout.contains(code) && ended.stdout.contains(part), "{ended:?}");
+    }
+    assert!(!server_of_other_name.log().contains("authentication"), "no password was tried");
+    // Granted without TLS, and asked for without it: the host still says no where the grant requires it.
+    let place = place(address(&clear), &authority, BY_TIME);
+    let text = std::fs::read_to_string(place.path("connections/hr.toml")).unwrap();
+    place.write("connections/hr.toml", &text.replace("[settings]\n", "[settings]\ntls = \"off\"\n"));
+    clear.run(PEOPLE);
+    let ended = sync(&place);
+    assert!(ended.code == 4 && ended.stdout.contains("egress.tls-required"), "{ended:?}");
+    // A wrong password waits for another one, and is not tried again.
+    place.write("grants/hr.toml", &format!("tcp = [\"{}\"]\nreveal = [\"password\"]\n", address(&clear)));
+    place.write("password", "wrong");
+    let ended = sync(&place);
+    assert!(ended.code == 4 && ended.stdout.contains("invalid-credential"), "{ended:?}");
+    place.write("password", PostgreSql::PASSWORD);
+    assert_eq!(sync(&place).code, 0);
+}
+
+#[test]
+fn a_server_that_is_killed_and_a_network_that_is_cut_lose_and_repeat_nothing() {
+    let authority = Authority::new();
+    let (mut server, address) = server(&authority, &["127.0.0.1"]);
+    let relay = Relay::new(address);
+    let place = place(relay.address, &authority, BY_TIME);
+    assert_eq!(sync(&place).code, 0);
+    let rows = if is_quick() { 3_000 } else { 20_000 };
+    server.run(&format!(
+        "INSERT INTO people (id, login, mail) SELECT n, 'p' || n, repeat('x', 50) FROM generate_series(1, {rows}) AS n"
+    ));
+    // Later and later, while the rest gets shorter: it ends.
+    let mut cuts = 0;
+    relay.cuts_after(100_000);
+    loop {
+        let ended = sync(&place);
+        if ended.code == 0 {
+            break;
+        }
+        assert!(ended.code == 4 && ended.stdout.contains("connection-broken"), "{ended:?}");
+        cuts += 1;
+        relay.cuts_after(100_000 * (cuts + 1));
+        server.kill();
+        let down = sync(&place);
+        assert!(down.code == 4 && down.stdout.contains("connection-"), "{down:?}");
+        server.restart();
+    }
+    assert!(cuts >= 2, "{cuts} cuts");
+    let told = told(&place);
+    assert_eq!(told.len(), rows);
+    assert!(told.values().all(|times| *times == 1), "{:?}", told.iter().find(|(_, times)| **times > 1));
+    // Slow is no failure.
+    relay.cuts_after(u64::MAX);
+    relay.pauses(20);
+    server.run("UPDATE people SET mail = 'slow@x', at = clock_timestamp() WHERE id <= 500");
+    assert_eq!(sync(&place).json()["deltas"], 500);
+}
+
+/// The figure that has to be reached, and the size that a component may have.
+#[test]
+fn many_rows_are_fast() {
+    let size = std::fs::metadata(tidewaiter_tests::connector("sql")).unwrap().len();
+    println!("the component has {} KiB", size / 1024);
+    assert!(size <= 800 * 1024, "{size} bytes");
+    if is_quick() {
+        return;
+    }
+    let authority = Authority::new();
+    let (server, address) = server(&authority, &["127.0.0.1"]);
+    let place = place(address, &authority, BY_TIME);
+    assert_eq!(sync(&place).code, 0);
+    let rows = 200_000;
+    server.run(&format!("INSERT INTO people (id, login, mail) SELECT n, 'p' || n, 'p' || n || '@example.com' FROM generate_series(1, {rows}) AS n"));
+    server.run("ANALYZE people");
+    let ran = sync(&place).json();
+    assert_eq!(ran["deltas"], rows);
+    let time = |name: &str| ran[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_millisecond();
+    let rate = rows * 1000 / (time("ended") - time("started")).max(1);
+    println!("{rows} rows: {rate} rows/s");
+    // Judged where nothing else runs; beside other tests only a collapse is one.
+    assert!(rate >= 25_000, "{rate} rows/s");
+}
