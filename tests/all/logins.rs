@@ -183,6 +183,14 @@ async fn a_secret_is_shown_to_a_connector_only_by_name_and_grant() {
     assert_eq!(sender.run(&reveal("bind")).await.0, ["refused: not granted"], "not granted");
     sender.place.write("grants/bad.toml", "reveal = [\"bind\"]");
     let host = sender.host(&reveal("bind")).await;
+    for _ in 0..4 {
+        assert_eq!(said(&host).await.0, ["secret: b1nd"], "as often as it works");
+    }
+    host.shutdown().await;
+    drop(host);
+    let mut refused = reveal("bind");
+    refused["do"] = "log-in-with-what-is-shown".into();
+    let host = sender.host(&refused).await;
     assert_eq!(said(&host).await.0, ["secret: b1nd"]);
     assert_eq!(said(&host).await.0, ["secret: b1nd"]);
     assert_eq!(said(&host).await.0, ["refused: not granted"], "two an hour");

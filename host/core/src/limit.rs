@@ -37,7 +37,7 @@ pub struct Limits {
     pub http_requests_max: u32,
     /// `http-response-bytes`: the body of one answer.
     pub http_response_bytes_max: u64,
-    /// `logins-per-hour`: tokens fetched, secrets revealed, logins refused; accounts get locked by those who try too often.
+    /// `logins-per-hour`: tokens fetched, logins refused; accounts get locked by those who try too often.
     pub logins_per_hour_max: u32,
 }
 

@@ -245,7 +245,7 @@ impl Connection {
             to_run: mpsc::channel(1).0,
             pack: |deltas| pack(deltas).map_err(|error| error.to_string()),
             outgoing: Some(self.outgoing(&log, &gauge)),
-            reveal: Some(self.reveal(&log)),
+            reveal: Some(self.reveal(&log, &gauge)),
             gauge,
             log,
         }
@@ -274,18 +274,29 @@ impl Connection {
     }
 
     /// Shows secrets to a run: those that were asked for and granted.
-    fn reveal(self: &Arc<Self>, log: &LogSource) -> Reveal {
+    fn reveal(self: &Arc<Self>, log: &LogSource, gauge: &Arc<Gauge>) -> Reveal {
         let (connection, log, asked) = (Arc::clone(self), log.clone(), Arc::new(AtomicU32::new(0)));
+        let gauge = Arc::downgrade(gauge);
         Reveal(Arc::new(move |name| {
             let (connection, log, asked) = (Arc::clone(&connection), log.clone(), Arc::clone(&asked));
+            let gauge = gauge.clone();
             Box::pin(async move {
                 // A guest that asks and asks gets no more lines in logs for it.
                 if asked.fetch_add(1, Ordering::Relaxed) >= REVEALS_MAX {
                     return Err(RevealRefusal::NotGranted);
                 }
-                connection.revealed(&name, &log).await
+                let secret = connection.revealed(&name, &log).await?;
+                if let Some(gauge) = gauge.upgrade() {
+                    gauge.shows_a_secret();
+                }
+                Ok(secret)
             }) as Revealing
         }))
+    }
+
+    /// The source refused a login with a secret that was shown: it counts, because accounts are locked after few.
+    pub(crate) fn login_refused(&self) {
+        self.egress.logins().spent();
     }
 
     /// Returns once a secret is another one than the one that was used last. Never, where there are none.
@@ -325,8 +336,8 @@ impl Connection {
         }
         let source = self.config.access.secrets.get(name);
         let source = source.ok_or_else(|| refused(RevealRefusal::Unknown, "none is configured".into()))?;
-        let attempt = self.egress.logins().attempt();
-        attempt.map_err(|error| refused(RevealRefusal::NotGranted, error.to_string()))?;
+        let allowed = self.egress.logins().has_left();
+        allowed.map_err(|error| refused(RevealRefusal::NotGranted, error.to_string()))?;
         let secret = self.egress.logins().read(source).await;
         let secret = secret.map_err(|error| refused(RevealRefusal::Unknown, error.to_string()))?;
         if let Some(audit) = &self.audit {

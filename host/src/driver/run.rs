@@ -133,6 +133,9 @@ pub async fn perform(order: Order, mut signals: mpsc::Receiver<Signal>) -> (RunR
         while let Some(effect) = performer.machine.poll_effect() {
             if let Some(end) = performer.effect(effect) {
                 performer.discard().await;
+                if performer.gauge.was_shown_a_secret() && end.0.outcome.is_refused_login() {
+                    performer.order.connection.login_refused();
+                }
                 return end;
             }
         }

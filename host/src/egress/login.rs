@@ -129,8 +129,13 @@ impl Logins {
         self.tried(true)
     }
 
+    /// Whether there may be one more.
+    pub(crate) fn has_left(&self) -> Result<(), EgressError> {
+        self.tried(false)
+    }
+
     /// Notes a login that was used: those that are too many are refused before they leave.
-    fn spent(&self) {
+    pub(crate) fn spent(&self) {
         let _ = self.tried(true);
     }
 
@@ -240,7 +245,7 @@ impl RunLogins {
     ) -> Result<Vec<HeaderName>, EgressError> {
         let mut replaced = Vec::new();
         if self.logins.is_static(to) {
-            self.logins.tried(false)?;
+            self.logins.has_left()?;
             if self.refusals().get(to).is_some_and(|count| *count >= REFUSALS_MAX) {
                 return Err(EgressError::Refused { max: REFUSALS_MAX });
             }

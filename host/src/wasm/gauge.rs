@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -37,9 +37,20 @@ pub struct Gauge {
     log_lines: AtomicU64,
     log: Mutex<VecDeque<String>>,
     outgoing: OnceLock<Arc<Outgoing>>,
+    was_shown_a_secret: AtomicBool,
 }
 
 impl Gauge {
+    /// It was shown a secret.
+    pub fn shows_a_secret(&self) {
+        self.was_shown_a_secret.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was shown a secret.
+    pub fn was_shown_a_secret(&self) -> bool {
+        self.was_shown_a_secret.load(Ordering::Relaxed)
+    }
+
     /// What was used so far.
     pub fn spent(&self) -> Spent {
         let traffic = self.outgoing.get().map(|outgoing| outgoing.traffic()).unwrap_or_default();

@@ -380,6 +380,10 @@ impl exports::live_sync::Guest for Hostile {
             "panic-with-words" => panic!("{}", "\u{1b}[2Jp".repeat(1_000_000)),
             "exit" => std::process::exit(0),
             "reveal" => return Err(error(reveal())),
+            "log-in-with-what-is-shown" => {
+                let kind = ErrorKind::InvalidCredential;
+                return Err(ConnectorError { kind, ..error(reveal()) });
+            }
             "lose-the-token" => {
                 let kind = ErrorKind::InvalidSyncToken;
                 return Err(ConnectorError { kind, ..error("the log has been cut".into()) });
