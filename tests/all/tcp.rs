@@ -163,3 +163,13 @@ async fn a_run_that_speaks_no_tls_where_it_has_to_journals_nothing() {
     let (said, _) = connect(&sender, json!([plain.to()]), nobody).await;
     assert!(said[0].starts_with("TLS with 127.0.0.1: "), "its own words say more: {said:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_looks_only_so_many_names_up() {
+    let sender = Sender::new("tcp = [\"db.corp:1\"]").names(&[("db.corp", &["192.0.2.1"])]);
+    let (granted, other) = (json!({ "to": "db.corp:1" }), json!({ "to": "other.corp:1", "times": 1000 }));
+    let (said, report) = connect(&sender, json!(["db.corp:1"]), json!([other, granted])).await;
+    assert_eq!(said[0], "refused PermissionDenied");
+    assert_ne!(said[1], said[0], "the name is granted, and not even looked up");
+    assert_eq!(report.spent.tcp_connections, 0);
+}

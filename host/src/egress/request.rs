@@ -4,7 +4,6 @@
 use http::header::{self, HeaderMap, HeaderName};
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
 use tidewaiter_core::grant::destination::Destination;
 
 use super::Body;
@@ -69,7 +68,7 @@ fn url(to: &Destination, path: PathAndQuery) -> Result<Uri, EgressError> {
 }
 
 /// The answer without what was only said to us.
-pub(super) fn answered(mut response: Response<Incoming>, to: &Destination) -> Result<Response<Incoming>, EgressError> {
+pub(super) fn answered<B>(mut response: Response<B>, to: &Destination) -> Result<Response<B>, EgressError> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(protocol(to, "it switches to another protocol, which nobody asked for".into()));
     }
@@ -124,6 +123,25 @@ mod tests {
         let left: Vec<_> = sent.headers().iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
         assert_eq!(left, ["accept: \"x\"", "host: \"api.example.com\""]);
         assert_eq!(sent.version(), Version::HTTP_11);
+    }
+
+    #[test]
+    fn what_a_server_says_to_us_alone_goes_no_further() {
+        let to = "https://example.com".parse().unwrap();
+        let response = |status: u16, headers: &[(&'static str, &str)]| {
+            let mut builder = Response::builder().status(status);
+            for (name, value) in headers {
+                builder = builder.header(*name, *value);
+            }
+            builder.body(()).unwrap()
+        };
+        let headers = [("connection", "close, x-hop"), ("x-hop", "1"), ("proxy-authenticate", "Basic"), ("etag", "2")];
+        let told = answered(response(200, &headers), &to).unwrap();
+        assert_eq!(told.headers().keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["etag"]);
+        assert!(answered(response(101, &[]), &to).is_err(), "nobody asked for another protocol");
+        let long = "x".repeat(HEAD_BYTES_MAX / 2);
+        assert!(answered(response(200, &[("a", &long)]), &to).is_ok());
+        assert!(answered(response(200, &[("a", &long), ("b", &long)]), &to).is_err());
     }
 
     #[test]

@@ -12,7 +12,13 @@ use crate::setting;
 /// What came of all, in one line.
 pub(crate) fn connect_all() -> String {
     let connections = setting("connections");
-    let said = connections.as_array().into_iter().flatten().map(|one| connect(one).unwrap_or_else(|error| error));
+    let said = connections.as_array().into_iter().flatten().map(|one| {
+        // Of several attempts the last one tells.
+        for _ in 1..one["times"].as_u64().unwrap_or(1) {
+            let _ = connect(one);
+        }
+        connect(one).unwrap_or_else(|error| error)
+    });
     said.collect::<Vec<_>>().join("; ")
 }
 
