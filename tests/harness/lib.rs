@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+pub mod bodies;
 mod built;
 pub mod fuzz;
 pub mod sql;
@@ -48,10 +49,14 @@ pub fn is_quick() -> bool {
 
 /// A built connector.
 pub fn connector(name: &str) -> PathBuf {
-    let folder = if ["hostile", "synthetic"].contains(&name) { "guest" } else { "connectors" };
-    let path = target(&format!("{folder}/{name}.wasm"));
+    let path = component(name);
     assert!(path.exists(), "{}: `cargo xtask build` makes it", path.display());
     path
+}
+
+fn component(name: &str) -> PathBuf {
+    let folder = if ["hostile", "synthetic", "pg-py"].contains(&name) { "guest" } else { "connectors" };
+    target(&format!("{folder}/{name}.wasm"))
 }
 
 /// The program.
@@ -64,7 +69,7 @@ pub fn program() -> PathBuf {
 /// Whether a connector that not every machine can build is there. CI can.
 #[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "how CI says that it is one, and people are told")]
 pub fn built(name: &str) -> bool {
-    let there = target(&format!("connectors/{name}.wasm")).exists();
+    let there = component(name).exists();
     assert!(there || std::env::var_os("CI").is_none_or(|value| value != "true"), "{name} is not built");
     if !there {
         println!("skipped: {name} is not built");

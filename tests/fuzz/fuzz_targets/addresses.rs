@@ -1,4 +1,8 @@
 //! Kinds of addresses, and what a name may lead to.
 #![no_main]
+#![allow(dead_code, reason = "each takes one of the bodies")]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tidewaiter_tests::fuzz::addresses(bytes));
+#[path = "../../harness/bodies.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| bodies::addresses(bytes));

@@ -1,4 +1,8 @@
 //! What guests hand over in a batch.
 #![no_main]
+#![allow(dead_code, reason = "each takes one of the bodies")]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tidewaiter_tests::fuzz::batches(bytes));
+#[path = "../../harness/bodies.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| drop(bodies::batches(bytes)));
