@@ -1,5 +1,6 @@
 //! What the strategies ask of a server, whatever it speaks. Each dialect answers it in one file.
 
+use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -18,19 +19,59 @@ pub(crate) struct Column {
     pub(crate) cell: CellType,
     /// Each cell holds several values.
     pub(crate) is_list: bool,
-    /// Its cells are times, to the second at least.
+    /// Its cells are points in time, whatever the zone.
     pub(crate) is_time: bool,
-    /// Its cells are exact numbers.
+    /// Its cells are whole numbers.
     pub(crate) is_number: bool,
-    /// Its times have no offset: the session's zone gives it to them.
+    /// Its times have no offset: the setting `zone` gives it to them.
     pub(crate) is_local: bool,
 }
 
-/// A log that triggers fill.
+/// What failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    error: Error,
+    /// A value was none of the type that it was compared with.
+    pub(crate) is_bad_value: bool,
+}
+
+impl Failure {
+    /// What a server says no with.
+    pub(crate) fn refused(error: Error, is_bad_value: bool) -> Self {
+        Self { error, is_bad_value }
+    }
+
+    /// The same, but for values that are none: those are what the caller says.
+    pub(crate) fn or_bad_value(self, say: impl FnOnce(&Error) -> Error) -> Error {
+        if self.is_bad_value { say(&self.error) } else { self.error }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, is_bad_value: false }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Error::from(error).into()
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        failure.error
+    }
+}
+
+/// A log that triggers fill, of one table.
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
     /// Which one it is.
     pub(crate) id: String,
+    /// The column whose text its entries have.
+    pub(crate) uid: String,
     /// All transactions up to this one have ended.
     pub(crate) settled: u64,
     /// No transaction from this one on has begun.
@@ -68,12 +109,18 @@ pub(crate) trait Database {
     /// written from then on. No statement takes longer than this.
     fn begin(&mut self, max: Duration) -> Result<(), Error>;
 
+    /// Ends what [`begin`](Self::begin) began.
+    fn end(&mut self) -> Result<(), Error>;
+
     /// Runs a query. Its parameters are named by [`parameter`](Self::parameter), and are never part of its text.
-    fn select(&mut self, query: &str, parameters: &[&str], each: EachRow<'_>) -> Result<(), Error>;
+    fn select(&mut self, query: &str, parameters: &[&str], each: EachRow<'_>) -> Result<(), Failure>;
 
     /// The time on the server's clock before which no change is still to be seen, as far as that is known: this long ago, or
-    /// the beginning of the oldest transaction. Asked before [`begin`](Self::begin).
-    fn settled_time(&mut self, lag: Duration) -> Result<String, Error>;
+    /// the beginning of the oldest transaction. None: it can't be told now. Asked before [`begin`](Self::begin).
+    fn settled_time(&mut self, lag: Duration) -> Result<Option<String>, Error>;
+
+    /// Whether a time is later than the server's clock.
+    fn is_to_come(&mut self, time: &str) -> Result<bool, Error>;
 
     /// Waits until what was being written when this is called is there or given up; false if it takes too long. Asked before
     /// [`begin`](Self::begin).
@@ -104,19 +151,18 @@ pub(crate) trait Database {
         format!("t.{}", self.quoted(&column.name))
     }
 
-    /// A column with a time without an offset: with that of the session's zone.
+    /// A column with a time without an offset: with that of the setting `zone`.
     fn with_offset(&self, column: &Column) -> String;
 
     /// That a column is what a parameter says, where that may be no value of its type at all.
     fn is(&self, column: &Column, number: usize) -> String;
 
-    /// What the log that triggers fill is at.
-    fn log(&mut self) -> Result<Log, Error>;
+    /// What the log of a table, whose name is quoted, is at.
+    fn log(&mut self, table: &str) -> Result<Log, Error>;
 
     /// A query of what a log notes of a table: each object once, at its last entry, of entries that no other can come before any
-    /// more. It gives transaction, number,
-    /// uid, and these cells of the source, which are null where it has no such object. Parameters: the table, and
-    /// the transaction and the number after which.
+    /// more. It gives transaction, number, uid, and these cells of the source, which are null where it has no such object.
+    /// Parameters: the id of the log, and the transaction and the number after which.
     fn logged(&self, cells: &str, source: Source<'_>, uid: &Column) -> String;
 }
 
@@ -132,7 +178,7 @@ pub(crate) fn one<const N: usize>(
     database: &mut dyn Database,
     query: &str,
     parameters: &[&str],
-) -> Result<[Option<String>; N], Error> {
+) -> Result<[Option<String>; N], Failure> {
     let mut cells = [const { None }; N];
     database.select(query, parameters, &mut |row| {
         for (place, cell) in cells.iter_mut().enumerate() {

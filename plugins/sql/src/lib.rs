@@ -22,6 +22,8 @@ mod settings;
 mod token;
 mod values;
 
+use std::time::Duration;
+
 use tidewaiter_connector::{
     Capability, Changes, Connector, Error, Filter, Info, ObjectClass, Objects, Operation, SyncOptions, SyncToken, warn,
 };
@@ -66,16 +68,20 @@ impl Connector for Sql {
 
     fn check(&self) -> Result<(), Error> {
         let mut database = database::open(&self.0)?;
-        self.0.classes.iter().try_for_each(|(name, class)| check(database.as_mut(), name, class))
+        self.0.classes.iter().try_for_each(|(name, class)| {
+            check(database.as_mut(), name, class)?;
+            database.end()
+        })
     }
 
     fn latest_sync_token(&self, class: &str) -> Result<Option<SyncToken>, Error> {
         let (name, class) = (class, self.0.class(class)?);
         let mut database = database::open(&self.0)?;
         let strategy = Strategy::of(name, class)?;
+        let selection = Selection::of(database.as_mut(), name, class, None)?;
         let position = match &strategy {
-            Strategy::Ordered(ordered) => ordered.latest(database.as_mut())?,
-            Strategy::Logged(_) => Some(Logged::latest(database.as_mut())?),
+            Strategy::Ordered(ordered) => ordered.latest(database.as_mut(), &selection)?,
+            Strategy::Logged(logged) => Some(logged.latest(database.as_mut(), &selection)?),
         };
         Ok(position.map(|position| strategy.tokens().write(&position)))
     }
@@ -90,10 +96,12 @@ impl Connector for Sql {
         let strategy = Strategy::of(class, self.0.class(class)?)?;
         let since = token.map(|token| strategy.tokens().read(&token)).transpose()?;
         let mut database = database::open(&self.0)?;
-        match strategy {
+        let token = match strategy {
             Strategy::Ordered(ordered) => ordered.sync(database.as_mut(), (class, since), options, changes),
             Strategy::Logged(logged) => logged.sync(database.as_mut(), (class, since), options, changes),
-        }
+        }?;
+        database.end()?;
+        Ok(token)
     }
 
     fn search(
@@ -115,6 +123,9 @@ impl Connector for Sql {
         }
     }
 }
+
+/// A statement of a check takes less.
+const CHECK_MAX: Duration = Duration::from_secs(30);
 
 /// How the changes of a class are found.
 enum Strategy<'a> {
@@ -147,14 +158,15 @@ impl<'a> Strategy<'a> {
 
 fn check(database: &mut dyn Database, name: &str, class: &Class) -> Result<(), Error> {
     let selection = Selection::of(database, name, class, None)?;
+    // As in a run, and so that nothing is changed.
+    database.begin(CHECK_MAX)?;
     let query = format!("SELECT {} FROM {} LIMIT 1", selection.cells(database), database.from(class.source()));
     database.select(&query, &[], &mut |row| selection.object(row, 0).map(drop))?;
     match class.changes.as_ref().map(|_| Strategy::of(name, class)).transpose()? {
         None => Ok(()),
-        Some(Strategy::Logged(_)) => Logged::latest(database).map(drop),
+        Some(Strategy::Logged(logged)) => logged.latest(database, &selection).map(drop),
         Some(Strategy::Ordered(ordered)) => {
-            ordered.suits(&selection)?;
-            let unseen = ordered.unseen(database)?;
+            let unseen = ordered.check(database, &selection)?;
             if unseen > 0 {
                 warn!("class {name:?}: {unseen} rows have nothing in {:?}, and are never seen", ordered.column);
             }

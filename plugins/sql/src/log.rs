@@ -14,9 +14,6 @@ use crate::selection::Selection;
 use crate::settings::{Class, Source};
 use crate::token::{Entry, Position, Tokens};
 
-/// Larger than every number of an entry.
-const LAST: u64 = i64::MAX.unsigned_abs();
-
 /// A class whose changes are in a log.
 pub(crate) struct Logged<'a> {
     pub(crate) class: &'a Class,
@@ -24,19 +21,28 @@ pub(crate) struct Logged<'a> {
     pub(crate) tokens: Tokens,
 }
 
-impl Logged<'_> {
-    /// After everything that has ended.
-    pub(crate) fn latest(database: &mut dyn Database) -> Result<Position, Error> {
-        Ok(settled(&database.log()?))
-    }
+/// Where the cells of an object begin in what a log gives.
+const FIRST: usize = 3;
 
-    /// The table that is watched, quoted.
-    fn watched(&self, database: &dyn Database) -> String {
+impl Logged<'_> {
+    /// The log, which has to note what objects are told apart by.
+    fn log(&self, database: &mut dyn Database, selection: &Selection<'_>) -> Result<Log, Error> {
         let table = match (self.watched, self.class.source()) {
             (Some(watched), _) => watched,
             (None, Source::Table(table) | Source::Query(table)) => table,
         };
-        table.split('.').map(|part| database.quoted(part)).collect::<Vec<_>>().join(".")
+        let table: Vec<String> = table.split('.').map(|part| database.quoted(part)).collect();
+        let log = database.log(&table.join("."))?;
+        let uid = &selection.uid().name;
+        if log.uid != *uid {
+            return Err(selection.wrong(&format!("its uid is {uid:?}, and the log notes {:?}", log.uid)));
+        }
+        Ok(log)
+    }
+
+    /// After everything that has ended.
+    pub(crate) fn latest(&self, database: &mut dyn Database, selection: &Selection<'_>) -> Result<Position, Error> {
+        Ok(Position::Log(settled(&self.log(database, selection)?)))
     }
 
     /// Hands over what changed.
@@ -49,65 +55,114 @@ impl Logged<'_> {
     ) -> Result<Option<SyncToken>, Error> {
         let selection = Selection::of(database, class, self.class, options.attributes.as_deref())?;
         database.begin(Duration::from_millis(options.deadline_ms))?;
-        let log = database.log()?;
-        let Some(since) = since else { return self.everything(database, &selection, &log, changes) };
-        let since = checked(since, &log)?;
-        let query = database.logged(&selection.cells(database), self.class.source(), selection.uid());
-        let watched = self.watched(database);
-        let parameters = [watched.as_str(), &since.transaction.to_string(), &since.number.to_string()];
-        let mut reached = None;
-        database.select(&query, &parameters, &mut |row| {
-            let number = |place| row.cell(place)?.and_then(|text| text.parse().ok()).ok_or_else(no_number);
-            let entry = Entry { log: log.id.clone(), transaction: number(0)?, number: number(1)? };
-            let uid = row.cell(2)?.unwrap_or_default();
-            changes.push(match row.cell(FIRST)? {
-                Some(_) => selection.delta(row, FIRST, None)?,
-                None => selection.gone(uid),
-            })?;
-            changes.checkpoint_when_due(|| Some(self.tokens.write(&Position::Log(entry.clone()))))?;
-            reached = Some(entry);
-            Ok(())
-        })?;
-        Ok(reached.map(|entry| self.tokens.write(&Position::Log(entry))))
+        let log = self.log(database, &selection)?;
+        let (after, since) = match since {
+            Some(Position::Log(entry)) => (None, entry),
+            Some(Position::Objects(uid, entry)) => (Some(uid), entry),
+            _ => return self.objects(database, &selection, None, settled(&log), changes).map(Some),
+        };
+        checked(&since, &log)?;
+        match after {
+            Some(_) => self.objects(database, &selection, after, since, changes).map(Some),
+            None => self.entries(database, &selection, &log, since, changes),
+        }
     }
 
-    /// All objects, where there is no token to begin from: the log may have begun later than they did.
-    fn everything(
+    /// What the log tells of, after an entry.
+    fn entries(
         &self,
         database: &mut dyn Database,
         selection: &Selection<'_>,
         log: &Log,
+        since: Entry,
         changes: &mut Changes,
     ) -> Result<Option<SyncToken>, Error> {
-        let query = format!("SELECT {} FROM {}", selection.cells(database), database.from(self.class.source()));
-        database.select(&query, &[], &mut |row| Ok(changes.push(selection.delta(row, 0, None)?)?))?;
-        Ok(Some(self.tokens.write(&settled(log))))
+        let query = database.logged(&selection.cells(database), self.class.source(), selection.uid());
+        let parameters = [log.id.as_str(), &since.transaction.to_string(), &since.number.to_string()];
+        let mut reached = since.clone();
+        let read = database.select(&query, &parameters, &mut |row| {
+            let no_number = || Error::other("the server told no number");
+            let transaction = row.cell(0)?.and_then(|text| text.parse().ok()).ok_or_else(no_number)?;
+            let number = row.cell(1)?.and_then(|text| text.parse().ok()).ok_or_else(no_number)?;
+            let entry = Entry { log: log.id.clone(), transaction, number };
+            // A view may have several rows with one uid: they stand and fall together.
+            if entry != reached {
+                changes.checkpoint_when_due(|| Some(self.token(reached.clone())))?;
+            }
+            changes.push(match row.cell(FIRST)? {
+                Some(_) => selection.delta(row, FIRST, None)?,
+                None => selection.gone(row.cell(2)?.unwrap_or_default()),
+            })?;
+            reached = entry;
+            Ok(())
+        });
+        read.map_err(|failure| {
+            failure.or_bad_value(|error| {
+                let problem = format!("the log has uids that are none of the column's type, so watch it anew: {error}");
+                selection.wrong(&problem)
+            })
+        })?;
+        // It stays close to the end of the log, so that what is trimmed is behind it.
+        let settled = settled(log);
+        let is_later = (settled.transaction, settled.number) > (since.transaction, since.number);
+        Ok(is_later.then(|| self.token(settled)))
+    }
+
+    /// All objects, where there is no token to begin from: the log may have begun later than they did. What changes meanwhile is told
+    /// again by the log, from the entry on that was the last when this was begun.
+    fn objects(
+        &self,
+        database: &mut dyn Database,
+        selection: &Selection<'_>,
+        after: Option<String>,
+        then: Entry,
+        changes: &mut Changes,
+    ) -> Result<SyncToken, Error> {
+        let (cells, uid) = (selection.cells(database), database.raw(selection.uid()));
+        let condition = after.as_ref().map(|_| format!("WHERE {uid} > {}", database.parameter(1))).unwrap_or_default();
+        let query = format!("SELECT {cells} FROM {} {condition} ORDER BY {uid}", database.from(self.class.source()));
+        let parameters: Vec<&str> = after.iter().map(String::as_str).collect();
+        let mut reached: Option<String> = None;
+        let read = database.select(&query, &parameters, &mut |row| {
+            let uid = selection.uid_of(row, 0)?;
+            if let Some(last) = reached.as_ref().filter(|last| *last != uid) {
+                let position = Position::Objects(last.clone(), then.clone());
+                changes.checkpoint_when_due(|| Some(self.tokens.write(&position)))?;
+            }
+            changes.push(selection.delta(row, 0, None)?)?;
+            reached = Some(uid.to_owned());
+            Ok(())
+        });
+        read.map_err(|failure| {
+            failure.or_bad_value(|error| {
+                Error::invalid_sync_token(format!("the sync token has a uid that is none: {error}"))
+            })
+        })?;
+        Ok(self.token(then))
+    }
+
+    fn token(&self, entry: Entry) -> SyncToken {
+        self.tokens.write(&Position::Log(entry))
     }
 }
 
-/// Where the cells of an object begin.
-const FIRST: usize = 3;
-
-fn no_number() -> Error {
-    Error::other("the server told no number")
+/// After all transactions that have ended.
+fn settled(log: &Log) -> Entry {
+    Entry { log: log.id.clone(), transaction: log.settled, number: i64::MAX }
 }
 
-fn settled(log: &Log) -> Position {
-    Position::Log(Entry { log: log.id.clone(), transaction: log.settled, number: LAST })
-}
-
-/// An entry after which the log still has everything.
-fn checked(position: Position, log: &Log) -> Result<Entry, Error> {
+/// Whether the log still has everything after an entry.
+fn checked(entry: &Entry, log: &Log) -> Result<(), Error> {
     let bad = |problem: &str| Err(Error::invalid_sync_token(format!("the sync token {problem}")));
-    let Position::Log(entry) = position else { return bad("is of no log") };
     if entry.log != log.id {
-        return bad("is of another log: of another database, or of one that was made anew");
+        return bad("is of another log: the table was made anew, or watched anew");
     }
     if entry.transaction >= log.next {
         return bad("is later than anything in the log: an older state of the database was put back");
     }
-    if log.trimmed.is_some_and(|trimmed| trimmed > (entry.transaction, entry.number)) {
+    let number = entry.number.try_into().unwrap_or_default();
+    if log.trimmed.is_some_and(|trimmed| trimmed > (entry.transaction, number)) {
         return bad("is older than what the log still has: it was trimmed meanwhile");
     }
-    Ok(entry)
+    Ok(())
 }

@@ -8,7 +8,6 @@ use tidewaiter_connector::{Error, Objects, SyncOptions};
 use crate::database::Database;
 use crate::selection::Selection;
 use crate::settings::Class;
-use crate::values::CellType;
 
 /// The object with this uid, if there is one.
 pub(crate) fn one(
@@ -18,17 +17,21 @@ pub(crate) fn one(
     options: &SyncOptions,
     objects: &mut Objects,
 ) -> Result<(), Error> {
-    let column = selection.uid();
-    if column.cell == CellType::Integer && uid.parse::<i64>().is_err() {
-        return Ok(());
-    }
     let (cells, from) = (selection.cells(database), database.from(class.source()));
-    let query = format!("SELECT {cells} FROM {from} WHERE {}", database.is(column, 1));
+    let query = format!("SELECT {cells} FROM {from} WHERE {}", database.is(selection.uid(), 1));
     database.begin(Duration::from_millis(options.deadline_ms))?;
-    database.select(&query, &[uid], &mut |row| match selection.is_deleted(row, 0)? {
-        true => Ok(()),
-        false => objects.push(selection.object(row, 0)?),
-    })
+    let read = database.select(&query, &[uid], &mut |row| {
+        // Some values have several texts; only one of them is a uid.
+        match selection.is_deleted(row, 0)? || selection.uid_of(row, 0)? != uid {
+            true => Ok(()),
+            false => objects.push(selection.object(row, 0)?),
+        }
+    });
+    match read {
+        // What is no value of the column's type is no uid of an object.
+        Err(failure) if failure.is_bad_value => Ok(()),
+        read => Ok(read?),
+    }
 }
 
 /// One page; `after`: the uid of the last object of the page before.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tidewaiter_connector::{Changes, Error, SyncOptions, SyncToken, warn};
 
-use crate::database::{Database, one};
+use crate::database::{Column, Database, one};
 use crate::selection::Selection;
 use crate::settings::{Class, Feed};
 use crate::token::{Position, Tokens};
@@ -30,11 +30,17 @@ impl Ordered<'_> {
     }
 
     /// The latest position. None: there is no row.
-    pub(crate) fn latest(&self, database: &mut dyn Database) -> Result<Option<Position>, Error> {
+    pub(crate) fn latest(
+        &self,
+        database: &mut dyn Database,
+        selection: &Selection<'_>,
+    ) -> Result<Option<Position>, Error> {
         if self.is_time() {
-            return Ok(Some(Position::From(database.settled_time(self.feed.lag())?)));
+            let settled = database.settled_time(self.feed.lag())?;
+            let settled = settled.ok_or_else(|| Error::retryable("what goes on can't be told from what is over"))?;
+            return Ok(Some(Position::From(settled)));
         }
-        let latest = self.largest(database)?;
+        let latest = self.largest(database, self.column(selection)?)?;
         if latest.is_some() && !database.settle(self.feed.lag())? {
             return Err(Error::retryable(
                 "a transaction that began before goes on: its changes are not to be seen yet",
@@ -43,19 +49,32 @@ impl Ordered<'_> {
         Ok(latest.map(|number| Position::After(number, None)))
     }
 
-    fn largest(&self, database: &mut dyn Database) -> Result<Option<String>, Error> {
-        let (column, from) = (database.quoted(self.column), database.from(self.class.source()));
-        let query = format!("SELECT max(t.{column}) FROM {from}");
+    fn largest(&self, database: &mut dyn Database, column: &Column) -> Result<Option<String>, Error> {
+        let query = format!("SELECT max({}) FROM {}", database.raw(column), database.from(self.class.source()));
         let [largest] = one(database, &query, &[])?;
         Ok(largest)
     }
 
     /// The bound of this run; none: there is nothing to read.
-    fn bound(&self, database: &mut dyn Database, since: Option<&Position>) -> Result<Option<String>, Error> {
+    fn bound(
+        &self,
+        database: &mut dyn Database,
+        column: &Column,
+        since: Option<&Position>,
+    ) -> Result<Option<String>, Error> {
         if self.is_time() {
-            return database.settled_time(self.feed.lag()).map(Some);
+            let time = match since {
+                Some(Position::From(time) | Position::After(time, _)) => Some(time),
+                _ => None,
+            };
+            if let Some(time) = time
+                && database.is_to_come(time)?
+            {
+                return Err(Error::invalid_sync_token("the sync token is of a time that is still to come"));
+            }
+            return database.settled_time(self.feed.lag());
         }
-        let largest = self.largest(database)?;
+        let largest = self.largest(database, column)?;
         if let (Some(largest), Some(Position::After(number, None))) = (&largest, since)
             && largest == number
         {
@@ -77,24 +96,32 @@ impl Ordered<'_> {
         changes: &mut Changes,
     ) -> Result<Option<SyncToken>, Error> {
         let selection = Selection::of(database, class, self.class, options.attributes.as_deref())?;
-        self.suits(&selection)?;
-        let Some(bound) = self.bound(database, since.as_ref())? else { return Ok(None) };
+        let column = self.column(&selection)?;
+        let Some(bound) = self.bound(database, column, since.as_ref())? else { return Ok(None) };
         let (query, parameters) = self.query(database, &selection, since.as_ref(), &bound)?;
         database.begin(Duration::from_millis(options.deadline_ms) + SLACK)?;
         let mut reached: Option<(String, String)> = None;
         let parameters: Vec<&str> = parameters.iter().map(String::as_str).collect();
-        database.select(&query, &parameters, &mut |row| {
-            let at = row.cell(0)?.unwrap_or_default();
-            let uid = selection.uid_of(row, 1)?;
-            if let Some((time, key)) = &reached
-                && (time.as_str(), key.as_str()) != (at, uid)
-            {
-                changes.checkpoint_when_due(|| Some(self.after(time, key)))?;
-            }
-            changes.push(selection.delta(row, 1, self.is_time().then_some(at))?)?;
-            keep(&mut reached, at, uid);
-            Ok(())
-        })?;
+        database
+            .select(&query, &parameters, &mut |row| {
+                let at = row.cell(0)?.unwrap_or_default();
+                let uid = selection.uid_of(row, 1)?;
+                if let Some((time, key)) = &reached
+                    && (time.as_str(), key.as_str()) != (at, uid)
+                {
+                    changes.checkpoint_when_due(|| Some(self.after(time, key)))?;
+                }
+                changes.push(selection.delta(row, 1, self.is_time().then_some(at))?)?;
+                keep(&mut reached, at, uid);
+                Ok(())
+            })
+            .map_err(|failure| {
+                failure.or_bad_value(|error| match &since {
+                    // Its uid is compared with the column's.
+                    Some(_) => Error::invalid_sync_token(format!("the sync token has a uid that is none: {error}")),
+                    None => error.clone(),
+                })
+            })?;
         Ok(match (self.is_time(), reached) {
             // All that have it or less were there.
             (false, Some(_)) => Some(self.tokens.write(&Position::After(bound, None))),
@@ -113,7 +140,7 @@ impl Ordered<'_> {
         since: Option<&Position>,
         bound: &str,
     ) -> Result<(String, Vec<String>), Error> {
-        let (at, uid) = (database.raw(selection.column(self.column)?), database.raw(selection.uid()));
+        let (at, uid) = (database.raw(self.column(selection)?), database.raw(selection.uid()));
         let compared = if self.is_time() { "<" } else { "<=" };
         let mut parameters = vec![bound.to_owned()];
         let bound = if self.is_time() { database.time(1) } else { database.parameter(1) };
@@ -132,29 +159,38 @@ impl Ordered<'_> {
                 parameters.extend([position.clone(), key.clone()]);
                 conditions.push(format!("({at}, {uid}) > ({}, {})", database.parameter(2), database.parameter(3)));
             }
-            Some(Position::Log(_)) => return Err(Error::invalid_sync_token("the sync token is of a log")),
+            Some(Position::Log(_) | Position::Objects(..)) => {
+                return Err(Error::invalid_sync_token("the sync token is of a log"));
+            }
         }
         let (cells, from) = (selection.cells(database), database.from(self.class.source()));
         let conditions = conditions.join(" AND ");
         Ok((format!("SELECT {at}, {cells} FROM {from} WHERE {conditions} ORDER BY {at}, {uid}"), parameters))
     }
 
-    /// Whether the column can say what the strategy needs.
-    pub(crate) fn suits(&self, selection: &Selection<'_>) -> Result<(), Error> {
+    /// The column, if it can say what the strategy needs.
+    fn column<'s>(&self, selection: &'s Selection<'_>) -> Result<&'s Column, Error> {
         let column = selection.column(self.column)?;
-        let suits = if self.is_time() { column.is_time } else { column.is_number };
+        let (suits, wanted) = match self.is_time() {
+            true => (column.is_time, "timestamp with time zone"),
+            false => (column.is_number, "a type of whole numbers"),
+        };
         if suits {
-            return Ok(());
+            return Ok(column);
         }
-        let wanted = if self.is_time() { "a date with a time" } else { "an exact number" };
-        Err(selection
-            .wrong(&format!("the column {:?} is of type {}, which is not {wanted}", column.name, column.type_name)))
+        let problem = format!("the column {:?} is of type {}; it has to be {wanted}", column.name, column.type_name);
+        Err(selection.wrong(&problem))
     }
 
-    /// How many rows have nothing in the column, and so are never seen.
-    pub(crate) fn unseen(&self, database: &mut dyn Database) -> Result<u64, Error> {
-        let (column, from) = (database.quoted(self.column), database.from(self.class.source()));
-        let query = format!("SELECT count(*) FROM {from} WHERE t.{column} IS NULL");
+    /// Whether it can work; how many rows have nothing in the column, and so are never seen.
+    pub(crate) fn check(&self, database: &mut dyn Database, selection: &Selection<'_>) -> Result<u64, Error> {
+        let (column, from) = (database.raw(self.column(selection)?), database.from(self.class.source()));
+        if self.is_time() {
+            database.settled_time(self.feed.lag())?;
+        } else {
+            database.settle(Duration::ZERO)?;
+        }
+        let query = format!("SELECT count(*) FROM {from} WHERE {column} IS NULL");
         let [counted] = one(database, &query, &[])?;
         Ok(counted.and_then(|count| count.parse().ok()).unwrap_or_default())
     }

@@ -1,6 +1,7 @@
 //! PostgreSQL, 13 or later: its protocol, its words for time, and what it tells of transactions. Over the protocol's crate, because
 //! connections are the host's.
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use postgres_protocol::message::frontend;
 use tidewaiter_connector::net::Connection;
 use tidewaiter_connector::{Context, Error, ErrorKind, secrets, warn};
 
-use crate::database::{Column, Database, EachRow, Log, Row, one};
+use crate::database::{Column, Database, EachRow, Failure, Log, Row, one};
 use crate::settings::{Settings, Source, Tls};
 use crate::values::CellType;
 
@@ -22,12 +23,21 @@ use crate::values::CellType;
 const CHUNK: usize = 128 * 1024;
 /// A message that says to be longer is no row of a directory.
 const MESSAGE_BYTES_MAX: i32 = 64 << 20;
-/// What a cell with several values begins with, in the type's category.
+/// The category of types whose cells have several values.
 const ARRAY: &str = "A";
+/// The type of times without an offset.
+const LOCAL: &str = "timestamp";
 /// How long a run waits for transactions that were there before it.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
 /// How often it looks.
 const SETTLE_EVERY: Duration = Duration::from_millis(20);
+/// How the server says yes.
+const TRUE: &str = "t";
+/// The transactions, in `pg_stat_activity`, that may write to this database: not our own, which only read.
+const OTHERS: &str = "datname = current_database() AND pid <> pg_backend_pid() AND backend_type <> 'autovacuum worker' \
+                      AND NOT (usename = current_user AND application_name = 'tidewaiter')";
+/// Whether there is one that waits for its second phase.
+const PREPARED: &str = "EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database())";
 /// A transaction that holds changes back for longer is told of.
 const TOLD_AFTER_SECONDS: u32 = 60;
 
@@ -67,13 +77,15 @@ impl PostgreSql {
         ];
         frontend::startup_message(parameters, &mut self.to_send)?;
         self.send()?;
-        let mut scram = None;
-        let is_read = settings.tls == Tls::Off;
+        let (mut scram, mut has_proved, mut is_in) = (None, false, false);
+        // Whoever is in between could be the server, and could read a password.
+        let is_open = settings.tls == Tls::Off;
         loop {
             match self.next()? {
-                Message::AuthenticationOk if scram.is_some() => {
-                    return Err(Error::invalid_credential("the server didn't prove that it knows the password"));
+                Message::AuthenticationOk if scram.is_some() || is_open && !has_proved => {
+                    return Err(Error::permission_denied("the server didn't prove that it knows the password"));
                 }
+                Message::AuthenticationOk => is_in = true,
                 Message::AuthenticationSasl(body) => {
                     if !body.mechanisms().any(|name| Ok(name == SCRAM_SHA_256))? {
                         return Err(Error::unsupported("the server offers no SCRAM-SHA-256"));
@@ -92,8 +104,9 @@ impl PostgreSql {
                 Message::AuthenticationSaslFinal(body) => {
                     let Some(mut client) = scram.take() else { return Err(out_of_turn()) };
                     client.finish(body.data())?;
+                    has_proved = true;
                 }
-                Message::AuthenticationCleartextPassword | Message::AuthenticationMd5Password(_) if is_read => {
+                Message::AuthenticationCleartextPassword | Message::AuthenticationMd5Password(_) if is_open => {
                     let problem = "the server wants the password in a form that others can read, and TLS is off";
                     return Err(Error::permission_denied(problem));
                 }
@@ -103,9 +116,10 @@ impl PostgreSql {
                     let hashed = md5_hash(settings.user.as_bytes(), &password, body.salt());
                     self.password(hashed.as_bytes())?;
                 }
-                Message::AuthenticationOk | Message::BackendKeyData(_) => {}
-                Message::ReadyForQuery(_) => return Ok(()),
-                Message::ErrorResponse(body) => return Err(refused(body.fields())),
+                Message::BackendKeyData(_) if is_in => {}
+                Message::ReadyForQuery(_) if is_in => return Ok(()),
+                Message::ErrorResponse(body) => return Err(refused(body.fields()).into()),
+                Message::BackendKeyData(_) | Message::ReadyForQuery(_) => return Err(out_of_turn()),
                 _ => return Err(Error::unsupported("the server wants a login of another kind than a password")),
             }
         }
@@ -153,7 +167,7 @@ impl PostgreSql {
         loop {
             match self.next()? {
                 Message::ReadyForQuery(_) => return Ok(()),
-                Message::ErrorResponse(body) => return Err(refused(body.fields())),
+                Message::ErrorResponse(body) => return Err(refused(body.fields()).into()),
                 _ => {}
             }
         }
@@ -173,7 +187,7 @@ impl PostgreSql {
                     columns = fields.collect()?;
                 }
                 Message::ReadyForQuery(_) => return Ok(columns),
-                Message::ErrorResponse(body) => return Err(refused(body.fields())),
+                Message::ErrorResponse(body) => return Err(refused(body.fields()).into()),
                 _ => {}
             }
         }
@@ -183,37 +197,53 @@ impl PostgreSql {
 impl Database for PostgreSql {
     fn columns(&mut self, source: Source<'_>) -> Result<Vec<Column>, Error> {
         let described = self.described(&format!("SELECT t.* FROM {}", self.from(source)))?;
-        let mut columns = Vec::with_capacity(described.len());
-        for (name, oid) in described {
-            let query = "SELECT format_type(o.oid, NULL), o.typcategory, coalesce(m.typname, o.typname) FROM pg_type o \
-                         LEFT JOIN pg_type m ON o.typcategory = 'A' AND m.oid = o.typelem WHERE o.oid = $1::oid";
-            let [type_name, category, base] = one(self, query, &[&oid.to_string()])?.map(Option::unwrap_or_default);
-            let cell = cell_type(&base);
-            let is_list = category == ARRAY;
-            columns.push(Column {
+        let query = "SELECT o.oid, format_type(o.oid, -1), o.typcategory, coalesce(m.typname, o.typname), coalesce(m.typdelim, ',') \
+                     FROM pg_type o LEFT JOIN pg_type m ON o.typcategory = 'A' AND m.oid = o.typelem WHERE o.oid = ANY ($1::oid[])";
+        let oids: Vec<String> = described.iter().map(|(_, oid)| oid.to_string()).collect();
+        let mut types = HashMap::new();
+        self.select(query, &[&format!("{{{}}}", oids.join(","))], &mut |row| {
+            let cell = |place| Ok::<_, Error>(row.cell(place)?.unwrap_or_default().to_owned());
+            types.insert(cell(0)?, [cell(1)?, cell(2)?, cell(3)?, cell(4)?]);
+            Ok(())
+        })?;
+        let column = |((name, _), oid): ((String, u32), String)| {
+            let [type_name, category, base, delimiter] = types.get(&oid).cloned().unwrap_or_default();
+            let is_list = category == ARRAY && delimiter == ",";
+            let cell = match category.as_str() {
+                // Those of others are told as they are written, and those of times without an offset can be given none.
+                ARRAY if !is_list || base == LOCAL => CellType::Text,
+                _ => cell_type(&base),
+            };
+            Column {
                 name,
-                type_name,
                 cell,
                 is_list,
-                is_time: !is_list && cell == CellType::Timestamp,
-                is_number: !is_list && matches!(cell, CellType::Integer | CellType::Decimal),
-                is_local: !is_list && base == "timestamp",
-            });
-        }
-        Ok(columns)
+                is_time: type_name == "timestamp with time zone",
+                is_number: category != ARRAY && cell == CellType::Integer,
+                is_local: category != ARRAY && base == LOCAL,
+                type_name,
+            }
+        };
+        Ok(described.into_iter().zip(oids).map(column).collect())
     }
 
     fn begin(&mut self, max: Duration) -> Result<(), Error> {
-        let zone = self.zone.replace('\'', "''");
         let max = max.as_millis().clamp(1, i32::MAX as u128);
+        // Rows that the reader may not see make an error, and not a deletion. And an index in the order that is asked for is used, so
+        // that the first rows come at once.
         self.command(&format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {max}; \
-             SET LOCAL TimeZone = '{zone}'; SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'iso_8601'; \
-             SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1"
+             SET LOCAL row_security = off; SET LOCAL enable_sort = off; SET LOCAL TimeZone = 'UTC'; \
+             SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'iso_8601'; SET LOCAL bytea_output = 'hex'; \
+             SET LOCAL extra_float_digits = 1"
         ))
     }
 
-    fn select(&mut self, query: &str, parameters: &[&str], each: EachRow<'_>) -> Result<(), Error> {
+    fn end(&mut self) -> Result<(), Error> {
+        self.command("COMMIT")
+    }
+
+    fn select(&mut self, query: &str, parameters: &[&str], each: EachRow<'_>) -> Result<(), Failure> {
         let text = |value: &&str, into: &mut BytesMut| {
             into.put_slice(value.as_bytes());
             Ok(IsNull::No)
@@ -242,34 +272,47 @@ impl Database for PostgreSql {
         }
     }
 
-    fn settled_time(&mut self, lag: Duration) -> Result<String, Error> {
+    fn settled_time(&mut self, lag: Duration) -> Result<Option<String>, Error> {
+        self.is_no_standby()?;
         // Whoever may not see the transactions of others sees no beginning of them; then only the lag counts.
-        let query = "WITH begun AS (SELECT min(xact_start) AS at FROM pg_stat_activity WHERE pid <> pg_backend_pid() \
-                     AND backend_type NOT IN ('walsender', 'autovacuum worker')), \
-                     settled AS (SELECT least(clock_timestamp() - $1::interval, at) AT TIME ZONE 'UTC' AS time, at FROM begun) \
-                     SELECT to_char(time, 'YYYY-MM-DD HH24:MI:SS.US') || '+00', \
-                     extract(epoch FROM clock_timestamp() - at)::integer FROM settled";
-        let [time, age] = one(self, query, &[&format!("{} milliseconds", lag.as_millis())])?;
+        let query = format!(
+            "WITH begun AS (SELECT min(xact_start) AS at FROM pg_stat_activity WHERE {OTHERS}), \
+             settled AS (SELECT least(clock_timestamp() - $1::interval, at) AT TIME ZONE 'UTC' AS time, at FROM begun) \
+             SELECT to_char(time, 'YYYY-MM-DD HH24:MI:SS.US') || '+00', \
+             extract(epoch FROM clock_timestamp() - at)::integer, {PREPARED} FROM settled"
+        );
+        let [time, age, prepared] = one(self, &query, &[&format!("{} milliseconds", lag.as_millis())])?;
+        if prepared.as_deref() == Some(TRUE) {
+            // It was seen to begin by nobody.
+            warn!("a prepared transaction holds changes back: they wait until it is committed or rolled back");
+            return Ok(None);
+        }
         if age.and_then(|age| age.parse().ok()).is_some_and(|age: u32| age > TOLD_AFTER_SECONDS) {
             warn!("a transaction that began over {TOLD_AFTER_SECONDS} s ago holds changes back: they wait for its end");
         }
-        time.ok_or_else(|| Error::other("the server told no time"))
+        Ok(time)
+    }
+
+    fn is_to_come(&mut self, time: &str) -> Result<bool, Error> {
+        let [to_come] = one(self, "SELECT $1::timestamptz > clock_timestamp() + interval '1 minute'", &[time])?;
+        Ok(to_come.as_deref() == Some(TRUE))
     }
 
     fn settle(&mut self, lag: Duration) -> Result<bool, Error> {
+        self.is_no_standby()?;
         std::thread::sleep(lag);
         let [next, now] = one(self, "SELECT pg_snapshot_xmax(pg_current_snapshot()), clock_timestamp()", &[])?;
         let (Some(next), Some(now)) = (next, now) else { return Err(Error::other("the server told no snapshot")) };
         // A transaction has no number before it writes, and may have taken one of a sequence by then: those that began before count,
         // too, where they are to be seen.
-        let query = "SELECT pg_snapshot_xmin(pg_current_snapshot()) >= $1::xid8 AND NOT EXISTS (SELECT FROM pg_stat_activity \
-                     WHERE xact_start <= $2::timestamptz AND pid <> pg_backend_pid() \
-                     AND backend_type NOT IN ('walsender', 'autovacuum worker'))";
+        let query = format!(
+            "SELECT pg_snapshot_xmin(pg_current_snapshot()) >= $1::xid8 AND NOT EXISTS \
+             (SELECT FROM pg_stat_activity WHERE xact_start <= $2::timestamptz AND {OTHERS})"
+        );
         let mut waited = Duration::ZERO;
         while waited < SETTLE_MAX {
-            if let [Some(settled)] = one(self, query, &[&next, &now])?
-                && settled == "t"
-            {
+            let [settled] = one(self, &query, &[&next, &now])?;
+            if settled.as_deref() == Some(TRUE) {
                 return Ok(true);
             }
             std::thread::sleep(SETTLE_EVERY);
@@ -291,35 +334,47 @@ impl Database for PostgreSql {
     }
 
     fn with_offset(&self, column: &Column) -> String {
-        format!("{}::timestamptz", self.raw(column))
+        format!("({} AT TIME ZONE '{}')", self.raw(column), self.zone)
     }
 
     fn is(&self, column: &Column, number: usize) -> String {
         let raw = self.raw(column);
-        match column.type_name.as_str() {
-            // Tried on so many digits only, so that an index is used.
-            "uuid" => format!(
-                "{raw} = CASE WHEN ${number} ~* '^[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}$' THEN ${number}::uuid END"
-            ),
-            "text" | "character varying" | "character" | "citext" | "name" => format!("{raw} = ${number}"),
-            _ if column.cell == CellType::Integer => format!("{raw} = ${number}"),
+        match column.cell {
+            // As what it is, so that an index is used; what is no value of its type is an error of that kind.
+            CellType::Text | CellType::Integer => format!("{raw} = ${number}"),
             _ => format!("{raw}::text = ${number}"),
         }
     }
 
-    fn log(&mut self) -> Result<Log, Error> {
-        let query = "SELECT id, pg_snapshot_xmin(pg_current_snapshot()), pg_snapshot_xmax(pg_current_snapshot()), \
-                     trimmed_transaction, trimmed_number FROM tidewaiter.log_state";
-        let found = one(self, query, &[]).context("reading the log, which postgresql-log.sql makes")?;
-        let [Some(id), Some(oldest), Some(next), transaction, number] = found else {
-            return Err(Error::configuration("tidewaiter.log_state has no row: run postgresql-log.sql again"));
+    fn log(&mut self, table: &str) -> Result<Log, Error> {
+        let query = format!(
+            "SELECT w.id, w.uid, pg_snapshot_xmin(pg_current_snapshot()), pg_snapshot_xmax(pg_current_snapshot()), \
+             w.trimmed_transaction, w.trimmed_number, {PREPARED}, (SELECT transaction FROM tidewaiter.log \
+             WHERE watched = w.id ORDER BY transaction DESC LIMIT 1) FROM tidewaiter.watched AS w WHERE w.relation = $1::regclass \
+             AND 2 = (SELECT count(*) FROM pg_trigger WHERE tgrelid = w.relation AND tgenabled = 'A' \
+             AND tgfoid = 'tidewaiter.note'::regproc AND tgname IN ('tidewaiter', 'tidewaiter_truncate'))"
+        );
+        let found = one(self, &query, &[table]).map_err(Error::from);
+        let found = found.context("reading the log, which postgresql-log.sql makes")?;
+        let [Some(id), Some(uid), Some(oldest), Some(next), transaction, number, prepared, last] = found else {
+            let problem = "is not watched, or its triggers are gone: call tidewaiter.watch for it";
+            return Err(Error::configuration(format!("the table {table} {problem}")));
         };
+        if prepared.as_deref() == Some(TRUE) {
+            warn!("a prepared transaction holds changes back: they wait until it is committed or rolled back");
+        }
         let number_of = |text: &String| text.parse::<u64>().map_err(|_| Error::other("the server told no number"));
         let trimmed = match (transaction, number) {
             (Some(transaction), Some(number)) => Some((number_of(&transaction)?, number_of(&number)?)),
             _ => None,
         };
-        Ok(Log { id, settled: number_of(&oldest)?.saturating_sub(1), next: number_of(&next)?, trimmed })
+        let (settled, next) = (number_of(&oldest)?.saturating_sub(1), number_of(&next)?);
+        let last = last.as_ref().map(number_of).transpose()?;
+        if last.max(trimmed.map(|(transaction, _)| transaction)).is_some_and(|last| last >= next) {
+            let problem = "is of another server, which counted its transactions further: call tidewaiter.watch again";
+            return Err(Error::configuration(format!("the log of {table} {problem}")));
+        }
+        Ok(Log { id, uid, settled, next, trimmed })
     }
 
     fn logged(&self, cells: &str, source: Source<'_>, uid: &Column) -> String {
@@ -327,12 +382,34 @@ impl Database for PostgreSql {
         format!(
             "SELECT l.transaction, l.number, l.uid, {cells} \
              FROM tidewaiter.log AS l LEFT JOIN {from} ON {key} = l.uid::{kind} \
-             WHERE l.source = (SELECT n.nspname || '.' || c.relname FROM pg_class AS c JOIN pg_namespace AS n \
-             ON n.oid = c.relnamespace WHERE c.oid = $1::regclass) AND l.transaction < pg_snapshot_xmin(pg_current_snapshot()) \
+             WHERE l.watched = $1::uuid AND l.transaction < pg_snapshot_xmin(pg_current_snapshot()) \
              AND (l.transaction, l.number) > ($2::xid8, $3::bigint) \
-             AND NOT EXISTS (SELECT FROM tidewaiter.log AS n WHERE n.source = l.source AND n.uid = l.uid \
+             AND NOT EXISTS (SELECT FROM tidewaiter.log AS n WHERE n.watched = l.watched AND n.uid = l.uid \
              AND (n.transaction, n.number) > (l.transaction, l.number)) ORDER BY l.transaction, l.number"
         )
+    }
+}
+
+impl PostgreSql {
+    /// What others are writing is known to the primary only.
+    fn is_no_standby(&mut self) -> Result<(), Error> {
+        let [standby] = one(self, "SELECT pg_is_in_recovery()", &[])?;
+        match standby.as_deref() {
+            Some(TRUE) => {
+                let problem = "changes by a time or a number are read from the primary; by a log, from a standby, too";
+                Err(Error::configuration(format!("the server is a standby: {problem}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for PostgreSql {
+    /// Says goodbye: the server would note a broken connection.
+    fn drop(&mut self) {
+        self.to_send.clear();
+        frontend::terminate(&mut self.to_send);
+        let _ = self.connection.write_all(&self.to_send);
     }
 }
 
@@ -372,7 +449,7 @@ fn out_of_turn() -> Error {
 
 /// What the server says no with. The kind is by the code of the error (PostgreSQL's appendix A); details, which may hold data, are
 /// not told.
-fn refused(mut fields: ErrorFields<'_>) -> Error {
+fn refused(mut fields: ErrorFields<'_>) -> Failure {
     let (mut code, mut message) = (String::new(), String::new());
     while let Ok(Some(field)) = fields.next() {
         let text = String::from_utf8_lossy(field.value_bytes()).into_owned();
@@ -385,12 +462,12 @@ fn refused(mut fields: ErrorFields<'_>) -> Error {
     let kind = match code.as_str() {
         code if code.starts_with("28") => ErrorKind::InvalidCredential,
         "42501" => ErrorKind::PermissionDenied,
-        "3D000" => ErrorKind::Configuration,
+        "3D000" | "22023" | "08P01" => ErrorKind::Configuration,
         "57014" => ErrorKind::TimedOut,
         code if code.starts_with("42") => ErrorKind::Configuration,
         code if code.starts_with("08") || code.starts_with("57P") => ErrorKind::ConnectionBroken,
         code if ["40", "53", "55", "58"].iter().any(|class| code.starts_with(class)) => ErrorKind::Retryable,
         _ => ErrorKind::Other,
     };
-    Error::new(kind, format!("the server says: {message} ({code})"))
+    Failure::refused(Error::new(kind, format!("the server says: {message} ({code})")), code.starts_with("22"))
 }

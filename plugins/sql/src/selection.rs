@@ -32,8 +32,11 @@ impl<'a> Selection<'a> {
         this.uid = this.place(&class.uid)?;
         this.name = this.place(class.name())?;
         this.deleted = class.deleted.as_ref().map(|name| this.place(name)).transpose()?;
+        let keys = [Some(this.uid), Some(this.name), this.deleted];
         for name in class.types.keys().chain(&class.sensitive) {
-            this.place(name)?;
+            if keys.contains(&Some(this.place(name)?)) {
+                return Err(this.wrong(&format!("`types` and `sensitive` are of attributes, and {name:?} is none")));
+            }
         }
         let is_wanted =
             |name: &str| wanted.is_none_or(|wanted| wanted.iter().any(|one| one.eq_ignore_ascii_case(name)));
@@ -45,7 +48,7 @@ impl<'a> Selection<'a> {
                     column.name
                 )));
             }
-            if ![Some(this.uid), Some(this.name), this.deleted].contains(&Some(place)) && is_wanted(&column.name) {
+            if !keys.contains(&Some(place)) && is_wanted(&column.name) {
                 this.attributes.push(place);
             }
         }
@@ -149,9 +152,10 @@ impl<'a> Selection<'a> {
 
     /// Whether a row is marked as deleted.
     pub(crate) fn is_deleted(&self, row: Row<'_>, first: usize) -> Result<bool, Error> {
-        Ok(match (self.deleted, row.cell(first + 2)?) {
+        Ok(match (self.deleted.map(|place| self.columns[place].cell), row.cell(first + 2)?) {
             (None, _) | (_, None) => false,
-            (Some(_), Some(mark)) => boolean(mark).unwrap_or(true),
+            (Some(CellType::Boolean), Some(mark)) => boolean(mark).unwrap_or(true),
+            (Some(_), Some(_)) => true,
         })
     }
 

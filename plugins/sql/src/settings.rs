@@ -8,6 +8,9 @@ use tidewaiter_connector::Error;
 
 use crate::values::CellType;
 
+/// Waiting for longer is a mistake.
+const LAG_MAX: Duration = Duration::from_secs(3600);
+
 /// The settings; `settings.schema.json` says the same to the operator.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -111,6 +114,7 @@ impl Class {
             (None, Some(_)) if matches!(self.changes, Some(Feed::Log { watched: None })) => {
                 wrong("which table do triggers watch? `changes` needs `watched`")
             }
+            _ if self.changes.as_ref().is_some_and(|feed| feed.lag() > LAG_MAX) => wrong("`lag_ms` is over an hour"),
             _ => Ok(()),
         }
     }
@@ -119,6 +123,10 @@ impl Class {
 impl Settings {
     pub(crate) fn check(self) -> Result<Self, Error> {
         self.server()?;
+        let is_of_zone = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'+' | b'-' | b':');
+        if !self.zone.bytes().all(is_of_zone) {
+            return Err(Error::configuration(format!("setting `zone`: {:?} is not like \"Europe/Berlin\"", self.zone)));
+        }
         self.classes.iter().try_for_each(|(name, class)| class.check(name))?;
         Ok(self)
     }

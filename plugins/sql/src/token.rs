@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use tidewaiter_connector::{Error, SyncToken};
 
 use crate::settings::{Class, Feed, Source};
+use crate::values::timestamp;
 
 /// The name of the format.
 pub(crate) const FORMAT: &str = "sql1";
@@ -19,6 +20,8 @@ pub(crate) enum Position {
     After(String, Option<String>),
     /// After this entry of a log.
     Log(Entry),
+    /// All objects are read, in the order of their uids, and this was the last one; then the log, after this entry.
+    Objects(String, Entry),
 }
 
 /// An entry of a log.
@@ -30,7 +33,7 @@ pub(crate) struct Entry {
     /// The transaction that wrote it.
     pub(crate) transaction: u64,
     /// Its number.
-    pub(crate) number: u64,
+    pub(crate) number: i64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -39,6 +42,7 @@ struct Token<P> {
     format: String,
     /// The table; none for a query.
     table: Option<String>,
+    uid: String,
     /// The strategy, and its column.
     by: String,
     position: P,
@@ -48,7 +52,9 @@ struct Token<P> {
 #[derive(Debug, Clone)]
 pub(crate) struct Tokens {
     table: Option<String>,
+    uid: String,
     by: String,
+    is_own: fn(&Position) -> bool,
 }
 
 impl Tokens {
@@ -57,17 +63,19 @@ impl Tokens {
             Source::Table(name) => Some(name.to_owned()),
             Source::Query(_) => None,
         };
-        let by = match feed {
-            Feed::Timestamp { column, .. } => format!("timestamp {column}"),
-            Feed::Number { column, .. } => format!("number {column}"),
-            Feed::Log { .. } => "log".to_owned(),
+        let (by, is_own): (_, fn(&Position) -> bool) = match feed {
+            Feed::Timestamp { column, .. } => (format!("timestamp {column}"), is_time),
+            Feed::Number { column, .. } => (format!("number {column}"), is_number),
+            Feed::Log { .. } => {
+                ("log".to_owned(), |position| matches!(position, Position::Log(_) | Position::Objects(..)))
+            }
         };
-        Self { table, by }
+        Self { table, uid: class.uid.clone(), by, is_own }
     }
 
     pub(crate) fn write(&self, position: &Position) -> SyncToken {
-        let (table, by) = (self.table.clone(), self.by.clone());
-        let token = Token { format: FORMAT.to_owned(), table, by, position };
+        let Self { table, uid, by, .. } = self.clone();
+        let token = Token { format: FORMAT.to_owned(), table, uid, by, position };
         // Neither maps nor anything that can fail are in it.
         serde_json::to_string(&token).unwrap_or_default().into()
     }
@@ -79,11 +87,27 @@ impl Tokens {
         if token.format != FORMAT {
             return Err(bad(format!("has the format {:?}; {FORMAT:?} is read", token.format)));
         }
-        if (&token.table, &token.by) != (&self.table, &self.by) {
-            let of = |table: &Option<String>, by: &str| format!("{} by {by}", table.as_deref().unwrap_or("a query"));
-            let (was, is) = (of(&token.table, &token.by), of(&self.table, &self.by));
+        if (&token.table, &token.uid, &token.by) != (&self.table, &self.uid, &self.by) {
+            let of = |table: &Option<String>, uid: &str, by: &str| {
+                format!("{} with the uid {uid} by {by}", table.as_deref().unwrap_or("a query"))
+            };
+            let (was, is) = (of(&token.table, &token.uid, &token.by), of(&self.table, &self.uid, &self.by));
             return Err(bad(format!("is of {was}; the settings say {is}")));
+        }
+        if !(self.is_own)(&token.position) {
+            return Err(bad(format!("has a position that is none by {}", self.by)));
         }
         Ok(token.position)
     }
+}
+
+fn is_time(position: &Position) -> bool {
+    match position {
+        Position::From(time) | Position::After(time, Some(_)) => timestamp(time).is_some(),
+        _ => false,
+    }
+}
+
+fn is_number(position: &Position) -> bool {
+    matches!(position, Position::After(number, _) if number.parse::<i64>().is_ok())
 }

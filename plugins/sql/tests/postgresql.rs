@@ -277,7 +277,11 @@ fn a_token_of_something_else_is_refused() {
         let error = connection.sync("account", Some(token)).outcome.unwrap_err();
         assert!(error.kind() == ErrorKind::InvalidSyncToken && error.message().contains(part), "{error:?}");
     };
-    refused(&by_time, token.clone(), "is of people by log; the settings say people by timestamp at");
+    refused(
+        &by_time,
+        token.clone(),
+        "is of people with the uid id by log; the settings say people with the uid id by timestamp at",
+    );
     refused(&by_time, SyncToken::Integer(7), "is not a text");
     refused(&by_time, "{}".into(), "is none of this connector");
     let SyncToken::Text(text) = &token else { panic!("{token:?}") };
@@ -288,8 +292,132 @@ fn a_token_of_something_else_is_refused() {
     server.run("UPDATE people SET mail = 'q@x'; SELECT tidewaiter.trim('0 seconds')");
     refused(&by_log, token.clone(), "it was trimmed meanwhile");
     assert_eq!(told(&by_log.sync("account", by_log.latest_sync_token("account").unwrap())), Vec::<String>::new());
-    server.run("UPDATE tidewaiter.log_state SET id = gen_random_uuid()");
+    server.run("SELECT tidewaiter.watch('people', 'id')");
     refused(&by_log, token, "of another log");
+    let of_time = |position: Json| {
+        let token =
+            json!({ "format": "sql1", "table": "people", "uid": "id", "by": "timestamp at", "position": position });
+        SyncToken::Text(token.to_string())
+    };
+    refused(&by_time, of_time(json!({ "from": "yesterday" })), "has a position that is none");
+    refused(&by_time, of_time(json!({ "from": "infinity" })), "has a position that is none");
+    refused(&by_time, of_time(json!({ "from": "2099-01-01 00:00:00+00" })), "a time that is still to come");
+    refused(&by_time, of_time(json!({ "after": ["2026-01-01 00:00:00+00", "x"] })), "has a uid that is none");
+}
+
+/// A log that can't tell of anything is no log in which nothing happened.
+#[test]
+fn a_log_that_does_not_note_is_an_error() {
+    let server = PostgreSql::start(None);
+    server.run(PEOPLE);
+    server.run(include_str!("../postgresql-log.sql"));
+    let connection = people(&server, json!({ "by": "log" }));
+    let is_wrong = |part: &str| {
+        for error in [connection.check().unwrap_err(), connection.latest_sync_token("account").unwrap_err()] {
+            assert!(error.kind() == ErrorKind::Configuration && error.message().contains(part), "{part}: {error:?}");
+        }
+    };
+    is_wrong("is not watched, or its triggers are gone");
+    server.run("SELECT tidewaiter.watch('people', 'id')");
+    let token = connection.latest_sync_token("account").unwrap();
+    // By its new name it is the same table; another one of the old name is another.
+    server.run("ALTER TABLE people RENAME TO persons; CREATE TABLE people (LIKE persons)");
+    is_wrong("is not watched");
+    server
+        .run("DROP TABLE people; ALTER TABLE persons RENAME TO people; INSERT INTO people VALUES (1, 'ann', 'ann@x')");
+    assert_eq!(told(&connection.sync("account", token.clone())), ["1 ann@x"]);
+    server.run("ALTER TABLE people DISABLE TRIGGER tidewaiter");
+    is_wrong("its triggers are gone");
+    for (table, part) in [
+        ("a (id integer)", "may be null"),
+        ("b (id char(3) NOT NULL)", "more than one text form"),
+        ("c (uid integer NOT NULL)", "has no column id"),
+    ] {
+        server.run(&format!("CREATE TABLE {table}"));
+        let name = &table[..1];
+        let refused = server.refuses(&format!("SELECT tidewaiter.watch('{name}', 'id')"));
+        assert!(refused.contains(part), "{refused}");
+    }
+}
+
+#[test]
+fn a_log_is_of_one_table_and_stays_useful_when_it_is_trimmed() {
+    let server = PostgreSql::start(None);
+    server.run(PEOPLE);
+    server.run("CREATE TABLE other (id integer PRIMARY KEY)");
+    watched(&server);
+    server.run("SELECT tidewaiter.watch('other', 'id')");
+    let connection = people(&server, json!({ "by": "log" })).batches_of(2);
+    let quiet = connection.latest_sync_token("account").unwrap();
+    server.run("INSERT INTO other SELECT * FROM generate_series(1, 5)");
+    let run = connection.sync("account", quiet.clone());
+    assert!(run.deltas().is_empty() && run.token() != quiet, "it goes along");
+    server.run("INSERT INTO people VALUES (1, 'ann', 'ann@x'); SELECT tidewaiter.trim('0 seconds')");
+    let error = connection.sync("account", run.token()).outcome.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidSyncToken);
+    // Who writes needs no right but to write, and gets none.
+    server.run("CREATE USER app PASSWORD 'app'; GRANT INSERT, SELECT ON people TO app");
+    let token = connection.latest_sync_token("account").unwrap();
+    server.run("SET ROLE app; INSERT INTO people VALUES (2, 'bob', 'bob@x')");
+    assert_eq!(told(&connection.sync("account", token.clone())), ["2 bob@x"]);
+    assert!(server.refuses("SET ROLE app; DELETE FROM tidewaiter.log").contains("permission denied"));
+    assert_eq!(
+        server.run("SELECT count(*) FROM pg_proc WHERE pronamespace = 'tidewaiter'::regnamespace AND prosecdef"),
+        "0"
+    );
+    // Beginning without a token, cut anywhere, with changes meanwhile.
+    server.run("INSERT INTO people SELECT n, 'p', 'p@x' FROM generate_series(3, 30) AS n");
+    let whole = connection.replays_exactly("account", None);
+    assert_eq!(whole.deltas().len(), 30);
+    let half = whole.emits[5].checkpoint.clone();
+    server.run("UPDATE people SET mail = 'new@x' WHERE id = 1; DELETE FROM people WHERE id = 30");
+    let rest = connection.sync("account", half);
+    assert!(!told(&rest).contains(&"30 p@x".to_owned()));
+    assert_eq!(told(&connection.sync("account", rest.token())), ["1 new@x", "-30"]);
+    // What cannot be seen to be over holds changes back.
+    server.run("TRUNCATE people");
+    let error = server.refuses("BEGIN ISOLATION LEVEL REPEATABLE READ; TRUNCATE people");
+    assert!(error.contains("READ COMMITTED"), "{error}");
+}
+
+#[test]
+fn a_prepared_transaction_holds_changes_back() {
+    let server = PostgreSql::start(None);
+    server.run(PEOPLE);
+    let connection = people(&server, by_time(0));
+    let first = connection.latest_sync_token("account").unwrap();
+    server.run("BEGIN; INSERT INTO people VALUES (1, 'late', 'late@x'); PREPARE TRANSACTION 'two'");
+    server.run("INSERT INTO people VALUES (2, 'soon', 'soon@x')");
+    let run = connection.sync("account", first);
+    assert!(run.deltas().is_empty() && run.log.iter().any(|(_, line)| line.contains("prepared")), "{:?}", run.log);
+    assert_eq!(connection.latest_sync_token("account").unwrap_err().kind(), ErrorKind::Retryable);
+    server.run("COMMIT PREPARED 'two'");
+    assert_eq!(told(&connection.sync("account", run.token())), ["1 late@x", "2 soon@x"]);
+}
+
+/// The documented index is used from the first row to the last, whatever there is of them.
+#[test]
+fn rows_come_by_the_index() {
+    let server = PostgreSql::start(None);
+    server.run(PEOPLE);
+    watched(&server);
+    server.run("INSERT INTO people SELECT n, 'p', 'p@x', now() - n * interval '1 second' FROM generate_series(1, 30000) AS n; ANALYZE");
+    server.run("LOAD 'auto_explain'; ALTER ROLE postgres SET session_preload_libraries = 'auto_explain'; ALTER ROLE postgres SET auto_explain.log_min_duration = 0");
+    let by_time = people(&server, by_time(0));
+    let whole = by_time.sync("account", None);
+    assert_eq!(whole.deltas().len(), 30_000);
+    by_time.sync("account", whole.emits[50].checkpoint.clone());
+    let by_log = people(&server, json!({ "by": "log" }));
+    let token = by_log.latest_sync_token("account").unwrap();
+    server.run("UPDATE people SET mail = 'q@x' WHERE id < 10");
+    assert_eq!(told(&by_log.sync("account", token)).len(), 9);
+    let log = server.log();
+    let plans: Vec<&str> =
+        log.split("duration:").filter(|plan| plan.contains("ORDER BY") && plan.contains("t.\"id\"")).collect();
+    assert_eq!(plans.len(), 3, "{log}");
+    for plan in plans {
+        assert!(plan.contains("Index Scan") && !plan.contains("Sort") && !plan.contains("Seq Scan on log"), "{plan}");
+    }
 }
 
 #[test]
@@ -335,8 +463,8 @@ fn every_type_is_told_without_loss() {
         ("photo", vec![Value::Binary(vec![0, 255])]),
         ("data", vec![Value::Json("{\"a\": [1]}".into())]),
         ("born", vec![text("2000-02-29")]),
-        ("seen", vec![Value::Timestamp("2026-07-01T12:00:00+02:00".into())]),
-        ("changed", vec![Value::Timestamp("2026-03-01T08:00:00.25+01:00".into())]),
+        ("seen", vec![Value::Timestamp("2026-07-01T10:00:00Z".into())]),
+        ("changed", vec![Value::Timestamp("2026-03-01T07:00:00.25Z".into())]),
         ("mood", vec![text("bad")]),
         ("groups", vec![text("a"), text("b,c")]),
         ("numbers", vec![Value::Integer(1), Value::Integer(2)]),
@@ -346,7 +474,7 @@ fn every_type_is_told_without_loss() {
         assert_eq!(ann.object.get(name), Some(&values[..]), "{name}");
     }
     let Change::Delete(bob) = &deltas[1].change else { panic!("{deltas:?}") };
-    assert_eq!(bob.name.as_deref(), Some("Bob"));
+    assert_eq!(bob.name.as_deref(), Some("Bob"), "marked");
     assert_eq!(bob.last_known.as_ref().unwrap().get("small"), Some(&[][..]));
 }
 
@@ -373,7 +501,9 @@ fn objects_are_read_in_pages_and_by_uid() {
         ("account", "99", 0),
         ("account", "x' OR 1=1 --", 0),
         ("key", "6f1c2e5e-0000-4000-8000-00000000000a", 1),
-        ("key", "6F1C2E5E-0000-4000-8000-00000000000A", 1),
+        ("key", "6F1C2E5E-0000-4000-8000-00000000000A", 0),
+        ("account", "+3", 0),
+        ("account", "99999999999999999999", 0),
         ("key", "nobody", 0),
     ] {
         assert_eq!(found(class, uid), count, "{class} {uid}");
@@ -405,8 +535,12 @@ fn what_is_wrong_is_named() {
     failed(of(json!({ "table": "people", "uid": "id", "types": { "x": "text" } })), wrong, "there is no column \"x\"");
     let by =
         |by: &str, column: &str| json!({ "table": "people", "uid": "id", "changes": { "by": by, "column": column } });
-    failed(of(by("timestamp", "mail")), wrong, "the column \"mail\" is of type text, which is not a date with a time");
-    failed(of(by("number", "at")), wrong, "is of type timestamp with time zone, which is not an exact number");
+    failed(
+        of(by("timestamp", "mail")),
+        wrong,
+        "the column \"mail\" is of type text; it has to be timestamp with time zone",
+    );
+    failed(of(by("number", "at")), wrong, "is of type timestamp with time zone; it has to be a type of whole numbers");
     failed(
         of(json!({ "table": "people", "uid": "id", "changes": { "by": "log" } })),
         wrong,
