@@ -63,7 +63,8 @@ impl Changes {
             count_max: count_max as usize,
             bytes_max: options.batch_bytes_max,
             aim_count: AIM_COUNT.min(count_max) as usize,
-            aim_bytes: AIM_BYTES.min(options.batch_bytes_max),
+            // Reached before a batch is full, so that checkpoints are.
+            aim_bytes: AIM_BYTES.min(options.batch_bytes_max / 2),
             batch: Vec::new(),
             bytes: 0,
             checkpoint: None,
