@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidewaiter_servers::{PostgreSql, Tls};
 use tidewaiter_tests::sql::{BY_TIME, PEOPLE, address, place, server};
 use tidewaiter_tests::web::{Authority, Relay};
-use tidewaiter_tests::{Ended, Place, is_quick};
+use tidewaiter_tests::{Ended, Place, built, is_quick};
 
 fn sync(place: &Place) -> Ended {
     place.run("sync hr account --json")
@@ -112,6 +112,42 @@ fn a_server_that_is_killed_and_a_network_that_is_cut_lose_and_repeat_nothing() {
     relay.pauses(20);
     server.run("UPDATE people SET mail = 'slow@x', at = clock_timestamp() WHERE id <= 500");
     assert_eq!(sync(&place).json()["deltas"], 500);
+}
+
+/// A driver in pure Python, as it comes: what it calls a socket is the sandbox's.
+#[test]
+fn an_ordinary_driver_works_over_a_granted_socket() {
+    if !built("pg-py") {
+        return;
+    }
+    let server = PostgreSql::start(None);
+    server.run(PEOPLE);
+    server.run("INSERT INTO people VALUES (1, 'ann', 'ann@x')");
+    // Python's own half of SCRAM is in OpenSSL, which is not there.
+    let password = PostgreSql::PASSWORD;
+    let user = format!("SET password_encryption = 'md5'; CREATE USER driver PASSWORD '{password}'");
+    server.run(&format!("{user}; GRANT SELECT ON people TO driver"));
+    let place = Place::empty();
+    place.install("pg-py");
+    place.write("tidewaiter.toml", "");
+    place.write("password", password);
+    let address = address(&server);
+    let connection = format!(
+        "connector = \"pg-py\"\nsettings = {{ server = \"{address}\" }}\n[types.account]\nclass = \"account\"\n\
+         [secrets.password]\nfile = \"password\"\n"
+    );
+    place.write("connections/hr.toml", &connection);
+    let denied = sync(&place);
+    assert!(denied.code == 4 && denied.stdout.contains("password"), "nothing is granted: {denied:?}");
+    place.write("grants/hr.toml", "reveal = [\"password\"]\n");
+    let denied = sync(&place);
+    assert!(denied.code == 4 && denied.stdout.contains("egress.host_not_granted"), "{denied:?}");
+    place.write("grants/hr.toml", &format!("tcp = [\"{address}\"]\nreveal = [\"password\"]\n"));
+    assert_eq!(sync(&place).json()["deltas"], 0, "the first run begins at the latest");
+    server.run("INSERT INTO people VALUES (2, 'bob', 'bob@x'), (3, 'cem', NULL)");
+    let ran = sync(&place).json();
+    assert_eq!((&ran["deltas"], &ran["spent"]["tls-connections"]), (&2.into(), &0.into()), "{ran}");
+    assert_eq!(told(&place).into_keys().collect::<Vec<_>>(), ["2", "3"]);
 }
 
 /// The figure that has to be reached, and the size that a component may have.

@@ -27,10 +27,12 @@ pub(crate) fn build(root: &Path, names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Builds the guests of tests and benchmarks, into `target/guest`: one that misbehaves, and one that makes its changes up.
+/// Builds the guests of tests and benchmarks, into `target/guest`: one that misbehaves, one that makes its changes up, and one that
+/// brings a driver along.
 pub(crate) fn build_guests(root: &Path) -> Result<()> {
     build_rust(root, "hostile", "target/guest")?;
-    build_rust(root, "synthetic", "target/guest")
+    build_rust(root, "synthetic", "target/guest")?;
+    scripts::build_driver(root)
 }
 
 fn build_rust(root: &Path, name: &str, folder: &str) -> Result<()> {

@@ -30,7 +30,7 @@ cargo xtask build [NAME...]  build connectors into target/connectors
 cargo xtask lint             formatting, clippy, licences, bans and sources
 cargo xtask bench [PART...]  measure, each figure beside a peer, into target/bench: a report in JSON, and curves
 cargo xtask soak             the simulations, with 100,000 seeds each, and 1,000 kills of each kind
-cargo xtask fuzz [SECONDS]   a fuzzer on each body of tests/harness/fuzz.rs, for that long (600)
+cargo xtask fuzz [SECONDS]   a fuzzer on each body of tests/harness/bodies.rs, for that long (600)
 cargo xtask mutants          break the decisions about what may leave, one by one, and see that a test notices
 cargo xtask test [--quick]   build what is needed and pass every test; --quick: fewer seeds";
 

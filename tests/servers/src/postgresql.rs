@@ -51,7 +51,7 @@ impl PostgreSql {
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let mut settings = format!(
             "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = ''\nfsync = off\n\
-             max_connections = 50\nshared_buffers = 64MB\n",
+             max_connections = 50\nmax_prepared_transactions = 5\nshared_buffers = 64MB\n",
             this.port
         );
         if let Some(Tls { certificate, key }) = tls {
@@ -60,6 +60,8 @@ impl PostgreSql {
             settings.push_str("ssl = on\n");
         }
         this.file("data/postgresql.auto.conf", &settings);
+        // By SCRAM, but for those whose password is kept in the older form.
+        this.file("data/pg_hba.conf", "host all all 127.0.0.1/32 md5\n");
         this.restart();
         this
     }
@@ -113,6 +115,17 @@ impl PostgreSql {
         let done = self.psql_of(statements);
         assert!(done.status.success(), "{statements}: {}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8_lossy(&done.stdout).trim_end().to_owned()
+    }
+
+    /// Why statements fail.
+    ///
+    /// # Panics
+    /// If they don't.
+    #[track_caller]
+    pub fn refuses(&self, statements: &str) -> String {
+        let done = self.psql_of(statements);
+        assert!(!done.status.success(), "{statements}: done");
+        String::from_utf8_lossy(&done.stderr).into_owned()
     }
 
     /// A session that runs statements as they are written to its standard input.
