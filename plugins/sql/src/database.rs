@@ -42,8 +42,8 @@ impl Failure {
     }
 
     /// The same, but for values that are none: those are what the caller says.
-    pub(crate) fn or_bad_value(self, say: impl FnOnce(&Error) -> Error) -> Error {
-        if self.is_bad_value { say(&self.error) } else { self.error }
+    pub(crate) fn or_bad_value(self, say: impl FnOnce(Error) -> Error) -> Error {
+        if self.is_bad_value { say(self.error) } else { self.error }
     }
 }
 
@@ -114,6 +114,12 @@ pub(crate) trait Database {
 
     /// Runs a query. Its parameters are named by [`parameter`](Self::parameter), and are never part of its text.
     fn select(&mut self, query: &str, parameters: &[&str], each: EachRow<'_>) -> Result<(), Failure>;
+
+    /// Whether this server knows who is writing.
+    ///
+    /// # Errors
+    /// It only follows another one.
+    fn knows_writers(&mut self) -> Result<(), Error>;
 
     /// The time on the server's clock before which no change is still to be seen, as far as that is known: this long ago, or
     /// the beginning of the oldest transaction. None: it can't be told now. Asked before [`begin`](Self::begin).

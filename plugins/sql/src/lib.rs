@@ -9,8 +9,8 @@
 //! | `objects` | reading everything, page by page |
 //! | `token` | positions, as text |
 //!
-//! A server is asked by parameters; names are quoted, and nothing that comes from it or from a token ever becomes part of a
-//! statement.
+//! A server is asked by parameters: names are quoted, and no value of a row or of a token ever becomes part of a statement. Of the
+//! settings only the operator's query does, and the zone, which is checked.
 
 mod database;
 mod log;
@@ -93,12 +93,15 @@ impl Connector for Sql {
         options: &SyncOptions,
         changes: &mut Changes,
     ) -> Result<Option<SyncToken>, Error> {
-        let strategy = Strategy::of(class, self.0.class(class)?)?;
+        let (name, class) = (class, self.0.class(class)?);
+        let strategy = Strategy::of(name, class)?;
         let since = token.map(|token| strategy.tokens().read(&token)).transpose()?;
         let mut database = database::open(&self.0)?;
+        let database = database.as_mut();
+        let selection = Selection::of(database, name, class, options.attributes.as_deref())?;
         let token = match strategy {
-            Strategy::Ordered(ordered) => ordered.sync(database.as_mut(), (class, since), options, changes),
-            Strategy::Logged(logged) => logged.sync(database.as_mut(), (class, since), options, changes),
+            Strategy::Ordered(ordered) => ordered.sync(database, (&selection, since), options, changes),
+            Strategy::Logged(logged) => logged.sync(database, (&selection, since), options, changes),
         }?;
         database.end()?;
         Ok(token)
@@ -115,12 +118,15 @@ impl Connector for Sql {
         let (name, class) = (class, self.0.class(class)?);
         let mut database = database::open(&self.0)?;
         let selection = Selection::of(database.as_mut(), name, class, options.attributes.as_deref())?;
-        match filter {
+        let page = match filter {
             Filter::ByUid(uid) => {
-                objects::one(database.as_mut(), (&selection, class), &uid, options, objects).map(|()| None)
+                objects::one(database.as_mut(), &selection, &uid, options, objects)?;
+                None
             }
-            Filter::All => objects::page(database.as_mut(), (&selection, class), page, options, objects),
-        }
+            Filter::All => objects::page(database.as_mut(), &selection, page, options, objects)?,
+        };
+        database.end()?;
+        Ok(page)
     }
 }
 
@@ -160,7 +166,7 @@ fn check(database: &mut dyn Database, name: &str, class: &Class) -> Result<(), E
     let selection = Selection::of(database, name, class, None)?;
     // As in a run, and so that nothing is changed.
     database.begin(CHECK_MAX)?;
-    let query = format!("SELECT {} FROM {} LIMIT 1", selection.cells(database), database.from(class.source()));
+    let query = format!("SELECT {} FROM {} LIMIT 1", selection.cells(database), selection.from(database));
     database.select(&query, &[], &mut |row| selection.object(row, 0).map(drop))?;
     match class.changes.as_ref().map(|_| Strategy::of(name, class)).transpose()? {
         None => Ok(()),

@@ -10,9 +10,10 @@ use std::time::Duration;
 use tidewaiter_connector::{Changes, Error, SyncOptions, SyncToken};
 
 use crate::database::{Database, Log};
+use crate::objects;
 use crate::selection::Selection;
 use crate::settings::{Class, Source};
-use crate::token::{Entry, Position, Tokens};
+use crate::token::{Entry, Position, Tokens, bad_uid};
 
 /// A class whose changes are in a log.
 pub(crate) struct Logged<'a> {
@@ -49,22 +50,22 @@ impl Logged<'_> {
     pub(crate) fn sync(
         &self,
         database: &mut dyn Database,
-        (class, since): (&str, Option<Position>),
+        (selection, since): (&Selection<'_>, Option<Position>),
         options: &SyncOptions,
         changes: &mut Changes,
     ) -> Result<Option<SyncToken>, Error> {
-        let selection = Selection::of(database, class, self.class, options.attributes.as_deref())?;
         database.begin(Duration::from_millis(options.deadline_ms))?;
-        let log = self.log(database, &selection)?;
-        let (after, since) = match since {
-            Some(Position::Log(entry)) => (None, entry),
-            Some(Position::Objects(uid, entry)) => (Some(uid), entry),
-            _ => return self.objects(database, &selection, None, settled(&log), changes).map(Some),
-        };
-        checked(&since, &log)?;
-        match after {
-            Some(_) => self.objects(database, &selection, after, since, changes).map(Some),
-            None => self.entries(database, &selection, &log, since, changes),
+        let log = self.log(database, selection)?;
+        match since {
+            Some(Position::Log(entry)) => {
+                checked(&entry, &log)?;
+                self.entries(database, selection, &log, entry, changes)
+            }
+            Some(Position::Objects(uid, then)) => {
+                checked(&then, &log)?;
+                self.objects(database, selection, Some(uid), then, changes).map(Some)
+            }
+            _ => self.objects(database, selection, None, settled(&log), changes).map(Some),
         }
     }
 
@@ -118,9 +119,7 @@ impl Logged<'_> {
         then: Entry,
         changes: &mut Changes,
     ) -> Result<SyncToken, Error> {
-        let (cells, uid) = (selection.cells(database), database.raw(selection.uid()));
-        let condition = after.as_ref().map(|_| format!("WHERE {uid} > {}", database.parameter(1))).unwrap_or_default();
-        let query = format!("SELECT {cells} FROM {} {condition} ORDER BY {uid}", database.from(self.class.source()));
+        let query = objects::by_uid(database, selection, after.is_some());
         let parameters: Vec<&str> = after.iter().map(String::as_str).collect();
         let mut reached: Option<String> = None;
         let read = database.select(&query, &parameters, &mut |row| {
@@ -133,11 +132,7 @@ impl Logged<'_> {
             reached = Some(uid.to_owned());
             Ok(())
         });
-        read.map_err(|failure| {
-            failure.or_bad_value(|error| {
-                Error::invalid_sync_token(format!("the sync token has a uid that is none: {error}"))
-            })
-        })?;
+        read.map_err(|failure| failure.or_bad_value(|error| bad_uid(after.is_some(), error)))?;
         Ok(self.token(then))
     }
 

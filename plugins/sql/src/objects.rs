@@ -7,17 +7,23 @@ use tidewaiter_connector::{Error, Objects, SyncOptions};
 
 use crate::database::Database;
 use crate::selection::Selection;
-use crate::settings::Class;
+
+/// A query of all objects by their uids, or of those after the parameter.
+pub(crate) fn by_uid(database: &dyn Database, selection: &Selection<'_>, is_after: bool) -> String {
+    let (cells, from, uid) = (selection.cells(database), selection.from(database), database.raw(selection.uid()));
+    let condition = if is_after { format!("WHERE {uid} > {}", database.parameter(1)) } else { String::new() };
+    format!("SELECT {cells} FROM {from} {condition} ORDER BY {uid}")
+}
 
 /// The object with this uid, if there is one.
 pub(crate) fn one(
     database: &mut dyn Database,
-    (selection, class): (&Selection<'_>, &Class),
+    selection: &Selection<'_>,
     uid: &str,
     options: &SyncOptions,
     objects: &mut Objects,
 ) -> Result<(), Error> {
-    let (cells, from) = (selection.cells(database), database.from(class.source()));
+    let (cells, from) = (selection.cells(database), selection.from(database));
     let query = format!("SELECT {cells} FROM {from} WHERE {}", database.is(selection.uid(), 1));
     database.begin(Duration::from_millis(options.deadline_ms))?;
     let read = database.select(&query, &[uid], &mut |row| {
@@ -37,17 +43,15 @@ pub(crate) fn one(
 /// One page; `after`: the uid of the last object of the page before.
 pub(crate) fn page(
     database: &mut dyn Database,
-    (selection, class): (&Selection<'_>, &Class),
+    selection: &Selection<'_>,
     after: Option<Vec<u8>>,
     options: &SyncOptions,
     objects: &mut Objects,
 ) -> Result<Option<Vec<u8>>, Error> {
     let after = after.map(String::from_utf8).transpose();
     let after = after.map_err(|_| Error::other("the page is none of this connector"))?;
-    let uid = database.raw(selection.uid());
-    let condition = after.as_ref().map(|_| format!("WHERE {uid} > {}", database.parameter(1))).unwrap_or_default();
-    let (cells, from, size) = (selection.cells(database), database.from(class.source()), options.page_size.max(1));
-    let query = format!("SELECT {cells} FROM {from} {condition} ORDER BY {uid} LIMIT {size}");
+    let size = options.page_size.max(1);
+    let query = format!("{} LIMIT {size}", by_uid(database, selection, after.is_some()));
     database.begin(Duration::from_millis(options.deadline_ms))?;
     let (mut count, mut last) = (0, None);
     database.select(&query, &after.iter().map(String::as_str).collect::<Vec<_>>(), &mut |row| {

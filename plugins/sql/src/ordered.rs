@@ -11,10 +11,7 @@ use tidewaiter_connector::{Changes, Error, SyncOptions, SyncToken, warn};
 use crate::database::{Column, Database, one};
 use crate::selection::Selection;
 use crate::settings::{Class, Feed};
-use crate::token::{Position, Tokens};
-
-/// What a statement may take of the time that a run has left, beyond which the server ends it.
-const SLACK: Duration = Duration::from_secs(1);
+use crate::token::{Position, Tokens, bad_uid};
 
 /// A class whose changes have an order.
 pub(crate) struct Ordered<'a> {
@@ -35,6 +32,7 @@ impl Ordered<'_> {
         database: &mut dyn Database,
         selection: &Selection<'_>,
     ) -> Result<Option<Position>, Error> {
+        database.knows_writers()?;
         if self.is_time() {
             let settled = database.settled_time(self.feed.lag())?;
             let settled = settled.ok_or_else(|| Error::retryable("what goes on can't be told from what is over"))?;
@@ -91,37 +89,30 @@ impl Ordered<'_> {
     pub(crate) fn sync(
         &self,
         database: &mut dyn Database,
-        (class, since): (&str, Option<Position>),
+        (selection, since): (&Selection<'_>, Option<Position>),
         options: &SyncOptions,
         changes: &mut Changes,
     ) -> Result<Option<SyncToken>, Error> {
-        let selection = Selection::of(database, class, self.class, options.attributes.as_deref())?;
-        let column = self.column(&selection)?;
+        database.knows_writers()?;
+        let column = self.column(selection)?;
         let Some(bound) = self.bound(database, column, since.as_ref())? else { return Ok(None) };
-        let (query, parameters) = self.query(database, &selection, since.as_ref(), &bound)?;
-        database.begin(Duration::from_millis(options.deadline_ms) + SLACK)?;
+        let (query, parameters) = self.query(database, selection, since.as_ref(), &bound)?;
+        database.begin(Duration::from_millis(options.deadline_ms))?;
         let mut reached: Option<(String, String)> = None;
         let parameters: Vec<&str> = parameters.iter().map(String::as_str).collect();
-        database
-            .select(&query, &parameters, &mut |row| {
-                let at = row.cell(0)?.unwrap_or_default();
-                let uid = selection.uid_of(row, 1)?;
-                if let Some((time, key)) = &reached
-                    && (time.as_str(), key.as_str()) != (at, uid)
-                {
-                    changes.checkpoint_when_due(|| Some(self.after(time, key)))?;
-                }
-                changes.push(selection.delta(row, 1, self.is_time().then_some(at))?)?;
-                keep(&mut reached, at, uid);
-                Ok(())
-            })
-            .map_err(|failure| {
-                failure.or_bad_value(|error| match &since {
-                    // Its uid is compared with the column's.
-                    Some(_) => Error::invalid_sync_token(format!("the sync token has a uid that is none: {error}")),
-                    None => error.clone(),
-                })
-            })?;
+        let read = database.select(&query, &parameters, &mut |row| {
+            let at = row.cell(0)?.unwrap_or_default();
+            let uid = selection.uid_of(row, 1)?;
+            if let Some((time, key)) = &reached
+                && (time.as_str(), key.as_str()) != (at, uid)
+            {
+                changes.checkpoint_when_due(|| Some(self.after(time, key)))?;
+            }
+            changes.push(selection.delta(row, 1, self.is_time().then_some(at))?)?;
+            keep(&mut reached, at, uid);
+            Ok(())
+        });
+        read.map_err(|failure| failure.or_bad_value(|error| bad_uid(since.is_some(), error)))?;
         Ok(match (self.is_time(), reached) {
             // All that have it or less were there.
             (false, Some(_)) => Some(self.tokens.write(&Position::After(bound, None))),
@@ -163,7 +154,7 @@ impl Ordered<'_> {
                 return Err(Error::invalid_sync_token("the sync token is of a log"));
             }
         }
-        let (cells, from) = (selection.cells(database), database.from(self.class.source()));
+        let (cells, from) = (selection.cells(database), selection.from(database));
         let conditions = conditions.join(" AND ");
         Ok((format!("SELECT {at}, {cells} FROM {from} WHERE {conditions} ORDER BY {at}, {uid}"), parameters))
     }
@@ -184,12 +175,8 @@ impl Ordered<'_> {
 
     /// Whether it can work; how many rows have nothing in the column, and so are never seen.
     pub(crate) fn check(&self, database: &mut dyn Database, selection: &Selection<'_>) -> Result<u64, Error> {
-        let (column, from) = (database.raw(self.column(selection)?), database.from(self.class.source()));
-        if self.is_time() {
-            database.settled_time(self.feed.lag())?;
-        } else {
-            database.settle(Duration::ZERO)?;
-        }
+        database.knows_writers()?;
+        let (column, from) = (database.raw(self.column(selection)?), selection.from(database));
         let query = format!("SELECT count(*) FROM {from} WHERE {column} IS NULL");
         let [counted] = one(database, &query, &[])?;
         Ok(counted.and_then(|count| count.parse().ok()).unwrap_or_default())

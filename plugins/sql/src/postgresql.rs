@@ -160,17 +160,22 @@ impl PostgreSql {
         }
     }
 
-    /// Commands without an answer, which hold nothing from outside.
-    fn command(&mut self, commands: &str) -> Result<(), Error> {
-        frontend::query(commands, &mut self.to_send)?;
+    /// Sends what was asked, and takes each message of the answer.
+    fn answer(&mut self, mut take: impl FnMut(Message) -> Result<(), Error>) -> Result<(), Failure> {
         self.send()?;
         loop {
             match self.next()? {
                 Message::ReadyForQuery(_) => return Ok(()),
-                Message::ErrorResponse(body) => return Err(refused(body.fields()).into()),
-                _ => {}
+                Message::ErrorResponse(body) => return Err(refused(body.fields())),
+                message => take(message)?,
             }
         }
+    }
+
+    /// Commands without an answer, which hold nothing from outside.
+    fn command(&mut self, commands: &str) -> Result<(), Error> {
+        frontend::query(commands, &mut self.to_send)?;
+        Ok(self.answer(|_| Ok(()))?)
     }
 
     /// The names and types of what a query gives.
@@ -178,19 +183,14 @@ impl PostgreSql {
         frontend::parse("", query, [], &mut self.to_send)?;
         frontend::describe(b'S', "", &mut self.to_send)?;
         frontend::sync(&mut self.to_send);
-        self.send()?;
         let mut columns = Vec::new();
-        loop {
-            match self.next()? {
-                Message::RowDescription(body) => {
-                    let fields = body.fields().map(|field| Ok((field.name().to_owned(), field.type_oid())));
-                    columns = fields.collect()?;
-                }
-                Message::ReadyForQuery(_) => return Ok(columns),
-                Message::ErrorResponse(body) => return Err(refused(body.fields()).into()),
-                _ => {}
+        self.answer(|message| {
+            if let Message::RowDescription(body) = message {
+                columns = body.fields().map(|field| Ok((field.name().to_owned(), field.type_oid()))).collect()?;
             }
-        }
+            Ok(())
+        })?;
+        Ok(columns)
     }
 }
 
@@ -253,31 +253,35 @@ impl Database for PostgreSql {
         bound.map_err(|_| Error::internal("a parameter is too long"))?;
         frontend::execute("", 0, &mut self.to_send)?;
         frontend::sync(&mut self.to_send);
-        self.send()?;
         let mut cells = Vec::new();
-        loop {
-            match self.next()? {
-                Message::DataRow(body) => {
-                    cells.clear();
-                    body.ranges().for_each(|range| {
-                        cells.push(range);
-                        Ok(())
-                    })?;
-                    each(Row { bytes: body.buffer(), cells: &cells })?;
-                }
-                Message::ReadyForQuery(_) => return Ok(()),
-                Message::ErrorResponse(body) => return Err(refused(body.fields())),
-                _ => {}
+        self.answer(|message| {
+            let Message::DataRow(body) = message else { return Ok(()) };
+            cells.clear();
+            body.ranges().for_each(|range| {
+                cells.push(range);
+                Ok(())
+            })?;
+            each(Row { bytes: body.buffer(), cells: &cells })
+        })
+    }
+
+    fn knows_writers(&mut self) -> Result<(), Error> {
+        let [standby] = one(self, "SELECT pg_is_in_recovery()", &[])?;
+        match standby.as_deref() {
+            Some(TRUE) => {
+                let problem = "changes by a time or a number are read from the primary; by a log, from a standby, too";
+                Err(Error::configuration(format!("the server is a standby: {problem}")))
             }
+            _ => Ok(()),
         }
     }
 
     fn settled_time(&mut self, lag: Duration) -> Result<Option<String>, Error> {
-        self.is_no_standby()?;
-        // Whoever may not see the transactions of others sees no beginning of them; then only the lag counts.
+        // Whoever may not see the transactions of others sees no beginning of them; then only the lag counts. The clock is that of
+        // before the look at them, so that one that begins after it is later than both.
         let query = format!(
             "WITH begun AS (SELECT min(xact_start) AS at FROM pg_stat_activity WHERE {OTHERS}), \
-             settled AS (SELECT least(clock_timestamp() - $1::interval, at) AT TIME ZONE 'UTC' AS time, at FROM begun) \
+             settled AS (SELECT least(statement_timestamp() - $1::interval, at) AT TIME ZONE 'UTC' AS time, at FROM begun) \
              SELECT to_char(time, 'YYYY-MM-DD HH24:MI:SS.US') || '+00', \
              extract(epoch FROM clock_timestamp() - at)::integer, {PREPARED} FROM settled"
         );
@@ -299,7 +303,6 @@ impl Database for PostgreSql {
     }
 
     fn settle(&mut self, lag: Duration) -> Result<bool, Error> {
-        self.is_no_standby()?;
         std::thread::sleep(lag);
         let [next, now] = one(self, "SELECT pg_snapshot_xmax(pg_current_snapshot()), clock_timestamp()", &[])?;
         let (Some(next), Some(now)) = (next, now) else { return Err(Error::other("the server told no snapshot")) };
@@ -387,20 +390,6 @@ impl Database for PostgreSql {
              AND NOT EXISTS (SELECT FROM tidewaiter.log AS n WHERE n.watched = l.watched AND n.uid = l.uid \
              AND (n.transaction, n.number) > (l.transaction, l.number)) ORDER BY l.transaction, l.number"
         )
-    }
-}
-
-impl PostgreSql {
-    /// What others are writing is known to the primary only.
-    fn is_no_standby(&mut self) -> Result<(), Error> {
-        let [standby] = one(self, "SELECT pg_is_in_recovery()", &[])?;
-        match standby.as_deref() {
-            Some(TRUE) => {
-                let problem = "changes by a time or a number are read from the primary; by a log, from a standby, too";
-                Err(Error::configuration(format!("the server is a standby: {problem}")))
-            }
-            _ => Ok(()),
-        }
     }
 }
 

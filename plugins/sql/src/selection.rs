@@ -113,6 +113,11 @@ impl<'a> Selection<'a> {
         class
     }
 
+    /// What a query reads from.
+    pub(crate) fn from(&self, database: &dyn Database) -> String {
+        database.from(self.class.source())
+    }
+
     /// What a query reads of each row: uid, name, mark of deletion, attributes.
     pub(crate) fn cells(&self, database: &dyn Database) -> String {
         let mark = self.deleted.unwrap_or(self.uid);

@@ -101,6 +101,14 @@ impl Tokens {
     }
 }
 
+/// A server refused a value: if there was a token, it was the uid in it, which is none of the column's type.
+pub(crate) fn bad_uid(has_token: bool, error: Error) -> Error {
+    match has_token {
+        true => Error::invalid_sync_token(format!("the sync token has a uid that is none: {error}")),
+        false => error,
+    }
+}
+
 fn is_time(position: &Position) -> bool {
     match position {
         Position::From(time) | Position::After(time, Some(_)) => timestamp(time).is_some(),
