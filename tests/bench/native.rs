@@ -204,7 +204,7 @@ fn class(info: sdk::ObjectClassInfo) -> ObjectClassInfo {
             _ => ValueType::Text,
         };
         let multi_valued = info.properties == sdk::AttributeFlags::MULTI_VALUED;
-        AttributeInfo { multi_valued, ..tidewaiter_tests::attribute(&info.name, value_type) }
+        AttributeInfo { multi_valued, ..AttributeInfo::new(&info.name, value_type) }
     };
     ObjectClassInfo {
         name: info.name,

@@ -61,17 +61,7 @@ pub fn addresses(bytes: &[u8]) {
 pub fn batches(bytes: &[u8]) -> Vec<SyncDelta> {
     let read = postcard::from_bytes::<(Vec<SyncDelta>, Option<SyncToken>)>(bytes);
     let Ok((deltas, checkpoint)) = read else { return Vec::new() };
-    let attribute = |name: &str, value_type| AttributeInfo {
-        name: name.into(),
-        value_type,
-        multi_valued: true,
-        ordered: false,
-        case_ignore: false,
-        sensitive: false,
-        volatile: false,
-        required: false,
-        not_returned_by_default: false,
-    };
+    let attribute = |name, value_type| AttributeInfo { multi_valued: true, ..AttributeInfo::new(name, value_type) };
     let class = ObjectClassInfo {
         name: "a".into(),
         attributes: vec![

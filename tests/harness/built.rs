@@ -11,7 +11,7 @@ use tidewaiter_core::grant::BadAsk;
 use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::ConnectionName;
-use tidewaiter_core::schema::{AttributeInfo, ConnectorInfo, Operation, ValueType};
+use tidewaiter_core::schema::{ConnectorInfo, Operation};
 use tidewaiter_core::state::From;
 
 /// What a connector says of itself that only does live sync and asks for nothing.
@@ -28,21 +28,6 @@ pub fn info(name: &str) -> ConnectorInfo {
         token_format_written: String::new(),
         capabilities: vec![],
         all_classes: false,
-    }
-}
-
-/// An attribute with one value and no flags.
-pub fn attribute(name: &str, value_type: ValueType) -> AttributeInfo {
-    AttributeInfo {
-        name: name.into(),
-        value_type,
-        multi_valued: false,
-        ordered: false,
-        case_ignore: false,
-        sensitive: false,
-        volatile: false,
-        required: false,
-        not_returned_by_default: false,
     }
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
-pub use self::built::{attribute, connection, connection_config, info};
+pub use self::built::{connection, connection_config, info};
 
 /// How long anything may take that a test waits for.
 const PATIENCE: Duration = Duration::from_secs(60);

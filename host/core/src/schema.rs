@@ -233,6 +233,23 @@ pub struct AttributeInfo {
     pub not_returned_by_default: bool,
 }
 
+impl AttributeInfo {
+    /// An attribute with one value and no flags.
+    pub fn new(name: &str, value_type: ValueType) -> Self {
+        Self {
+            name: name.to_owned(),
+            value_type,
+            multi_valued: false,
+            ordered: false,
+            case_ignore: false,
+            sensitive: false,
+            volatile: false,
+            required: false,
+            not_returned_by_default: false,
+        }
+    }
+}
+
 /// How the host learns of changes in a class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

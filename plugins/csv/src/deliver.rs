@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use tidewaiter_connector::{Attribute, Change, Changes, Context, Deleted, Delta, Error, Object, SyncToken, ValueMode};
 
+use crate::cells::read_all;
 use crate::files::CsvFile;
 use crate::progress::{Entry, Progress};
 use crate::rows::{Parser, Row};
@@ -180,9 +181,7 @@ fn object(row: &Row, file: &CsvFile, config: &Config) -> Result<Object, Bad> {
     for (index, (name, column)) in columns.names.iter().zip(&columns.attributes).enumerate() {
         let Some(column) = column else { continue };
         let cell = text(row, index)?;
-        let values = column
-            .cell_type
-            .read_all(cell, column.separator.as_deref(), config.zone)
+        let values = read_all(column.cell_type, cell, column.separator.as_deref(), config.zone)
             .map_err(|reason| Bad::new(Some(index), format!("{cell:?} is {reason}")))?;
         object.attributes.push(Attribute { name: name.clone(), values, mode: ValueMode::Whole });
     }

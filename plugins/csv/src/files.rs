@@ -7,9 +7,9 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
+use tidewaiter_connector::cells::CellType;
 use tidewaiter_connector::{Context, Error, SyncOptions};
 
-use crate::cells::CellType;
 use crate::rows::{Reader, Row, RowEnd};
 use crate::settings::{Config, Selection};
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use jiff::tz::Offset;
 use serde::Deserialize;
 use tidewaiter_connector::Error;
+use tidewaiter_connector::cells::CellType;
 
-use crate::cells::CellType;
 use crate::time;
 
 /// The settings; `settings.schema.json` says the same to the operator.

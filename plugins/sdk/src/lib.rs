@@ -89,6 +89,7 @@
 //! The contract itself, with what makes a connector well-behaved, is `wit/exports.wit`.
 
 pub mod bindings;
+pub mod cells;
 mod changes;
 mod connector;
 mod error;

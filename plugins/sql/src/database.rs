@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::time::Duration;
 
 use tidewaiter_connector::Error;
+use tidewaiter_connector::cells::CellType;
 
 use crate::postgresql::PostgreSql;
 use crate::settings::{Dialect, Settings, Source};
-use crate::values::CellType;
 
 /// A column of a table, a view or a query.
 #[derive(Debug, Clone)]

@@ -12,12 +12,12 @@ use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::backend::{ErrorFields, Header, Message};
 use postgres_protocol::message::frontend;
+use tidewaiter_connector::cells::CellType;
 use tidewaiter_connector::net::Connection;
 use tidewaiter_connector::{Context, Error, ErrorKind, secrets, warn};
 
 use crate::database::{Column, Database, EachRow, Failure, Log, Row, one};
 use crate::settings::{Settings, Source, Tls};
-use crate::values::CellType;
 
 /// Read at a time.
 const CHUNK: usize = 128 * 1024;

@@ -1,10 +1,11 @@
 //! The columns of a class: which there are, what each is for, and how a row becomes a delta.
 
+use tidewaiter_connector::cells::CellType;
 use tidewaiter_connector::{Attribute, AttributeFlags, Change, Deleted, Delta, Error, Object, ObjectClass, Value};
 
 use crate::database::{Column, Database, Row};
 use crate::settings::{Class, Feed, Source};
-use crate::values::{CellType, boolean, members, timestamp};
+use crate::values::{boolean, members, timestamp, value};
 
 /// The columns of a class.
 #[derive(Debug)]
@@ -144,11 +145,11 @@ impl<'a> Selection<'a> {
             let values = match row.cell(first + 3 + nth)? {
                 None => Vec::new(),
                 Some(text) if column.is_list => match members(text) {
-                    Some(members) => members.iter().map(|member| column.cell.value(member)).collect(),
+                    Some(members) => members.iter().map(|member| value(column.cell, member)).collect(),
                     // Of more than one dimension: a fault where it is none of the type.
                     None => vec![Value::Text(text.to_owned())],
                 },
-                Some(text) => vec![column.cell.value(text)],
+                Some(text) => vec![value(column.cell, text)],
             };
             object.attributes.push(Attribute::whole(&column.name, values));
         }

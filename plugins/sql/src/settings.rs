@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tidewaiter_connector::Error;
-
-use crate::values::CellType;
+use tidewaiter_connector::cells::CellType;
 
 /// Waiting for longer is a mistake.
 const LAG_MAX: Duration = Duration::from_secs(3600);

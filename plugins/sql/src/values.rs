@@ -2,56 +2,24 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use serde::Deserialize;
-use tidewaiter_connector::{Value, ValueType};
+use tidewaiter_connector::Value;
+use tidewaiter_connector::cells::{CellType, is_decimal};
 
-/// What the cells of a column hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum CellType {
-    Text,
-    Integer,
-    Decimal,
-    Real,
-    Boolean,
-    Timestamp,
-    Json,
-    /// As `\x` and hexadecimal digits, or in Base64.
-    Binary,
-    Secret,
-}
-
-impl CellType {
-    pub(crate) fn value_type(self) -> ValueType {
-        match self {
-            Self::Text => ValueType::Text,
-            Self::Integer => ValueType::Integer,
-            Self::Decimal => ValueType::Decimal,
-            Self::Real => ValueType::Real,
-            Self::Boolean => ValueType::Boolean,
-            Self::Timestamp => ValueType::Timestamp,
-            Self::Json => ValueType::Json,
-            Self::Binary => ValueType::Binary,
-            Self::Secret => ValueType::Secret,
-        }
-    }
-
-    /// The value of a cell. What is not of its type goes over as the text that it is: a data fault, about which the operator has
-    /// decided.
-    pub(crate) fn value(self, text: &str) -> Value {
-        let value = match self {
-            Self::Text => None,
-            Self::Integer => text.parse().ok().map(Value::Integer),
-            Self::Decimal => is_decimal(text).then(|| Value::Decimal(text.to_owned())),
-            Self::Real => text.parse().ok().map(Value::Real),
-            Self::Boolean => boolean(text).map(Value::Boolean),
-            Self::Timestamp => timestamp(text).map(Value::Timestamp),
-            Self::Json => Some(Value::Json(text.to_owned())),
-            Self::Binary => binary(text).map(Value::Binary),
-            Self::Secret => Some(Value::Secret(text.as_bytes().to_vec())),
-        };
-        value.unwrap_or_else(|| Value::Text(text.to_owned()))
-    }
+/// The value of a cell. What is not of its type goes over as the text that it is: a data fault, about which the operator has
+/// decided.
+pub(crate) fn value(cell_type: CellType, text: &str) -> Value {
+    let value = match cell_type {
+        CellType::Text => None,
+        CellType::Integer => text.parse().ok().map(Value::Integer),
+        CellType::Decimal => is_decimal(text).then(|| Value::Decimal(text.to_owned())),
+        CellType::Real => text.parse().ok().map(Value::Real),
+        CellType::Boolean => boolean(text).map(Value::Boolean),
+        CellType::Timestamp => timestamp(text).map(Value::Timestamp),
+        CellType::Json => Some(Value::Json(text.to_owned())),
+        CellType::Binary => binary(text).map(Value::Binary),
+        CellType::Secret => Some(Value::Secret(text.as_bytes().to_vec())),
+    };
+    value.unwrap_or_else(|| Value::Text(text.to_owned()))
 }
 
 /// Whether a cell says yes.
@@ -60,15 +28,6 @@ pub(crate) fn boolean(text: &str) -> Option<bool> {
         "t" | "true" | "1" => Some(true),
         "f" | "false" | "0" => Some(false),
         _ => None,
-    }
-}
-
-fn is_decimal(text: &str) -> bool {
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let unsigned = text.strip_prefix('-').unwrap_or(text);
-    match unsigned.split_once('.') {
-        Some((whole, fraction)) => digits(whole) && digits(fraction),
-        None => digits(unsigned),
     }
 }
 
@@ -176,12 +135,12 @@ mod tests {
     fn numbers_and_bytes_are_exact_or_a_fault() {
         let fault = |text: &str| Value::Text(text.to_owned());
         let long = "-12345678901234567890.10";
-        assert_eq!(CellType::Decimal.value(long), Value::Decimal(long.into()));
-        assert_eq!(CellType::Decimal.value("NaN"), fault("NaN"));
-        assert_eq!(CellType::Integer.value("9223372036854775808"), fault("9223372036854775808"));
-        assert_eq!(CellType::Timestamp.value("infinity"), fault("infinity"));
-        assert_eq!(CellType::Boolean.value("t"), Value::Boolean(true));
-        assert_eq!(CellType::Binary.value("\\x00ff"), Value::Binary(vec![0, 255]));
-        assert_eq!(CellType::Binary.value("\\x0"), fault("\\x0"));
+        assert_eq!(value(CellType::Decimal, long), Value::Decimal(long.into()));
+        assert_eq!(value(CellType::Decimal, "NaN"), fault("NaN"));
+        assert_eq!(value(CellType::Integer, "9223372036854775808"), fault("9223372036854775808"));
+        assert_eq!(value(CellType::Timestamp, "infinity"), fault("infinity"));
+        assert_eq!(value(CellType::Boolean, "t"), Value::Boolean(true));
+        assert_eq!(value(CellType::Binary, "\\x00ff"), Value::Binary(vec![0, 255]));
+        assert_eq!(value(CellType::Binary, "\\x0"), fault("\\x0"));
     }
 }
