@@ -67,7 +67,7 @@ async fn nothing_else_is_done_with_sockets() {
     let to = echo.to();
     let sender = Sender::new(&format!("tcp = [{to:?}]"));
     let (said, report) = sender.run(&json!({ "do": "misuse-sockets", "tcp": [to] })).await;
-    let what = ["listen", "listen here", "udp", "look up", "connect"];
+    let what = ["listen", "listen here", "bind here", "bind a port", "udp", "look up", "connect"];
     assert_eq!(said, what.map(|what| format!("{what}: refused")));
     assert!(noted(&report, "localhost is no host that was asked for"), "{:?}", report.spent.log);
     let (said, _) = sender.run(&json!({ "do": "sockets-bomb", "tcp": [to], "to": to })).await;

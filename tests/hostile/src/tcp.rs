@@ -7,6 +7,10 @@ use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use serde_json::Value as Json;
 use tidewaiter_connector::net::Connection;
 
+use wasip2::sockets::instance_network::instance_network;
+use wasip2::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress};
+use wasip2::sockets::tcp_create_socket::create_tcp_socket;
+
 use crate::setting;
 
 /// What came of all, in one line.
@@ -49,11 +53,22 @@ pub(crate) fn misuse() -> String {
     [
         told("listen", TcpListener::bind("0.0.0.0:0").is_err()),
         told("listen here", TcpListener::bind("127.0.0.1:0").is_err()),
+        // The port is free, and only what is connected to is anybody's choice.
+        told("bind here", bind([127, 0, 0, 1], 0).is_err()),
+        told("bind a port", bind([0, 0, 0, 0], 9).is_err()),
         told("udp", UdpSocket::bind("0.0.0.0:0").is_err()),
         told("look up", "localhost:80".to_socket_addrs().is_err()),
         told("connect", TcpStream::connect("127.0.0.1:1").is_err()),
     ]
     .join("; ")
+}
+
+fn bind(address: [u8; 4], port: u16) -> Result<(), ErrorCode> {
+    let [a, b, c, d] = address;
+    let socket = create_tcp_socket(IpAddressFamily::Ipv4)?;
+    let local = IpSocketAddress::Ipv4(Ipv4SocketAddress { port, address: (a, b, c, d) });
+    socket.start_bind(&instance_network(), local)?;
+    socket.finish_bind()
 }
 
 /// How many connections may be open at the same time.
