@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use crate::debian;
-use crate::shell::{exists, say};
+use crate::shell::{exists, hold, say};
 
 /// Libraries that are loaded for what no test does: compiling queries, and functions in Perl.
 const NOT_NEEDED: [&str; 2] = ["libllvm", "libperl"];
@@ -13,13 +13,16 @@ const NOT_NEEDED: [&str; 2] = ["libllvm", "libperl"];
 /// Fetches what is missing.
 pub(crate) fn find(root: &Path) -> Result<()> {
     let unpacked = root.join("target/tools/servers");
-    if has_postgresql(Path::new("/")) || has_postgresql(&unpacked) {
+    if has_postgresql(Path::new("/")) {
+        return Ok(());
+    }
+    let _held = hold(&unpacked)?;
+    if has_postgresql(&unpacked) {
         return Ok(());
     }
     if !exists("apt-get") || !exists("dpkg-deb") {
         bail!("tests run against PostgreSQL: install it with /usr/lib/postgresql/VERSION/bin, as Debian does");
     }
-    std::fs::create_dir_all(&unpacked)?;
     debian::unpack(root, &unpacked, "postgresql", &["postgresql-1", "postgresql-client-1"], &NOT_NEEDED)?;
     if !has_postgresql(&unpacked) {
         bail!("Debian's packages, unpacked in {}, hold no PostgreSQL", unpacked.display());

@@ -61,6 +61,14 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Makes a folder, and holds it as long as what is answered lives. Of two at once the second waits, and finds the work done.
+pub(crate) fn hold(folder: &Path) -> Result<File> {
+    std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    let lock = File::create(folder.join("lock")).with_context(|| format!("creating a lock in {}", folder.display()))?;
+    lock.lock().with_context(|| format!("waiting for the lock in {}", folder.display()))?;
+    Ok(lock)
+}
+
 /// Whether a program is on the PATH.
 #[expect(clippy::disallowed_methods, reason = "PATH is where programs are looked for")]
 pub(crate) fn exists(program: &str) -> bool {

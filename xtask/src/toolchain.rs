@@ -5,10 +5,10 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::debian;
-use crate::shell::{exists, output, run_logged, say};
+use crate::shell::{exists, hold, output, run_logged, say};
 
 /// What connectors are built for.
 pub(crate) const TARGET: &str = "wasm32-wasip2";
@@ -16,10 +16,7 @@ pub(crate) const TARGET: &str = "wasm32-wasip2";
 /// The compiler to use, if it is not the ordinary one.
 pub(crate) fn find(root: &Path) -> Result<Option<PathBuf>> {
     let folder = root.join("target/wasi-toolchain");
-    std::fs::create_dir_all(&folder)?;
-    // Two at once: the second waits, and finds it done.
-    let lock = File::create(folder.join("lock")).context("creating the toolchain's lock")?;
-    lock.lock().context("waiting for the toolchain's lock")?;
+    let _held = hold(&folder)?;
     if has_target(Path::new("rustc")) {
         return Ok(None);
     }
