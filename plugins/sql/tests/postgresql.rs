@@ -395,8 +395,8 @@ fn a_prepared_transaction_holds_changes_back() {
     assert_eq!(told(&connection.sync("account", run.token())), ["1 late@x", "2 soon@x"]);
 }
 
-/// The documented index is used from the first row to the last, whatever there is of them: also where rows lie in no order, so that
-/// sorting them all would be cheaper, and would tell nothing before its end.
+/// The documented index is used from the first row to the last, whatever there is of them: also where the server thinks that
+/// sorting them all would be cheaper, which would tell nothing before its end.
 #[test]
 fn rows_come_by_the_index() {
     let server = PostgreSql::start(None);
@@ -406,7 +406,8 @@ fn rows_come_by_the_index() {
         "INSERT INTO people SELECT n, 'p', 'p@x', now() - n * interval '1 second' FROM generate_series(1, 30000) AS n \
                 ORDER BY random(); ANALYZE",
     );
-    server.run("LOAD 'auto_explain'; ALTER ROLE postgres SET session_preload_libraries = 'auto_explain'; ALTER ROLE postgres SET auto_explain.log_min_duration = 0");
+    server.run("LOAD 'auto_explain'; ALTER ROLE postgres SET session_preload_libraries = 'auto_explain'; ALTER ROLE postgres SET auto_explain.log_min_duration = 0; \
+                ALTER ROLE postgres SET random_page_cost = 100; ALTER ROLE postgres SET effective_cache_size = '8kB'");
     let by_time = people(&server, by_time(0));
     let whole = by_time.sync("account", None);
     assert_eq!(whole.deltas().len(), 30_000);
