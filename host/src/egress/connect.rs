@@ -26,7 +26,7 @@ use super::{BoxError, Outside};
 const ONE_ADDRESS: Duration = Duration::from_secs(3);
 
 /// How long what is sent may stay untaken, in milliseconds.
-const UNTAKEN_MS_MAX: u32 = 60_000;
+pub(super) const UNTAKEN_MS_MAX: u32 = 60_000;
 
 /// Connections that may be open, of all connectors or of one.
 #[derive(Clone, Debug)]
@@ -87,7 +87,7 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    async fn connect(self, to: Uri) -> Result<Stream, EgressError> {
+    pub(super) async fn connect(self, to: Uri) -> Result<Stream, EgressError> {
         let scheme = to.scheme_str().unwrap_or_default();
         let authority = to.authority().map(http::uri::Authority::as_str).unwrap_or_default();
         let to = Destination::parse(scheme, authority)?;
@@ -151,7 +151,7 @@ impl Service<Uri> for Connector {
 /// An open connection, which takes its places as long as it lives.
 #[derive(Debug)]
 pub(super) struct Stream {
-    io: TokioIo<TcpStream>,
+    pub(super) io: TokioIo<TcpStream>,
     _permits: [OwnedSemaphorePermit; 2],
 }
 

@@ -12,6 +12,8 @@ mod oauth;
 mod request;
 mod resolve;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::collections::HashMap;
@@ -383,21 +385,5 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
         let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(task);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_guest_waits_neither_for_ever_nor_not_at_all() {
-        let asked = Some(Duration::ZERO);
-        let shortest = Times::clamped(asked, asked, asked);
-        assert_eq!([shortest.connect, shortest.first_byte, shortest.between_bytes], [Times::MIN; 3]);
-        let asked = Some(Duration::MAX);
-        let longest = Times::clamped(asked, asked, asked);
-        assert_eq!([longest.connect, longest.first_byte, longest.between_bytes], [Times::MAX; 3]);
-        assert_eq!(Times::clamped(None, None, None), Times::USUAL);
     }
 }

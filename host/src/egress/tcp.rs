@@ -24,7 +24,7 @@ use super::{EgressError, Outgoing, SOCKETS_OF_CONNECTION_MAX, Times, no_tls, tls
 /// How often a run may look names up.
 const LOOKUPS_MAX: u64 = 1000;
 /// Addresses, each with a port, that a run remembers.
-const REMEMBERED_MAX: usize = 1000;
+pub(super) const REMEMBERED_MAX: usize = 1000;
 /// How long a handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
 /// TCP connections that a run may have open.
@@ -44,7 +44,7 @@ pub(crate) fn sandbox() -> [(&'static str, u64); 4] {
 #[derive(Debug, Default)]
 pub(super) struct Tcp {
     /// Addresses that may be connected to, and whether TLS has to be spoken there.
-    known: Mutex<HashMap<SocketAddr, bool>>,
+    pub(super) known: Mutex<HashMap<SocketAddr, bool>>,
     /// Places of its sockets among those of the connection and of the host; at least as many as there are sockets.
     places: Mutex<Vec<[OwnedSemaphorePermit; 2]>>,
     lookups: AtomicU64,
@@ -66,17 +66,16 @@ impl Outgoing {
     /// # Errors
     /// It was not asked for or granted, leads nowhere, or where it may not.
     pub async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, EgressError> {
-        let found = self.found(name).await;
+        let found = self.found(name, Times::USUAL.connect).await;
         self.told(found)
     }
 
-    async fn found(&self, name: &str) -> Result<Vec<IpAddr>, EgressError> {
+    pub(super) async fn found(&self, name: &str, max: Duration) -> Result<Vec<IpAddr>, EgressError> {
         if self.tcp.lookups.fetch_add(1, Ordering::Relaxed) >= LOOKUPS_MAX {
             return Err(EgressError::Many { what: "lookups", max: LOOKUPS_MAX });
         }
         let host: Host = name.parse()?;
         let granted = self.granted(&host)?;
-        let max = Times::USUAL.connect;
         let resolved = timeout(max, self.egress.lookups.addresses(&host)).await;
         let resolved = resolved.map_err(|_| EgressError::TimedOut { what: "looking a name up", max })??;
         let mut addresses: Vec<IpAddr> = Vec::new();
@@ -173,11 +172,16 @@ impl Outgoing {
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
-        let spoken = self.handshake(server_name, transport).await;
+        let spoken = self.handshake(server_name, transport, HANDSHAKE_MAX).await;
         self.told(spoken)
     }
 
-    async fn handshake<T>(&self, server_name: &str, transport: T) -> Result<TlsStream<T>, EgressError>
+    pub(super) async fn handshake<T>(
+        &self,
+        server_name: &str,
+        transport: T,
+        max: Duration,
+    ) -> Result<TlsStream<T>, EgressError>
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
@@ -200,8 +204,8 @@ impl Outgoing {
             Host::Name(name) => ServerName::try_from(name.clone()).map_err(|_| EgressError::Name(name.clone()))?,
         };
         let handshake = TlsConnector::from(Arc::new(config)).connect(name, transport);
-        let spoken = timeout(HANDSHAKE_MAX, handshake).await;
-        let spoken = spoken.map_err(|_| EgressError::TimedOut { what: "the TLS handshake", max: HANDSHAKE_MAX })?;
+        let spoken = timeout(max, handshake).await;
+        let spoken = spoken.map_err(|_| EgressError::TimedOut { what: "the TLS handshake", max })?;
         let stream = spoken.map_err(|error| {
             let name = host.to_string();
             match tls_error(&error) {
