@@ -257,6 +257,28 @@ fn check_knows_the_names_of_attributes() {
 }
 
 #[test]
+fn check_reads_every_secret_and_is_audited_where_something_has_run() {
+    let place = Place::new();
+    place.people("1,a@x,2026-03-01T08:00:00Z,\n");
+    let secret = "[secrets.bind]\nfile = \"bind\"\n[credentials.api]\ntype = \"bearer\"\nto = [\"https://a.b\"]\n\
+                  token = { env = \"TIDEWAITER_NOT_SET\" }\n";
+    place.write("connections/hr.toml", &format!("{HR}{secret}"));
+    let check = place.run("check");
+    for part in ["secrets.bind: the secret from the file", "credentials.api: the secret from the environment variable"]
+    {
+        assert!(check.code == 4 && check.stdout.contains(part), "{check:?}");
+    }
+    place.write("connections/hr.toml", HR);
+    assert_eq!(place.run("run --once").code, 0);
+    assert_eq!(place.run("check").code, 0);
+    let audit = std::fs::read_to_string(place.path("data/audit.ndjson")).unwrap();
+    assert_eq!(audit.matches("\"act\":\"check\"").count(), 1, "{audit}");
+    place.write("tidewaiter.toml", "encryption.key = { file = \"no-key\" }\n");
+    let check = place.run("check");
+    assert!(check.code == 2 && check.stderr.contains("encryption: ") && check.stderr.contains("no-key"), "{check:?}");
+}
+
+#[test]
 fn check_says_the_exact_lines_to_add() {
     let place = Place::new();
     place.people("1,a@x,2026-03-01T08:00:00Z,\n");

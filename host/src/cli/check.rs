@@ -1,5 +1,5 @@
 //! `tidewaiter check`: everything that can be known before a run, and the exact lines to add. Of the db it asks what is approved, so that
-//! it gives a connector no more than a run would.
+//! it gives a connector no more than a run would, and there is noted that it did.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,6 +14,7 @@ use tidewaiter_core::schema::Capability;
 use tidewaiter_core::text::shown;
 use tidewaiter_core::timing::{Timing, When};
 
+use super::db::keys;
 use super::fail::{Exit, Fail};
 use super::print;
 use crate::clock::Clock;
@@ -45,6 +46,7 @@ pub(super) struct Addition {
 }
 
 pub(super) async fn check(config: &Config, json: bool) -> Result<(), Fail> {
+    keys(config).await?;
     let approved = approved(config).await?;
     let Loaded { connections, broken } = host::load(config, Known::Told(&approved)).await?;
     let mut connections: Vec<_> = connections.into_values().collect();
@@ -71,7 +73,7 @@ async fn approved(config: &Config) -> Result<BTreeMap<ConnectionName, Approved>,
     if !Db::is_there(&config.data) {
         return Ok(BTreeMap::new());
     }
-    match super::ask(config.clone(), Runs::Never, Ask::Approved).await? {
+    match super::ask(config.clone(), Runs::Never, Ask::Check).await? {
         Answer::Approved(approved) => Ok(approved),
         _ => Err(Fail::other_answer()),
     }
@@ -80,6 +82,11 @@ async fn approved(config: &Config) -> Result<BTreeMap<ConnectionName, Approved>,
 async fn find(connection: &Arc<Connection>) -> Finding {
     let allowed = connection.allowed();
     let mut problems: Vec<String> = allowed.decided.iter().filter_map(|decided| problem(connection, decided)).collect();
+    for (name, source) in connection.config.access.sources() {
+        if let Err(error) = source.read().await {
+            problems.push(format!("{name}: {error}"));
+        }
+    }
     // A source that can't be reached for want of a grant would only be told a second time.
     if problems.is_empty() {
         problems = connection.check().await;

@@ -60,7 +60,7 @@ async fn examine(config: &Config, json: bool) -> Result<bool, Fail> {
     Err(Fail::told(Exit::RunFailed))
 }
 
-async fn keys(config: &Config) -> Result<Keys, Fail> {
+pub(super) async fn keys(config: &Config) -> Result<Keys, Fail> {
     let keys = crate::host::seal::keys(&config.encryption).await;
     keys.map_err(|error| Fail::new(Exit::Usage, format!("encryption: {error}")))
 }

@@ -162,6 +162,17 @@ pub struct Access {
     pub secrets: BTreeMap<String, Source>,
 }
 
+impl Access {
+    /// Where its secrets are, each with what it is called.
+    pub fn sources(&self) -> Vec<(String, &Source)> {
+        let logins = self.credentials.iter().flat_map(|credential| {
+            let name = format!("credentials.{}", credential.name);
+            credential.kind.sources().into_iter().map(move |source| (name.clone(), source))
+        });
+        logins.chain(self.secrets.iter().map(|(name, source)| (format!("secrets.{name}"), source))).collect()
+    }
+}
+
 /// An object type of a connection.
 #[derive(Clone, Debug)]
 pub struct TypeConfig {
@@ -353,6 +364,7 @@ impl Config {
         };
         config.distinct_ids()?;
         config.distinct_files()?;
+        config.private()?;
         Ok(config)
     }
 
@@ -384,6 +396,32 @@ impl Config {
         Ok(())
     }
 
+    /// No connector is granted what the host keeps to itself.
+    fn private(&self) -> Result<(), ConfigError> {
+        let file = |source: &Source| match source {
+            Source::File(path) => Some(real(path)),
+            Source::Env(_) | Source::Command(_) => None,
+        };
+        let of_db = self.encryption.key.iter().chain(&self.encryption.old_keys);
+        let of_connections = self.connections.values().flat_map(|config| config.access.sources());
+        let secrets: Vec<PathBuf> = of_db.chain(of_connections.map(|(_, source)| source)).filter_map(file).collect();
+        let data = real(&self.data);
+        for Access { granted, granted_in, .. } in self.connections.values().map(|config| &config.access) {
+            for folder in &granted.read {
+                let real = real(folder);
+                let message = if real.starts_with(&data) || data.starts_with(&real) {
+                    exposes(folder, "the data of the host in", &data)
+                } else if let Some(secret) = secrets.iter().find(|secret| secret.starts_with(&real)) {
+                    exposes(folder, "the secret in", secret)
+                } else {
+                    continue;
+                };
+                return Err(ConfigError::Invalid { path: granted_in.clone(), message });
+            }
+        }
+        Ok(())
+    }
+
     fn distinct_files(&self) -> Result<(), ConfigError> {
         let mut files: BTreeMap<PathBuf, &String> = BTreeMap::new();
         for (second, path) in &self.sinks {
@@ -394,6 +432,11 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// What is wrong with a folder that is granted.
+fn exposes(folder: &Path, what: &str, path: &Path) -> String {
+    format!("read: whoever reads {} reads {what} {} too: grant another folder", folder.display(), path.display())
 }
 
 /// The same for every way to a file, whether it is there already or only its folder.
@@ -571,6 +614,34 @@ mod tests {
         assert!(twice.contains("sinks a and b"), "{twice}");
         let never = load(&[("t.toml", ""), ("connections/hr.toml", &format!("{HR}[limits]\ncall-time = \"0s\"\n"))]);
         assert!(never.unwrap_err().contains("limits.call-time"));
+    }
+
+    #[test]
+    fn what_the_host_keeps_to_itself_is_in_no_folder_that_is_granted() {
+        let keyed = "data = \"state/db\"\nencryption.key = { file = \"keys/db\" }\n";
+        let hr = format!(
+            "{HR}[secrets.bind]\nfile = \"secrets/bind\"\n[credentials.api]\ntype = \"bearer\"\nto = [\"https://a.b\"]\n\
+             token = {{ file = \"people/../logins/api\" }}\n"
+        );
+        let granted = |folder: &str| {
+            let grants = format!("read = [{folder:?}]");
+            let files =
+                [("t.toml", keyed), ("connections/hr.toml", &*hr), ("grants/hr.toml", &grants), ("people/x", "")];
+            let there = [("state/db/x", ""), ("keys/db", "k"), ("secrets/bind", "b"), ("logins/api", "t")];
+            load(&[&files[..], &there].concat())
+        };
+        for (folder, part) in [
+            (".", "the data of the host"),
+            ("state", "the data of the host"),
+            ("state/db/compiled", "the data of the host"),
+            ("keys", "keys/db"),
+            ("people/../secrets", "secrets/bind"),
+            ("logins", "logins/api"),
+        ] {
+            let problem = granted(folder).unwrap_err();
+            assert!(problem.contains("grants/hr.toml: read: ") && problem.contains(part), "{folder}: {problem}");
+        }
+        assert!(granted("people").is_ok());
     }
 
     #[test]

@@ -71,6 +71,17 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Where its secrets are.
+    pub fn sources(&self) -> Vec<&Source> {
+        match self {
+            Self::Basic { password: one, .. }
+            | Self::Bearer { token: one }
+            | Self::Header { value: one, .. }
+            | Self::Mtls { key: one, .. } => vec![one],
+            Self::OAuth(oauth) => oauth.client_secret.iter().chain(&oauth.refresh_token).collect(),
+        }
+    }
+
     /// The header that it is put into; none: it is no header.
     pub fn header(&self) -> Option<&HeaderName> {
         match self {

@@ -69,8 +69,9 @@ pub enum Ask {
         #[serde(default)]
         sensitive: bool,
     },
-    /// What the connectors of all connections may ask for.
-    Approved,
+    /// What the connectors of all connections may ask for. They are about to be started, each with what it is allowed, and let look at
+    /// their sources.
+    Check,
     /// Let a connector ask for what awaits approval.
     Approve {
         /// Of which connection.
@@ -246,6 +247,7 @@ impl Ask {
             Self::Backup { to } => ("backup", to.display().to_string()),
             Self::DbCompact => ("db compact", String::new()),
             Self::DbRekey => ("db rekey", String::new()),
+            Self::Check => ("check", String::new()),
             Self::Token(_)
             | Self::TokenSet { .. }
             | Self::TokenReset(_)
@@ -253,7 +255,6 @@ impl Ask {
             | Self::Changes { .. }
             | Self::Erase { .. }
             | Self::Approve { .. }
-            | Self::Approved
             | Self::Consumers
             | Self::ConsumerPosition(_)
             | Self::ConsumerAck { .. }
@@ -315,7 +316,7 @@ impl Host {
             Ask::TokenSet { key, token } => Answer::Token(self.token_set(&key, token, None, by).await?),
             Ask::TokenReset(key) => Answer::Token(self.token_reset(&key, None, by).await?),
             Ask::TokenHistory { key, limit } => Answer::TokenHistory(self.token_history(&key, limit.min(ROWS_MAX))?),
-            Ask::Approved => {
+            Ask::Check => {
                 let mut all = BTreeMap::new();
                 for name in self.config.connections.keys() {
                     if let Some(approved) = self.db.approved(name)? {
