@@ -74,7 +74,7 @@ impl fmt::Debug for Keys {
 /// What is sealed can't be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum SealError {
-    #[error("it is encrypted with the key {0}, which is not configured")]
+    #[error("it is encrypted with the key {0}, which is not configured: name it under `encryption.old-keys`")]
     Key(KeyId),
     #[error("it is encrypted, and has been changed since")]
     Changed,

@@ -78,8 +78,8 @@ pub(super) struct StorageError(pub(super) String);
 /// Something that can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// A segment of the journal is damaged. Entries before it can be read.
-    #[error("the journal's segment that begins with sequence {first} is damaged: {damage}")]
+    /// A segment of the journal is damaged, or encrypted with a key that isn't there. Entries before it can be read.
+    #[error("the journal's segment that begins with sequence {first} can't be read: {damage}")]
     Segment {
         /// The sequence of its first entry.
         first: u64,
@@ -111,8 +111,8 @@ pub enum ReadError {
         /// Why not.
         problem: String,
     },
-    /// Another row is damaged.
-    #[error("{row} is damaged: {problem}")]
+    /// Another row is, likewise.
+    #[error("{row} can't be read: {problem}")]
     Row {
         /// Which.
         row: String,

@@ -432,13 +432,13 @@ async fn reports_damaged_and_missing_segments_and_rows() {
         txn.open_table(STATES).unwrap().insert(("hr", "employee"), &b"{"[..]).unwrap();
     });
     let db = open(dir.path());
-    let problem = "the journal's segment that begins with sequence 11 is damaged: its checksum doesn't match";
+    let problem = "the journal's segment that begins with sequence 11 can't be read: its checksum doesn't match";
     assert_eq!(db.entries(0, 30).unwrap_err().to_string(), problem);
     assert_eq!(db.entries(15, 30).unwrap_err().to_string(), problem);
     assert_eq!(sequences(&db.entries(0, 10).unwrap()).len(), 10, "what comes before can be read");
     assert_eq!(sequences(&db.entries(20, 30).unwrap()).len(), 10, "and what comes after");
     let problem = db.state(&key("employee")).unwrap_err().to_string();
-    assert!(problem.starts_with("the state of hr/employee is damaged: EOF"), "{problem}");
+    assert!(problem.starts_with("the state of hr/employee can't be read: EOF"), "{problem}");
     assert!(db.states().is_err());
     drop(db);
     raw(dir.path(), |txn| txn.open_table(SEGMENTS).unwrap().remove(2).map(drop).unwrap());

@@ -384,7 +384,10 @@ async fn a_key_comes_changes_and_goes_and_everything_can_be_read_all_the_time() 
     let id = one.current().unwrap();
     assert_eq!(
         problem,
-        format!("the state of hr/employee is damaged: it is encrypted with the key {id}, which is not configured")
+        format!(
+            "the state of hr/employee can't be read: it is encrypted with the key {id}, which is not configured: name it under \
+             `encryption.old-keys`"
+        )
     );
     let problem = keyless.entries(0, 10).unwrap_err().to_string();
     assert!(problem.contains(&format!("it is encrypted with the key {id}, which is not configured")), "{problem}");
