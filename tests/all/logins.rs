@@ -165,6 +165,11 @@ async fn a_client_certificate_is_shown_where_it_is_bound_to() {
     );
     let (with, report) = sender.send(json!([origin]), json!([origin, origin])).await;
     assert_eq!(with, ["200 hello", "200 hello"], "{report:?}");
+    let other = Web::at(local, Some(authority.server(&["127.0.0.1"], true)), Arc::new(|_| None));
+    let other = format!("https://{}", other.address);
+    sender.place.write("grants/bad.toml", &format!("http = [{origin:?}, {other:?}]"));
+    let (elsewhere, _) = sender.send(json!([origin, other]), json!([origin, other])).await;
+    assert!(elsewhere[0] == "200 hello" && elsewhere[1].starts_with("refused "), "{elsewhere:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

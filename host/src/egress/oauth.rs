@@ -25,8 +25,8 @@ use crate::clock::Clock;
 use crate::secret::{Secret, Source};
 
 /// The largest answer of a token endpoint, in bytes.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// How long getting a token may take in all.
+pub(super) const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// The usual [`TokenClient::time_max`].
 const EXCHANGE_TIME: Duration = Duration::from_secs(120);
 /// How long a token is used of which nobody says how long it lasts.
 const USUAL_LIFE: Duration = Duration::from_secs(300);
@@ -99,6 +99,8 @@ pub struct TokenClient {
     send: SendTo,
     vault: Arc<dyn Vault>,
     clock: Clock,
+    /// How long getting a token may take in all.
+    pub(super) time_max: Duration,
     /// By their credential. Held while one is fetched, so that each is fetched once.
     tokens: Arc<Mutex<Tokens>>,
 }
@@ -130,7 +132,15 @@ struct Refused {
 
 impl TokenClient {
     pub(super) fn new(connection: &str, tasks: Tasks, send: SendTo, vault: Arc<dyn Vault>, clock: Clock) -> Self {
-        Self { connection: connection.to_owned(), tasks, send, vault, clock, tokens: Arc::default() }
+        Self {
+            connection: connection.to_owned(),
+            tasks,
+            send,
+            vault,
+            clock,
+            time_max: EXCHANGE_TIME,
+            tokens: Arc::default(),
+        }
     }
 
     /// The token that is in use for a credential is refused.
@@ -176,9 +186,10 @@ impl TokenClient {
         // waits for the end of it, and shows that token to nobody a second time.
         let (send, vault, clock, name) = (Arc::clone(&self.send), Arc::clone(&self.vault), self.clock, name.to_owned());
         let (answer, answered) = oneshot::channel();
+        let max = self.time_max;
         self.tasks.execute(async move {
-            let granted = tokio::time::timeout(EXCHANGE_TIME, exchange(send, vault, place, request, given)).await;
-            let late = || Err(format!("the token endpoint takes longer than {} s", EXCHANGE_TIME.as_secs()));
+            let granted = tokio::time::timeout(max, exchange(send, vault, place, request, given)).await;
+            let late = || Err(format!("the token endpoint takes longer than {} s", max.as_secs()));
             let access = granted.unwrap_or_else(|_| late()).map(|granted| {
                 let life = granted.life();
                 let access = Secret::from(granted.access_token.expose_secret().as_bytes().to_vec());

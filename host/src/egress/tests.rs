@@ -2,15 +2,16 @@
 
 use std::future::pending;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Context, Poll};
 use std::{io, thread};
 
-use http_body_util::Empty;
+use http_body_util::{Empty, Full};
 use tidewaiter_core::grant::policy::EgressGrant;
 use tower_service::Service;
 
 use super::connect::UNTAKEN_MS_MAX;
+use super::oauth::ANSWER_BYTES_MAX;
 use super::tcp::REMEMBERED_MAX;
 use super::*;
 
@@ -148,10 +149,11 @@ async fn tunnels_and_handshakes_are_not_waited_for_for_ever() {
 
 #[tokio::test]
 async fn an_answer_and_its_parts_are_not_waited_for_for_ever() {
-    let times = Times { connect: SOON, first_byte: SOON, between_bytes: SOON };
-    for (says, what) in
-        [("", "the answer"), ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nbegun", "the next part of the answer")]
-    {
+    for (says, begins, goes_on, what) in [
+        ("", SOON, LATE, "the answer"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nbegun", LATE, SOON, "the next part of the answer"),
+    ] {
+        let times = Times { connect: begins, first_byte: begins, between_bytes: goes_on };
         let (address, served) = server(says);
         let outgoing = outgoing(Names(None), format!("http://{address}").parse().unwrap());
         let empty: Body = Empty::new().map_err(|never| match never {}).boxed_unsync();
@@ -172,8 +174,57 @@ async fn an_answer_and_its_parts_are_not_waited_for_for_ever() {
 }
 
 #[tokio::test]
+async fn what_a_token_endpoint_answers_is_checked_and_not_waited_for_for_ever() {
+    let large = format!("{{\"access_token\": \"{}\"}}", "x".repeat(ANSWER_BYTES_MAX));
+    for (answer, problem) in [
+        (Some(large.as_str()), "answers more than 65536 bytes"),
+        (Some(r#"{"access_token": "x", "token_type": "mac"}"#), "is no bearer token"),
+        (None, "takes longer than 0 s"),
+    ] {
+        let answer = answer.map(|answer| Bytes::copy_from_slice(answer.as_bytes()));
+        let send = Arc::new(move |_| -> Answering {
+            let answer = answer.clone();
+            Box::pin(async move {
+                let Some(answer) = answer else { return pending().await };
+                Ok(Response::new(Full::new(answer).map_err(|never| match never {}).boxed_unsync()))
+            })
+        });
+        let client = || TokenClient::new("it", Tasks::default(), send.clone(), Arc::new(NoVault), Clock::start());
+        let logins = Logins::new(Vec::new(), client(), Clock::start(), 1);
+        let mut client = client();
+        client.time_max = SOON;
+        let oauth = OAuth {
+            token_url: Uri::from_static("https://login.example.com/token"),
+            client_id: "client".into(),
+            client_secret: None,
+            in_body: true,
+            scope: None,
+            audience: None,
+            refresh_token: None,
+        };
+        let error = ends(client.token("api", &oauth, &logins)).await.to_string();
+        assert!(error.contains(problem), "{error}");
+    }
+}
+
+#[test]
+fn a_client_key_that_was_replaced_is_shown_on_no_socket_any_more() {
+    let outgoing = outgoing(Names(None), "https://api.example.com".parse().unwrap());
+    let to = Destination::parse("https", "api.example.com").unwrap();
+    let place = outgoing.policy.decide("GET", &to).unwrap().place;
+    for fingerprint in [[1; 32], [2; 32]] {
+        let config = Trust::nobody().client(None).unwrap();
+        let identified = Identified { place: 0, fingerprint, config };
+        outgoing.egress.pool(&outgoing.policy, place, Some(&identified)).unwrap();
+    }
+    let shown: Vec<_> = outgoing.egress.pools.lock().unwrap().keys().copied().collect();
+    assert_eq!(shown, [(place, Some((0, [2; 32])))]);
+}
+
+#[tokio::test]
 async fn a_run_remembers_only_so_many_addresses() {
-    let many = (0..2 * REMEMBERED_MAX as u32).map(|place| IpAddr::from(Ipv4Addr::from(0x0808_0000 + place))).collect();
+    let many =
+        (0..2 * REMEMBERED_MAX as u128).map(|host| IpAddr::from(Ipv6Addr::from((0x2606_4700 << 96) + host))).collect();
     let outgoing = outgoing(Names(Some(many)), Pattern::tcp("db.corp:5432").unwrap());
     assert_eq!(outgoing.found("db.corp", LATE).await.unwrap().len(), 2 * REMEMBERED_MAX);
     assert_eq!(outgoing.tcp.known.lock().unwrap().len(), REMEMBERED_MAX);

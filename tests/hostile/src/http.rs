@@ -123,6 +123,15 @@ pub(crate) fn fields_bomb() -> String {
     "no end".into()
 }
 
+/// Makes requests of words that are longer than any server takes.
+pub(crate) fn words_bomb() -> String {
+    let outgoing = OutgoingRequest::new(Fields::new());
+    let long = "x".repeat(1_000_000);
+    let method = outgoing.set_method(&Method::Other(long.clone()));
+    let authority = outgoing.set_authority(Some(&long));
+    format!("method: {method:?}, authority: {authority:?}")
+}
+
 /// Begins requests and never looks at them.
 pub(crate) fn requests_bomb() -> String {
     let mut held = Vec::new();
@@ -134,7 +143,8 @@ pub(crate) fn requests_bomb() -> String {
 /// Writes a body that nobody takes.
 pub(crate) fn body_bomb() -> String {
     let outgoing = OutgoingRequest::new(Fields::new());
-    let Ok(Ok(stream)) = outgoing.body().map(|body| body.write()) else { return "no stream".into() };
+    let Ok(body) = outgoing.body() else { return "no body".into() };
+    let Ok(stream) = body.write() else { return "no stream".into() };
     let mut written = 0_u64;
     loop {
         match stream.check_write() {

@@ -280,6 +280,7 @@ impl exports::live_sync::Guest for Hostile {
             "sockets-bomb" => return Err(error(tcp::bomb())),
             "sockets-come-and-go" => return Err(error(tcp::come_and_go())),
             "fields-bomb" => return Err(error(http::fields_bomb())),
+            "words-bomb" => return Err(error(http::words_bomb())),
             "requests-bomb" => return Err(error(http::requests_bomb())),
             "body-bomb" => return Err(error(http::body_bomb())),
             // The source decides about the login.
@@ -310,19 +311,7 @@ impl exports::live_sync::Guest for Hostile {
                 told(emit(&[first_of_it, renamed, delta("other")], first.as_ref()))?;
                 return Ok(None);
             }
-            "list-bomb" => {
-                let folder = setting("folder");
-                let mut open = Vec::new();
-                loop {
-                    match std::fs::read_dir(folder.as_str().unwrap_or_default()) {
-                        Ok(mut listing) => {
-                            drop(listing.next());
-                            open.push(listing);
-                        }
-                        Err(problem) => return Err(error(format!("{} listings: {problem}", open.len()))),
-                    }
-                }
-            }
+            "list-bomb" => return Err(error(list_bomb())),
             "read-paths" => return Err(error(read_paths())),
             "open-bomb" => {
                 let folder = setting("folder");
@@ -449,6 +438,18 @@ fn read_paths() -> String {
     ];
     said.push(format!("written {}", written.iter().filter(|done| **done).count()));
     said.join("; ")
+}
+
+/// Begins to list its folder, again and again, and reads none of it.
+fn list_bomb() -> String {
+    let Some((folder, _)) = wasip2::filesystem::preopens::get_directories().pop() else { return "no folder".into() };
+    let mut open = Vec::new();
+    loop {
+        match folder.read_directory() {
+            Ok(listing) => open.push(listing),
+            Err(problem) => return format!("{} listings: {problem}", open.len()),
+        }
+    }
 }
 
 /// Asks for a secret, and says what it got.
