@@ -1,6 +1,11 @@
 //! Hostile guests in a real server, one after the other, each with one promise to break: the run ends by a stable code, the server's
 //! memory grows by no more than the guest may have, and a well-behaved connection keeps its schedule beside it.
 
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
 use tidewaiter::clock::Clock;
 use tidewaiter_tests::{HR, Place, Server};
 
@@ -12,7 +17,7 @@ const HOSTCALL_BYTES: u64 = 4 * 8 * 1024 * 1024;
 const SLACK_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What it does, and by which code it ends; none: it ends well, for it can do no harm.
-const GUESTS: [(&str, Option<&str>); 47] = [
+const GUESTS: [(&str, Option<&str>); 52] = [
     // Processor time.
     ("endless-loop", Some("limit.call-time")),
     ("endless-host-call", Some("limit.call-time")),
@@ -65,10 +70,42 @@ const GUESTS: [(&str, Option<&str>); 47] = [
     ("lose-the-token", Some("connector.invalid-sync-token")),
     // Ways out.
     ("reach-out", Some("connector.other")),
+    ("scan", Some("connector.other")),
+    ("sockets-bomb", Some("connector.other")),
+    ("read-drops", Some("limit.call-time")),
+    ("read-flood", Some("limit.call-time")),
+    ("write-on", Some("limit.call-time")),
 ];
 
+/// What a server on this machine does with each of its connections.
+type Peer = fn(TcpStream);
+
+/// Those that a guest may reach over TCP, each with what it does there; the others may reach the last one.
+const PEERS: [(&str, Peer); 3] = [
+    ("read-drops", |mut stream| {
+        while stream.write_all(b"x").is_ok() {
+            thread::sleep(Duration::from_millis(20));
+        }
+    }),
+    ("read-flood", |mut stream| while stream.write_all(&[b'x'; 65_536]).is_ok() {}),
+    // Takes a connection, and nothing that comes over it.
+    ("write-on", |_stream| thread::park()),
+];
+
+/// Starts one.
+fn peer(serve: Peer) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
+
 /// What is said where the code alone would be the same if another bound had held.
-const SAID: [(&str, &str); 9] = [
+const SAID: [(&str, &str); 11] = [
     ("host-call-bomb", "fuel allocated for hostcalls has been exhausted"),
     ("random-bomb", "exceeds limit 65536"),
     ("handle-bomb", "resource table has no free keys"),
@@ -78,11 +115,13 @@ const SAID: [(&str, &str); 9] = [
     ("words-bomb", "method: Err(()), authority: Err(())"),
     ("requests-bomb", "resource table has no free keys"),
     ("body-bomb", ": 131072 bytes are taken"),
+    ("scan", ": 0 of 1000 ports, metadata: false"),
+    ("sockets-bomb", ": 16 connections, then refused"),
 ];
 
-fn guest(what: &str) -> String {
+fn guest(what: &str, to: SocketAddr) -> String {
     format!(
-        "connector = \"hostile\"\n[settings]\ndo = \"{what}\"\nfolder = \"people\"\n\
+        "connector = \"hostile\"\n[settings]\ndo = \"{what}\"\nfolder = \"people\"\ntcp = [\"{to}\"]\nto = \"{to}\"\n\
          [types.account]\nclass = \"account\"\n\
          [limits]\ncall-time = \"1s\"\nmemory-bytes = {MEMORY_BYTES}\nuncovered-bytes = 33554432\nlog-lines = 20\n"
     )
@@ -106,9 +145,12 @@ fn every_hostile_guest_is_contained() {
     place.people("1,a@x,2026-03-01T08:00:00Z,\n");
     place.write("people/file", "x");
     place.write("connections/hr.toml", &HR.replace("class =", "every = \"100ms\"\nclass ="));
+    let peers = PEERS.map(|(what, serve)| (what, peer(serve)));
     for (what, _) in GUESTS {
-        place.write(&format!("connections/{what}.toml"), &guest(what));
-        place.write(&format!("grants/{what}.toml"), "read = [\"people\"]\nhttp = [\"http://127.0.0.1:1\"]\n");
+        let (_, to) = peers.iter().find(|(who, _)| *who == what).unwrap_or(&peers[PEERS.len() - 1]);
+        place.write(&format!("connections/{what}.toml"), &guest(what, *to));
+        let grants = format!("read = [\"people\"]\nhttp = [\"http://127.0.0.1:1\"]\ntcp = [\"{to}\"]\n");
+        place.write(&format!("grants/{what}.toml"), &grants);
     }
     let server = place.serve();
     // What a host needs once: pages of a first run, threads.

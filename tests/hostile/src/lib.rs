@@ -277,6 +277,9 @@ impl exports::live_sync::Guest for Hostile {
                 return Ok(None);
             }
             "misuse-sockets" => return Err(error(tcp::misuse())),
+            "scan" => return Err(error(tcp::scan())),
+            "read-drops" | "read-flood" => return Err(error(tcp::read_on())),
+            "write-on" => return Err(error(tcp::write_on())),
             "sockets-bomb" => return Err(error(tcp::bomb())),
             "sockets-come-and-go" => return Err(error(tcp::come_and_go())),
             "fields-bomb" => return Err(error(http::fields_bomb())),

@@ -71,6 +71,42 @@ fn bind(address: [u8; 4], port: u16) -> Result<(), ErrorCode> {
     socket.finish_bind()
 }
 
+/// Looks for servers on this machine.
+pub(crate) fn scan() -> String {
+    let found = (1..=1000).filter(|port| TcpStream::connect(("127.0.0.1", *port)).is_ok()).count();
+    let metadata = TcpStream::connect("169.254.169.254:80").is_ok();
+    format!("{found} of 1000 ports, metadata: {metadata}")
+}
+
+/// Reads as long as something comes.
+pub(crate) fn read_on() -> String {
+    let mut stream = match TcpStream::connect(setting("to").as_str().unwrap_or_default()) {
+        Ok(stream) => stream,
+        Err(error) => return refused(&error),
+    };
+    let mut bytes = 0;
+    loop {
+        match stream.read(&mut [0; 65_536]) {
+            Ok(0) => return format!("{bytes} bytes"),
+            Ok(more) => bytes += more,
+            Err(error) => return refused(&error),
+        }
+    }
+}
+
+/// Writes, whether or not somebody reads.
+pub(crate) fn write_on() -> String {
+    let mut stream = match TcpStream::connect(setting("to").as_str().unwrap_or_default()) {
+        Ok(stream) => stream,
+        Err(error) => return refused(&error),
+    };
+    loop {
+        if let Err(error) = stream.write_all(&[0; 65_536]) {
+            return refused(&error);
+        }
+    }
+}
+
 /// How many connections may be open at the same time.
 pub(crate) fn bomb() -> String {
     let to = setting("to");
