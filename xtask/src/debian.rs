@@ -53,15 +53,33 @@ pub(crate) fn install(root: &Path, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Unpacks a package into a folder, with those that it depends on: all whose names begin with one of `own`, and of its libraries
-/// those that this machine lacks, but for some.
-pub(crate) fn unpack(root: &Path, folder: &Path, package: &str, own: &[&str], but_for: &[&str]) -> Result<()> {
+/// Packages of a server.
+pub(crate) struct Wanted<'a> {
+    /// Those that it is in, with those that they depend on.
+    pub(crate) packages: &'a [&'a str],
+    /// How the names of its own packages begin: of others only libraries are taken, where this machine lacks them.
+    pub(crate) own: &'a [&'a str],
+    /// How the names of libraries begin that aren't needed.
+    pub(crate) but_for: &'a [&'a str],
+    /// Taken without what they depend on.
+    pub(crate) alone: &'a [&'a str],
+}
+
+/// Unpacks packages into a folder.
+pub(crate) fn unpack(root: &Path, folder: &Path, what: &str, wanted: &Wanted<'_>) -> Result<()> {
     let apt = Apt::prepare(root, folder, None)?;
     let begins = |name: &str, with: &[&str]| with.iter().any(|prefix| name.starts_with(prefix));
-    let mut packages = apt.depends(package)?;
-    packages
-        .retain(|name| begins(name, own) || name.starts_with("lib") && !begins(name, but_for) && !is_of_machine(name));
-    apt.fetch(&format!("Debian's {package}"), &packages)?;
+    let mut packages: Vec<String> = wanted.alone.iter().map(|&name| name.to_owned()).collect();
+    for package in wanted.packages {
+        packages.extend(apt.depends(package)?);
+    }
+    packages.retain(|name| {
+        let is_library = || name.starts_with("lib") && !begins(name, wanted.but_for) && !is_of_machine(name);
+        begins(name, wanted.own) || is_library()
+    });
+    packages.sort_unstable();
+    packages.dedup();
+    apt.fetch(&format!("Debian's {what}"), &packages)?;
     apt.unpack(folder)?;
     fs::remove_dir_all(&apt.folder).with_context(|| format!("removing {}", apt.folder.display()))
 }

@@ -1,6 +1,7 @@
 //! Real servers for tests: each in a folder of its own, on a free port of this machine, and gone at the end. As they come with Debian;
 //! those that refuse to run as root run as nobody.
 
+mod mariadb;
 mod postgresql;
 
 use std::fs;
@@ -10,11 +11,21 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-pub use postgresql::{PostgreSql, Tls};
+pub use mariadb::MariaDb;
+pub use postgresql::PostgreSql;
 use tempfile::TempDir;
 
 /// Debian's nobody, and its group.
 const NOBODY: (u32, u32) = (65_534, 65_534);
+
+/// What a server speaks TLS with, in PEM.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Its certificate.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
+}
 
 /// A folder that the server's user owns.
 fn folder() -> TempDir {
@@ -41,6 +52,10 @@ fn unprivileged(program: &Path, folder: &Path) -> Command {
         command.env("LD_LIBRARY_PATH", libraries);
     }
     command
+}
+
+fn is_file(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.is_file())
 }
 
 fn is_root() -> bool {

@@ -2,27 +2,18 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::{folder, free_port, give, unpacked, unprivileged};
+use crate::{Tls, folder, free_port, give, is_file, unpacked, unprivileged};
 
 /// How often it is asked whether it has started, and how long it is left alone in between.
 const ASKED_MAX: u32 = 600;
 const ASKED_EVERY: Duration = Duration::from_millis(50);
-
-/// What a server speaks TLS with, in PEM.
-#[derive(Debug, Clone)]
-pub struct Tls {
-    /// Its certificate.
-    pub certificate: String,
-    /// Its key.
-    pub key: String,
-}
 
 /// A server with the superuser `postgres`, whose password is [`PASSWORD`](Self::PASSWORD). Ends when it is dropped.
 #[derive(Debug)]
@@ -192,8 +183,4 @@ fn programs() -> PathBuf {
     let has_server = |bin: &PathBuf| ["initdb", "postgres", "psql"].iter().all(|program| is_file(&bin.join(program)));
     let found = folders.map(|version| version.path().join("bin")).filter(has_server).max();
     found.expect("there is no PostgreSQL: `cargo xtask setup` fetches Debian's")
-}
-
-fn is_file(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|file| file.is_file())
 }
