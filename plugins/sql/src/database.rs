@@ -4,11 +4,13 @@ use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
-use tidewaiter_connector::Error;
 use tidewaiter_connector::cells::CellType;
+use tidewaiter_connector::{Error, ErrorKind};
 
+use crate::mariadb::MariaDb;
 use crate::postgresql::PostgreSql;
 use crate::settings::{Dialect, Settings, Source};
+use crate::token::Entry;
 
 /// A column of a table, a view or a query.
 #[derive(Debug, Clone)]
@@ -17,15 +19,20 @@ pub(crate) struct Column {
     /// The server's own name of its type.
     pub(crate) type_name: String,
     pub(crate) cell: CellType,
-    /// Each cell holds several values.
-    pub(crate) is_list: bool,
+    /// Takes apart a cell that holds several values; none where it is one of another kind.
+    pub(crate) members: Option<Members>,
     /// Its cells are points in time, whatever the zone.
     pub(crate) is_time: bool,
     /// Its cells are whole numbers.
     pub(crate) is_number: bool,
     /// Its times have no offset: the setting `zone` gives it to them.
     pub(crate) is_local: bool,
+    /// The order of a text that the server lets no two rows have that are equal by it, where it doesn't compare bytes.
+    pub(crate) collation: Option<String>,
 }
+
+/// Takes the text of a cell apart.
+pub(crate) type Members = fn(&str) -> Option<Vec<String>>;
 
 /// What failed.
 #[derive(Debug)]
@@ -39,6 +46,11 @@ impl Failure {
     /// What a server says no with.
     pub(crate) fn refused(error: Error, is_bad_value: bool) -> Self {
         Self { error, is_bad_value }
+    }
+
+    /// What kind of failure it is.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        self.error.kind()
     }
 
     /// The same, but for values that are none: those are what the caller says.
@@ -72,13 +84,16 @@ pub(crate) struct Log {
     pub(crate) id: String,
     /// The column whose text its entries have.
     pub(crate) uid: String,
-    /// All transactions up to this one have ended.
-    pub(crate) settled: u64,
-    /// No transaction from this one on has begun.
-    pub(crate) next: u64,
+    /// Everything up to here was written, and is there to be read; none: it can't be told now.
+    pub(crate) settled: Option<Place>,
+    /// Nothing was written from here on.
+    pub(crate) next: Place,
     /// The last entry that was thrown away.
-    pub(crate) trimmed: Option<(u64, u64)>,
+    pub(crate) trimmed: Option<Place>,
 }
+
+/// Where an entry of a log is: its transaction, where the log has those, and its number.
+pub(crate) type Place = (u64, i64);
 
 /// A row of an answer: the text of each cell, or none.
 #[derive(Debug, Clone, Copy)]
@@ -112,14 +127,14 @@ pub(crate) trait Database {
     /// Ends what [`begin`](Self::begin) began.
     fn end(&mut self) -> Result<(), Error>;
 
-    /// Runs a query. Its parameters are named by [`parameter`](Self::parameter), and are never part of its text.
-    fn select(&mut self, query: &str, parameters: &[&str], each: EachRow<'_>) -> Result<(), Failure>;
+    /// Runs a query. Its parameters are those that were added while its text was made, and are never part of that.
+    fn select(&mut self, query: &str, parameters: &[String], each: EachRow<'_>) -> Result<(), Failure>;
 
-    /// Whether this server knows who is writing.
+    /// Whether this server knows who is writing to a source.
     ///
     /// # Errors
-    /// It only follows another one.
-    fn knows_writers(&mut self) -> Result<(), Error>;
+    /// It only follows another one, or the source is in no state that others see at once.
+    fn knows_writers(&mut self, source: Source<'_>) -> Result<(), Error>;
 
     /// The time on the server's clock before which no change is still to be seen, as far as that is known: this long ago, or
     /// the beginning of the oldest transaction. None: it can't be told now. Asked before [`begin`](Self::begin).
@@ -135,19 +150,22 @@ pub(crate) trait Database {
     /// A name, quoted.
     fn quoted(&self, name: &str) -> String;
 
-    /// What stands for a parameter, counted from 1.
-    fn parameter(&self, number: usize) -> String;
+    /// What the server calls a time with an offset.
+    fn time_type(&self) -> &'static str;
 
-    /// A parameter with a time and an offset.
-    fn time(&self, number: usize) -> String;
+    /// What stands for a value that a column is compared with, and is added to the parameters. That it is none of the column's type
+    /// is said here, or by the server.
+    fn value(&self, column: &Column, value: &str, parameters: &mut Vec<String>) -> Result<String, Failure>;
+
+    /// A table's name in its parts, quoted.
+    fn quoted_table(&self, table: &str) -> String {
+        table.split('.').map(|part| self.quoted(part)).collect::<Vec<_>>().join(".")
+    }
 
     /// A source, as what a query reads from, under the name `t`.
     fn from(&self, source: Source<'_>) -> String {
         match source {
-            Source::Table(table) => {
-                let parts: Vec<String> = table.split('.').map(|part| self.quoted(part)).collect();
-                format!("{} AS t", parts.join("."))
-            }
+            Source::Table(table) => format!("{} AS t", self.quoted_table(table)),
             Source::Query(query) => format!("(\n{}\n) AS t", query.trim_end().trim_end_matches(';')),
         }
     }
@@ -160,21 +178,47 @@ pub(crate) trait Database {
     /// A column with a time without an offset: with that of the setting `zone`.
     fn with_offset(&self, column: &Column) -> String;
 
-    /// That a column is what a parameter says, where that may be no value of its type at all.
-    fn is(&self, column: &Column, number: usize) -> String;
+    /// What rows are put in order by, so that they have one: two texts that differ differ in it, too.
+    fn key(&self, column: &Column) -> String {
+        self.raw(column)
+    }
 
-    /// What the log of a table, whose name is quoted, is at.
-    fn log(&mut self, table: &str) -> Result<Log, Error>;
+    /// That a column is what a value says, which may be none of its type at all.
+    fn is(&self, column: &Column, value: &str, parameters: &mut Vec<String>) -> Result<String, Failure>;
 
-    /// A query of what a log notes of a table: each object once, at its last entry, of entries that no other can come before any
-    /// more. It gives transaction, number, uid, and these cells of the source, which are null where it has no such object.
-    /// Parameters: the id of the log, and the transaction and the number after which.
-    fn logged(&self, cells: &str, source: Source<'_>, uid: &Column) -> String;
+    /// That a row comes after a value of a column.
+    fn after(&self, column: &Column, value: &str, parameters: &mut Vec<String>) -> Result<String, Failure> {
+        Ok(format!("{} > {}", self.raw(column), self.value(column, value, parameters)?))
+    }
+
+    /// That a row comes after a value of one column, or has that and comes after a value of another one.
+    fn after_both(
+        &self,
+        first: (&Column, &str),
+        second: (&Column, &str),
+        parameters: &mut Vec<String>,
+    ) -> Result<String, Failure>;
+
+    /// [Begins](Self::begin) to read a state in which all that the log of a table has up to some place can be seen, and tells what
+    /// the log is at.
+    fn begin_log(&mut self, table: &str, max: Duration) -> Result<Log, Error>;
+
+    /// A query of what a log notes of a table after an entry: each object once, at its last entry, of entries up to where all
+    /// [is there](Log::settled). It gives transaction, number, uid, and these cells of the source, which are null where it has no
+    /// such object.
+    fn logged(
+        &self,
+        cells: &str,
+        of: (Source<'_>, &Column),
+        between: (&Entry, Place),
+        parameters: &mut Vec<String>,
+    ) -> String;
 }
 
 /// Connects and logs in.
 pub(crate) fn open(settings: &Settings) -> Result<Box<dyn Database>, Error> {
     Ok(match settings.dialect {
+        Dialect::MariaDb => Box::new(MariaDb::open(settings)?),
         Dialect::PostgreSql => Box::new(PostgreSql::open(settings)?),
     })
 }
@@ -186,7 +230,8 @@ pub(crate) fn one<const N: usize>(
     parameters: &[&str],
 ) -> Result<[Option<String>; N], Failure> {
     let mut cells = [const { None }; N];
-    database.select(query, parameters, &mut |row| {
+    let parameters: Vec<String> = parameters.iter().map(|&parameter| parameter.to_owned()).collect();
+    database.select(query, &parameters, &mut |row| {
         for (place, cell) in cells.iter_mut().enumerate() {
             *cell = row.cell(place)?.map(str::to_owned);
         }

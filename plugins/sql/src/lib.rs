@@ -3,7 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | `settings` | what the operator says |
-//! | `database` | what a strategy may ask of a server; `postgresql` answers it |
+//! | `database` | what a strategy may ask of a server; `postgresql` and `mariadb` answer it |
 //! | `selection`, `values` | the columns of a class, and what their cells mean |
 //! | `ordered`, `log` | the strategies, and why each is exact |
 //! | `objects` | reading everything, page by page |
@@ -14,6 +14,7 @@
 
 mod database;
 mod log;
+mod mariadb;
 mod objects;
 mod ordered;
 mod postgresql;
@@ -47,7 +48,7 @@ impl Connector for Sql {
 
     fn describe() -> Info {
         Info::new("sql", env!("CARGO_PKG_VERSION"))
-            .summary("Tables, views and queries of a PostgreSQL database.")
+            .summary("Tables, views and queries of a PostgreSQL or MariaDB database.")
             .operations([Operation::LiveSync, Operation::Search, Operation::SearchByUid, Operation::Check])
             .settings_schema(include_str!("../settings.schema.json"))
             .token_format(token::FORMAT)
@@ -68,10 +69,7 @@ impl Connector for Sql {
 
     fn check(&self) -> Result<(), Error> {
         let mut database = database::open(&self.0)?;
-        self.0.classes.iter().try_for_each(|(name, class)| {
-            check(database.as_mut(), name, class)?;
-            database.end()
-        })
+        self.0.classes.iter().try_for_each(|(name, class)| check(database.as_mut(), name, class))
     }
 
     fn latest_sync_token(&self, class: &str) -> Result<Option<SyncToken>, Error> {
@@ -81,7 +79,7 @@ impl Connector for Sql {
         let selection = Selection::of(database.as_mut(), name, class, None)?;
         let position = match &strategy {
             Strategy::Ordered(ordered) => ordered.latest(database.as_mut(), &selection)?,
-            Strategy::Logged(logged) => Some(logged.latest(database.as_mut(), &selection)?),
+            Strategy::Logged(logged) => Some(logged.latest(database.as_mut(), &selection, CHECK_MAX)?),
         };
         Ok(position.map(|position| strategy.tokens().write(&position)))
     }
@@ -168,15 +166,16 @@ fn check(database: &mut dyn Database, name: &str, class: &Class) -> Result<(), E
     database.begin(CHECK_MAX)?;
     let query = format!("SELECT {} FROM {} LIMIT 1", selection.cells(database), selection.from(database));
     database.select(&query, &[], &mut |row| selection.object(row, 0).map(drop))?;
-    match class.changes.as_ref().map(|_| Strategy::of(name, class)).transpose()? {
-        None => Ok(()),
-        Some(Strategy::Logged(logged)) => logged.latest(database, &selection).map(drop),
-        Some(Strategy::Ordered(ordered)) => {
-            let unseen = ordered.check(database, &selection)?;
-            if unseen > 0 {
-                warn!("class {name:?}: {unseen} rows have nothing in {:?}, and are never seen", ordered.column);
-            }
-            Ok(())
+    let strategy = class.changes.as_ref().map(|_| Strategy::of(name, class)).transpose()?;
+    if let Some(Strategy::Ordered(ordered)) = &strategy {
+        let unseen = ordered.check(database, &selection)?;
+        if unseen > 0 {
+            warn!("class {name:?}: {unseen} rows have nothing in {:?}, and are never seen", ordered.column);
         }
+    }
+    database.end()?;
+    match strategy {
+        Some(Strategy::Logged(logged)) => logged.latest(database, &selection, CHECK_MAX).map(drop),
+        _ => Ok(()),
     }
 }

@@ -1,15 +1,15 @@
 //! Changes by a log that triggers fill, which sees deletions.
 //!
-//! **What is exact, and why.** An entry has the number of its transaction. Entries are read in the order of (transaction, number), and
-//! only those of transactions before the oldest one that still goes on: none of those can write any more, so no entry can appear
-//! before a position that was passed. An object is told of at its last entry, as it is in the same state of the database;
-//! where a later one is there already, but can't be read yet, that one will tell of it.
+//! **What is exact, and why.** Entries have an order, and are read up to a place that the dialect knows to be settled: whatever could
+//! still have been written at or before it is there, or was given up. So no entry can appear before a position that was passed. An
+//! object is told of at its last entry, as it is in the same state of the database; where a later one is there already, but
+//! can't be read yet, that one will tell of it.
 
 use std::time::Duration;
 
-use tidewaiter_connector::{Changes, Error, SyncOptions, SyncToken};
+use tidewaiter_connector::{Changes, Error, SyncOptions, SyncToken, warn};
 
-use crate::database::{Database, Log};
+use crate::database::{Database, Log, Place};
 use crate::objects;
 use crate::selection::Selection;
 use crate::settings::{Class, Source};
@@ -26,14 +26,13 @@ pub(crate) struct Logged<'a> {
 const FIRST: usize = 3;
 
 impl Logged<'_> {
-    /// The log, which has to note what objects are told apart by.
-    fn log(&self, database: &mut dyn Database, selection: &Selection<'_>) -> Result<Log, Error> {
+    /// Begins to read, and the log, which has to note what objects are told apart by.
+    fn begin(&self, database: &mut dyn Database, selection: &Selection<'_>, max: Duration) -> Result<Log, Error> {
         let table = match (self.watched, self.class.source()) {
             (Some(watched), _) => watched,
             (None, Source::Table(table) | Source::Query(table)) => table,
         };
-        let table: Vec<String> = table.split('.').map(|part| database.quoted(part)).collect();
-        let log = database.log(&table.join("."))?;
+        let log = database.begin_log(table, max)?;
         let uid = &selection.uid().name;
         if log.uid != *uid {
             return Err(selection.wrong(&format!("its uid is {uid:?}, and the log notes {:?}", log.uid)));
@@ -41,9 +40,16 @@ impl Logged<'_> {
         Ok(log)
     }
 
-    /// After everything that has ended.
-    pub(crate) fn latest(&self, database: &mut dyn Database, selection: &Selection<'_>) -> Result<Position, Error> {
-        Ok(Position::Log(settled(&self.log(database, selection)?)))
+    /// After everything that is there.
+    pub(crate) fn latest(
+        &self,
+        database: &mut dyn Database,
+        selection: &Selection<'_>,
+        max: Duration,
+    ) -> Result<Position, Error> {
+        let log = self.begin(database, selection, max)?;
+        database.end()?;
+        Ok(Position::Log(entry(&log, settled(&log)?)))
     }
 
     /// Hands over what changed.
@@ -54,8 +60,7 @@ impl Logged<'_> {
         options: &SyncOptions,
         changes: &mut Changes,
     ) -> Result<Option<SyncToken>, Error> {
-        database.begin(Duration::from_millis(options.deadline_ms))?;
-        let log = self.log(database, selection)?;
+        let log = self.begin(database, selection, Duration::from_millis(options.deadline_ms))?;
         match since {
             Some(Position::Log(entry)) => {
                 checked(&entry, &log)?;
@@ -65,7 +70,7 @@ impl Logged<'_> {
                 checked(&then, &log)?;
                 self.objects(database, selection, Some(uid), then, changes).map(Some)
             }
-            _ => self.objects(database, selection, None, settled(&log), changes).map(Some),
+            _ => self.objects(database, selection, None, entry(&log, settled(&log)?), changes).map(Some),
         }
     }
 
@@ -78,8 +83,13 @@ impl Logged<'_> {
         since: Entry,
         changes: &mut Changes,
     ) -> Result<Option<SyncToken>, Error> {
-        let query = database.logged(&selection.cells(database), self.class.source(), selection.uid());
-        let parameters = [log.id.as_str(), &since.transaction.to_string(), &since.number.to_string()];
+        let Some(settled) = log.settled else {
+            warn!("a transaction that began before goes on: changes wait for its end");
+            return Ok(None);
+        };
+        let mut parameters = Vec::new();
+        let of = (self.class.source(), selection.uid());
+        let query = database.logged(&selection.cells(database), of, (&since, settled), &mut parameters);
         let mut reached = since.clone();
         let read = database.select(&query, &parameters, &mut |row| {
             let no_number = || Error::other("the server told no number");
@@ -104,9 +114,7 @@ impl Logged<'_> {
             })
         })?;
         // It stays close to the end of the log, so that what is trimmed is behind it.
-        let settled = settled(log);
-        let is_later = (settled.transaction, settled.number) > (since.transaction, since.number);
-        Ok(is_later.then(|| self.token(settled)))
+        Ok((settled > since.place()).then(|| self.token(entry(log, settled))))
     }
 
     /// All objects, where there is no token to begin from: the log may have begun later than they did. What changes meanwhile is told
@@ -119,8 +127,8 @@ impl Logged<'_> {
         then: Entry,
         changes: &mut Changes,
     ) -> Result<SyncToken, Error> {
-        let query = objects::by_uid(database, selection, after.is_some());
-        let parameters: Vec<&str> = after.iter().map(String::as_str).collect();
+        let by_uid = objects::by_uid(database, selection, after.as_deref());
+        let (query, parameters) = by_uid.map_err(|failure| failure.or_bad_value(|error| bad_uid(true, error)))?;
         let mut reached: Option<String> = None;
         let read = database.select(&query, &parameters, &mut |row| {
             let uid = selection.uid_of(row, 0)?;
@@ -141,9 +149,14 @@ impl Logged<'_> {
     }
 }
 
-/// After all transactions that have ended.
-fn settled(log: &Log) -> Entry {
-    Entry { log: log.id.clone(), transaction: log.settled, number: i64::MAX }
+fn settled(log: &Log) -> Result<Place, Error> {
+    log.settled.ok_or_else(|| {
+        Error::retryable("a transaction that began before goes on: what it writes can't be told from what is to come")
+    })
+}
+
+fn entry(log: &Log, (transaction, number): Place) -> Entry {
+    Entry { log: log.id.clone(), transaction, number }
 }
 
 /// Whether the log still has everything after an entry.
@@ -152,11 +165,10 @@ fn checked(entry: &Entry, log: &Log) -> Result<(), Error> {
     if entry.log != log.id {
         return bad("is of another log: the table was made anew, or watched anew");
     }
-    if entry.transaction >= log.next {
+    if entry.place() >= log.next {
         return bad("is later than anything in the log: an older state of the database was put back");
     }
-    let number = entry.number.try_into().unwrap_or_default();
-    if log.trimmed.is_some_and(|trimmed| trimmed > (entry.transaction, number)) {
+    if log.trimmed.is_some_and(|trimmed| trimmed > entry.place()) {
         return bad("is older than what the log still has: it was trimmed meanwhile");
     }
     Ok(())

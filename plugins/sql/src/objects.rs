@@ -5,14 +5,22 @@ use std::time::Duration;
 
 use tidewaiter_connector::{Error, Objects, SyncOptions};
 
-use crate::database::Database;
+use crate::database::{Database, Failure};
 use crate::selection::Selection;
 
-/// A query of all objects by their uids, or of those after the parameter.
-pub(crate) fn by_uid(database: &dyn Database, selection: &Selection<'_>, is_after: bool) -> String {
-    let (cells, from, uid) = (selection.cells(database), selection.from(database), database.raw(selection.uid()));
-    let condition = if is_after { format!("WHERE {uid} > {}", database.parameter(1)) } else { String::new() };
-    format!("SELECT {cells} FROM {from} {condition} ORDER BY {uid}")
+/// A query of all objects by their uids, or of those after one, and its parameters.
+pub(crate) fn by_uid(
+    database: &dyn Database,
+    selection: &Selection<'_>,
+    after: Option<&str>,
+) -> Result<(String, Vec<String>), Failure> {
+    let (cells, from, uid) = (selection.cells(database), selection.from(database), database.key(selection.uid()));
+    let mut parameters = Vec::new();
+    let condition = match after {
+        Some(after) => format!("WHERE {}", database.after(selection.uid(), after, &mut parameters)?),
+        None => String::new(),
+    };
+    Ok((format!("SELECT {cells} FROM {from} {condition} ORDER BY {uid}"), parameters))
 }
 
 /// The object with this uid, if there is one.
@@ -24,9 +32,14 @@ pub(crate) fn one(
     objects: &mut Objects,
 ) -> Result<(), Error> {
     let (cells, from) = (selection.cells(database), selection.from(database));
-    let query = format!("SELECT {cells} FROM {from} WHERE {}", database.is(selection.uid(), 1));
+    let mut parameters = Vec::new();
+    let is = match database.is(selection.uid(), uid, &mut parameters) {
+        Err(failure) if failure.is_bad_value => return Ok(()),
+        is => is?,
+    };
+    let query = format!("SELECT {cells} FROM {from} WHERE {is}");
     database.begin(Duration::from_millis(options.deadline_ms))?;
-    let read = database.select(&query, &[uid], &mut |row| {
+    let read = database.select(&query, &parameters, &mut |row| {
         // Some values have several texts; only one of them is a uid.
         match selection.is_deleted(row, 0)? || selection.uid_of(row, 0)? != uid {
             true => Ok(()),
@@ -51,10 +64,10 @@ pub(crate) fn page(
     let after = after.map(String::from_utf8).transpose();
     let after = after.map_err(|_| Error::other("the page is none of this connector"))?;
     let size = options.page_size.max(1);
-    let query = format!("{} LIMIT {size}", by_uid(database, selection, after.is_some()));
+    let (query, parameters) = by_uid(database, selection, after.as_deref())?;
     database.begin(Duration::from_millis(options.deadline_ms))?;
     let (mut count, mut last) = (0, None);
-    database.select(&query, &after.iter().map(String::as_str).collect::<Vec<_>>(), &mut |row| {
+    database.select(&format!("{query} LIMIT {size}"), &parameters, &mut |row| {
         count += 1;
         last = Some(selection.uid_of(row, 0)?.as_bytes().to_vec());
         match selection.is_deleted(row, 0)? {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tidewaiter_connector::{Changes, Error, SyncOptions, SyncToken, warn};
 
-use crate::database::{Column, Database, one};
+use crate::database::{Column, Database, Failure, one};
 use crate::selection::Selection;
 use crate::settings::{Class, Feed};
 use crate::token::{Position, Tokens, bad_uid};
@@ -32,13 +32,14 @@ impl Ordered<'_> {
         database: &mut dyn Database,
         selection: &Selection<'_>,
     ) -> Result<Option<Position>, Error> {
-        database.knows_writers()?;
+        database.knows_writers(self.class.source())?;
         if self.is_time() {
             let settled = database.settled_time(self.feed.lag())?;
             let settled = settled.ok_or_else(|| Error::retryable("what goes on can't be told from what is over"))?;
             return Ok(Some(Position::From(settled)));
         }
-        let latest = self.largest(database, self.column(selection)?)?;
+        let column = self.column(selection, database)?;
+        let latest = self.largest(database, column)?;
         if latest.is_some() && !database.settle(self.feed.lag())? {
             return Err(Error::retryable(
                 "a transaction that began before goes on: its changes are not to be seen yet",
@@ -93,13 +94,14 @@ impl Ordered<'_> {
         options: &SyncOptions,
         changes: &mut Changes,
     ) -> Result<Option<SyncToken>, Error> {
-        database.knows_writers()?;
-        let column = self.column(selection)?;
+        database.knows_writers(self.class.source())?;
+        let column = self.column(selection, database)?;
         let Some(bound) = self.bound(database, column, since.as_ref())? else { return Ok(None) };
-        let (query, parameters) = self.query(database, selection, since.as_ref(), &bound)?;
+        let (query, parameters) = self
+            .query(database, selection, since.as_ref(), &bound)
+            .map_err(|failure| failure.or_bad_value(|error| bad_uid(since.is_some(), error)))?;
         database.begin(Duration::from_millis(options.deadline_ms))?;
         let mut reached: Option<(String, String)> = None;
-        let parameters: Vec<&str> = parameters.iter().map(String::as_str).collect();
         let read = database.select(&query, &parameters, &mut |row| {
             let at = row.cell(0)?.unwrap_or_default();
             let uid = selection.uid_of(row, 1)?;
@@ -130,28 +132,25 @@ impl Ordered<'_> {
         selection: &Selection<'_>,
         since: Option<&Position>,
         bound: &str,
-    ) -> Result<(String, Vec<String>), Error> {
-        let (at, uid) = (database.raw(self.column(selection)?), database.raw(selection.uid()));
+    ) -> Result<(String, Vec<String>), Failure> {
+        let (column, uid) = (self.column(selection, database)?, database.key(selection.uid()));
+        let at = database.raw(column);
         let compared = if self.is_time() { "<" } else { "<=" };
-        let mut parameters = vec![bound.to_owned()];
-        let bound = if self.is_time() { database.time(1) } else { database.parameter(1) };
-        let mut conditions = vec![format!("{at} {compared} {bound}")];
+        let mut parameters = Vec::new();
+        let mut conditions = vec![format!("{at} {compared} {}", database.value(column, bound, &mut parameters)?)];
         match since {
             None => {}
             Some(Position::From(time)) => {
-                parameters.push(time.clone());
-                conditions.push(format!("{at} >= {}", database.time(2)));
+                conditions.push(format!("{at} >= {}", database.value(column, time, &mut parameters)?));
             }
             Some(Position::After(position, None)) => {
-                parameters.push(position.clone());
-                conditions.push(format!("{at} > {}", database.parameter(2)));
+                conditions.push(database.after(column, position, &mut parameters)?);
             }
             Some(Position::After(position, Some(key))) => {
-                parameters.extend([position.clone(), key.clone()]);
-                conditions.push(format!("({at}, {uid}) > ({}, {})", database.parameter(2), database.parameter(3)));
+                conditions.push(database.after_both((column, position), (selection.uid(), key), &mut parameters)?);
             }
             Some(Position::Log(_) | Position::Objects(..)) => {
-                return Err(Error::invalid_sync_token("the sync token is of a log"));
+                return Err(Error::invalid_sync_token("the sync token is of a log").into());
             }
         }
         let (cells, from) = (selection.cells(database), selection.from(database));
@@ -160,10 +159,10 @@ impl Ordered<'_> {
     }
 
     /// The column, if it can say what the strategy needs.
-    fn column<'s>(&self, selection: &'s Selection<'_>) -> Result<&'s Column, Error> {
+    fn column<'s>(&self, selection: &'s Selection<'_>, database: &dyn Database) -> Result<&'s Column, Error> {
         let column = selection.column(self.column)?;
         let (suits, wanted) = match self.is_time() {
-            true => (column.is_time, "timestamp with time zone"),
+            true => (column.is_time, database.time_type()),
             false => (column.is_number, "a type of whole numbers"),
         };
         if suits {
@@ -175,8 +174,8 @@ impl Ordered<'_> {
 
     /// Whether it can work; how many rows have nothing in the column, and so are never seen.
     pub(crate) fn check(&self, database: &mut dyn Database, selection: &Selection<'_>) -> Result<u64, Error> {
-        database.knows_writers()?;
-        let (column, from) = (database.raw(self.column(selection)?), selection.from(database));
+        database.knows_writers(self.class.source())?;
+        let (column, from) = (database.raw(self.column(selection, database)?), selection.from(database));
         let query = format!("SELECT count(*) FROM {from} WHERE {column} IS NULL");
         let [counted] = one(database, &query, &[])?;
         Ok(counted.and_then(|count| count.parse().ok()).unwrap_or_default())

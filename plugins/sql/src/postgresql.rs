@@ -16,8 +16,10 @@ use tidewaiter_connector::cells::CellType;
 use tidewaiter_connector::net::Connection;
 use tidewaiter_connector::{Context, Error, ErrorKind, secrets, warn};
 
-use crate::database::{Column, Database, EachRow, Failure, Log, Row, one};
+use crate::database::{Column, Database, EachRow, Failure, Log, Place, Row, one};
 use crate::settings::{Settings, Source, Tls};
+use crate::token::Entry;
+use crate::values::members;
 
 /// Read at a time.
 const CHUNK: usize = 128 * 1024;
@@ -25,6 +27,8 @@ const CHUNK: usize = 128 * 1024;
 const MESSAGE_BYTES_MAX: i32 = 64 << 20;
 /// The category of types whose cells have several values.
 const ARRAY: &str = "A";
+/// The type of points in time.
+const TIME: &str = "timestamp with time zone";
 /// The type of times without an offset.
 const LOCAL: &str = "timestamp";
 /// How long a run waits for transactions that were there before it.
@@ -201,7 +205,7 @@ impl Database for PostgreSql {
                      FROM pg_type o LEFT JOIN pg_type m ON o.typcategory = 'A' AND m.oid = o.typelem WHERE o.oid = ANY ($1::oid[])";
         let oids: Vec<String> = described.iter().map(|(_, oid)| oid.to_string()).collect();
         let mut types = HashMap::new();
-        self.select(query, &[&format!("{{{}}}", oids.join(","))], &mut |row| {
+        self.select(query, &[format!("{{{}}}", oids.join(","))], &mut |row| {
             let cell = |place| Ok::<_, Error>(row.cell(place)?.unwrap_or_default().to_owned());
             types.insert(cell(0)?, [cell(1)?, cell(2)?, cell(3)?, cell(4)?]);
             Ok(())
@@ -217,11 +221,12 @@ impl Database for PostgreSql {
             Column {
                 name,
                 cell,
-                is_list,
-                is_time: type_name == "timestamp with time zone",
+                members: is_list.then_some(members),
+                is_time: type_name == TIME,
                 is_number: category != ARRAY && cell == CellType::Integer,
                 is_local: category != ARRAY && base == LOCAL,
                 type_name,
+                collation: None,
             }
         };
         Ok(described.into_iter().zip(oids).map(column).collect())
@@ -243,8 +248,8 @@ impl Database for PostgreSql {
         self.command("COMMIT")
     }
 
-    fn select(&mut self, query: &str, parameters: &[&str], each: EachRow<'_>) -> Result<(), Failure> {
-        let text = |value: &&str, into: &mut BytesMut| {
+    fn select(&mut self, query: &str, parameters: &[String], each: EachRow<'_>) -> Result<(), Failure> {
+        let text = |value: &String, into: &mut BytesMut| {
             into.put_slice(value.as_bytes());
             Ok(IsNull::No)
         };
@@ -265,7 +270,7 @@ impl Database for PostgreSql {
         })
     }
 
-    fn knows_writers(&mut self) -> Result<(), Error> {
+    fn knows_writers(&mut self, _: Source<'_>) -> Result<(), Error> {
         let [standby] = one(self, "SELECT pg_is_in_recovery()", &[])?;
         match standby.as_deref() {
             Some(TRUE) => {
@@ -328,28 +333,43 @@ impl Database for PostgreSql {
         format!("\"{}\"", name.replace('"', "\"\""))
     }
 
-    fn parameter(&self, number: usize) -> String {
-        format!("${number}")
+    fn time_type(&self) -> &'static str {
+        TIME
     }
 
-    fn time(&self, number: usize) -> String {
-        format!("${number}::timestamptz")
+    fn value(&self, _: &Column, value: &str, parameters: &mut Vec<String>) -> Result<String, Failure> {
+        parameters.push(value.to_owned());
+        Ok(format!("${}", parameters.len()))
     }
 
     fn with_offset(&self, column: &Column) -> String {
         format!("({} AT TIME ZONE '{}')", self.raw(column), self.zone)
     }
 
-    fn is(&self, column: &Column, number: usize) -> String {
-        let raw = self.raw(column);
-        match column.cell {
+    fn is(&self, column: &Column, value: &str, parameters: &mut Vec<String>) -> Result<String, Failure> {
+        let (raw, value) = (self.raw(column), self.value(column, value, parameters)?);
+        Ok(match column.cell {
             // As what it is, so that an index is used; what is no value of its type is an error of that kind.
-            CellType::Text | CellType::Integer => format!("{raw} = ${number}"),
-            _ => format!("{raw}::text = ${number}"),
-        }
+            CellType::Text | CellType::Integer => format!("{raw} = {value}"),
+            _ => format!("{raw}::text = {value}"),
+        })
     }
 
-    fn log(&mut self, table: &str) -> Result<Log, Error> {
+    fn after_both(
+        &self,
+        (first, value): (&Column, &str),
+        (second, key): (&Column, &str),
+        parameters: &mut Vec<String>,
+    ) -> Result<String, Failure> {
+        let (of_first, of_second) = (self.value(first, value, parameters)?, self.value(second, key, parameters)?);
+        Ok(format!("({}, {}) > ({of_first}, {of_second})", self.raw(first), self.raw(second)))
+    }
+
+    /// Entries have the number of their transaction. All that come before the oldest transaction that still goes on are settled: none
+    /// of those transactions can write any more.
+    fn begin_log(&mut self, table: &str, max: Duration) -> Result<Log, Error> {
+        self.begin(max)?;
+        let table = &self.quoted_table(table);
         let query = format!(
             "SELECT w.id, w.uid, pg_snapshot_xmin(pg_current_snapshot()), pg_snapshot_xmax(pg_current_snapshot()), \
              w.trimmed_transaction, w.trimmed_number, {PREPARED}, (SELECT transaction FROM tidewaiter.log \
@@ -368,7 +388,7 @@ impl Database for PostgreSql {
         }
         let number_of = |text: &String| text.parse::<u64>().map_err(|_| Error::other("the server told no number"));
         let trimmed = match (transaction, number) {
-            (Some(transaction), Some(number)) => Some((number_of(&transaction)?, number_of(&number)?)),
+            (Some(transaction), Some(number)) => Some((number_of(&transaction)?, number.parse().unwrap_or(i64::MAX))),
             _ => None,
         };
         let (settled, next) = (number_of(&oldest)?.saturating_sub(1), number_of(&next)?);
@@ -377,15 +397,23 @@ impl Database for PostgreSql {
             let problem = "is of another server, which counted its transactions further: call tidewaiter.watch again";
             return Err(Error::configuration(format!("the log of {table} {problem}")));
         }
-        Ok(Log { id, uid, settled, next, trimmed })
+        Ok(Log { id, uid, settled: Some((settled, i64::MAX)), next: (next, i64::MIN), trimmed })
     }
 
-    fn logged(&self, cells: &str, source: Source<'_>, uid: &Column) -> String {
+    fn logged(
+        &self,
+        cells: &str,
+        (source, uid): (Source<'_>, &Column),
+        (since, settled): (&Entry, Place),
+        parameters: &mut Vec<String>,
+    ) -> String {
         let (from, key, kind) = (self.from(source), self.raw(uid), &uid.type_name);
+        parameters.extend([since.log.clone(), since.transaction.to_string(), since.number.to_string()]);
+        parameters.push(settled.0.to_string());
         format!(
             "SELECT l.transaction, l.number, l.uid, {cells} \
              FROM tidewaiter.log AS l LEFT JOIN {from} ON {key} = l.uid::{kind} \
-             WHERE l.watched = $1::uuid AND l.transaction < pg_snapshot_xmin(pg_current_snapshot()) \
+             WHERE l.watched = $1::uuid AND l.transaction <= $4::xid8 \
              AND (l.transaction, l.number) > ($2::xid8, $3::bigint) \
              AND NOT EXISTS (SELECT FROM tidewaiter.log AS n WHERE n.watched = l.watched AND n.uid = l.uid \
              AND (n.transaction, n.number) > (l.transaction, l.number)) ORDER BY l.transaction, l.number"

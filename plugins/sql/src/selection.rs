@@ -5,7 +5,7 @@ use tidewaiter_connector::{Attribute, AttributeFlags, Change, Deleted, Delta, Er
 
 use crate::database::{Column, Database, Row};
 use crate::settings::{Class, Feed, Source};
-use crate::values::{boolean, members, timestamp, value};
+use crate::values::{boolean, timestamp, value};
 
 /// The columns of a class.
 #[derive(Debug)]
@@ -101,9 +101,9 @@ impl<'a> Selection<'a> {
             class = class.by_comparison();
         }
         for place in &self.attributes {
-            let Column { name, cell, is_list, .. } = &self.columns[*place];
+            let Column { name, cell, members, .. } = &self.columns[*place];
             let mut flags = AttributeFlags::empty();
-            if *is_list {
+            if members.is_some() {
                 flags = flags | AttributeFlags::MULTI_VALUED | AttributeFlags::ORDERED;
             }
             if self.class.sensitive.iter().any(|one| one.eq_ignore_ascii_case(name)) {
@@ -142,14 +142,14 @@ impl<'a> Selection<'a> {
         object.attributes.reserve_exact(self.attributes.len());
         for (nth, place) in self.attributes.iter().enumerate() {
             let column = &self.columns[*place];
-            let values = match row.cell(first + 3 + nth)? {
-                None => Vec::new(),
-                Some(text) if column.is_list => match members(text) {
+            let values = match (row.cell(first + 3 + nth)?, column.members) {
+                (None, _) => Vec::new(),
+                (Some(text), None) => vec![value(column.cell, text)],
+                (Some(text), Some(members)) => match members(text) {
                     Some(members) => members.iter().map(|member| value(column.cell, member)).collect(),
                     // Of more than one dimension: a fault where it is none of the type.
                     None => vec![Value::Text(text.to_owned())],
                 },
-                Some(text) => vec![value(column.cell, text)],
             };
             object.attributes.push(Attribute::whole(&column.name, values));
         }

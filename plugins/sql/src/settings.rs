@@ -29,6 +29,7 @@ pub struct Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Dialect {
+    MariaDb,
     PostgreSql,
 }
 
@@ -61,7 +62,7 @@ pub(crate) struct Class {
 
 /// How changes are found.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(tag = "by", rename_all = "lowercase", deny_unknown_fields)]
+#[serde(try_from = "Changes")]
 pub(crate) enum Feed {
     /// By a column with the time of a row's last change.
     Timestamp { column: String, lag_ms: Option<u64> },
@@ -69,6 +70,42 @@ pub(crate) enum Feed {
     Number { column: String, lag_ms: Option<u64> },
     /// By a log that triggers on a table fill; without its name it is the table of the class.
     Log { watched: Option<String> },
+}
+
+/// The same as it is written. Not a tagged enum: reading those takes a tenth of the component.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Changes {
+    by: By,
+    column: Option<String>,
+    lag_ms: Option<u64>,
+    watched: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum By {
+    Timestamp,
+    Number,
+    Log,
+}
+
+impl TryFrom<Changes> for Feed {
+    type Error = &'static str;
+
+    fn try_from(changes: Changes) -> Result<Self, Self::Error> {
+        match changes {
+            Changes { by: By::Timestamp, column: Some(column), lag_ms, watched: None } => {
+                Ok(Self::Timestamp { column, lag_ms })
+            }
+            Changes { by: By::Number, column: Some(column), lag_ms, watched: None } => {
+                Ok(Self::Number { column, lag_ms })
+            }
+            Changes { by: By::Log, column: None, lag_ms: None, watched } => Ok(Self::Log { watched }),
+            Changes { by: By::Log, .. } => Err("`column` and `lag_ms` are of `timestamp` and `number`"),
+            _ => Err("by `timestamp` and `number`, it has a `column`, and no `watched`"),
+        }
+    }
 }
 
 impl Feed {

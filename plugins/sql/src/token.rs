@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use tidewaiter_connector::{Error, SyncToken};
 
+use crate::database::Place;
 use crate::settings::{Class, Feed, Source};
 use crate::values::timestamp;
 
@@ -30,10 +31,22 @@ pub(crate) enum Position {
 pub(crate) struct Entry {
     /// Which log.
     pub(crate) log: String,
-    /// The transaction that wrote it.
+    /// The transaction that wrote it; 0 where the log doesn't tell.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) transaction: u64,
     /// Its number.
     pub(crate) number: i64,
+}
+
+impl Entry {
+    pub(crate) fn place(&self) -> Place {
+        (self.transaction, self.number)
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[derive(Serialize, Deserialize)]
@@ -117,5 +130,5 @@ fn is_time(position: &Position) -> bool {
 }
 
 fn is_number(position: &Position) -> bool {
-    matches!(position, Position::After(number, _) if number.parse::<i64>().is_ok())
+    matches!(position, Position::After(number, _) if number.parse::<i128>().is_ok())
 }

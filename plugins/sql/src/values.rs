@@ -35,7 +35,7 @@ pub(crate) fn boolean(text: &str) -> Option<bool> {
 pub(crate) fn timestamp(text: &str) -> Option<String> {
     let (date, rest) = text.split_once([' ', 'T'])?;
     let shape = date.bytes().map(|byte| if byte.is_ascii_digit() { b'0' } else { byte });
-    if !shape.eq(*b"0000-00-00") {
+    if !shape.eq(*b"0000-00-00") || date.split('-').any(|part| part.bytes().all(|byte| byte == b'0')) {
         return None;
     }
     let sign = rest.find(['+', '-', 'Z'])?;
@@ -110,6 +110,8 @@ mod tests {
             ("2026-03-01 08:00:00", None),
             ("0044-03-15 08:00:00+00 BC", None),
             ("12026-03-01 08:00:00+00", None),
+            ("0000-00-00 00:00:00+00:00", None),
+            ("2026-00-01 00:00:00+00:00", None),
         ] {
             assert_eq!(timestamp(text).as_deref(), told, "{text}");
         }
