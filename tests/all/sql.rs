@@ -1,9 +1,10 @@
-//! The connector `sql` in its sandbox, with a real PostgreSQL, over TLS; and what becomes of it when server or network fail.
+//! The connector `sql` in its sandbox, with a real PostgreSQL and a real MariaDB, over TLS; and what becomes of it when server or
+//! network fail.
 
 use std::collections::BTreeMap;
 
-use tidewaiter_servers::{PostgreSql, Tls};
-use tidewaiter_tests::sql::{BY_TIME, PEOPLE, address, place, server};
+use tidewaiter_servers::{MariaDb, PostgreSql, Tls};
+use tidewaiter_tests::sql::{BY_TIME, PEOPLE, address, mariadb, place, place_of_mariadb, server};
 use tidewaiter_tests::web::{Authority, Relay};
 use tidewaiter_tests::{Ended, Place, built, is_quick};
 
@@ -112,6 +113,83 @@ fn a_server_that_is_killed_and_a_network_that_is_cut_lose_and_repeat_nothing() {
     relay.pauses(20);
     server.run("UPDATE people SET mail = 'slow@x', at = clock_timestamp() WHERE id <= 500");
     assert_eq!(sync(&place).json()["deltas"], 500);
+}
+
+#[test]
+fn a_mariadb_is_followed_over_tls_and_none_that_has_another_name() {
+    let authority = Authority::new();
+    let (server, there) = mariadb(&authority, &["127.0.0.1"]);
+    server.run(include_str!("../../plugins/sql/mariadb-log.sql"));
+    server.run(
+        "CALL tidewaiter.watch('hr', 'people', 'id'); GRANT SELECT ON tidewaiter.* TO tidewaiter@'127.0.0.1'; \
+         GRANT EXECUTE ON FUNCTION tidewaiter.triggers TO tidewaiter@'127.0.0.1'; \
+         INSERT INTO people (id, mail) VALUES (1, 'ann@x'), (2, 'bob@x'); \
+         ALTER USER tidewaiter@'127.0.0.1' REQUIRE SSL",
+    );
+    let place = place_of_mariadb(there, &authority, "{ by = \"log\" }");
+    let check = place.run("check");
+    assert_eq!(check.code, 0, "{check:?}");
+    assert_eq!(sync(&place).json()["deltas"], 0, "the first run begins at the latest");
+    server.run("UPDATE people SET mail = 'ann@y' WHERE id = 1; DELETE FROM people WHERE id = 2");
+    let ran = sync(&place).json();
+    assert_eq!(ran["deltas"], 2, "{ran}");
+    assert_eq!(ran["spent"]["tls-connections"], ran["spent"]["tcp-connections"], "{ran}");
+    let entries = place.changes();
+    let kinds: Vec<_> =
+        entries.iter().map(|entry| (entry["uid"].as_str().unwrap(), entry["kind"].as_str().unwrap())).collect();
+    assert_eq!(kinds, [("1", "create-or-update"), ("2", "delete")]);
+    // A password that goes to the server as it is goes over TLS.
+    server.run("CREATE USER ed@'127.0.0.1' IDENTIFIED VIA ed25519 USING PASSWORD('curve'); GRANT SELECT ON hr.* TO ed@'127.0.0.1'");
+    let text = std::fs::read_to_string(place.path("connections/hr.toml")).unwrap();
+    let of_ed = text.replace("\"tidewaiter\"", "\"ed\"").replace("{ by = \"log\" }", BY_TIME);
+    place.write("connections/ed.toml", &of_ed.replace("\"password\"", "\"curve\"").replace("secrets.curve", "secrets.password"));
+    place.write("curve", "curve");
+    place.write("grants/ed.toml", &std::fs::read_to_string(place.path("grants/hr.toml")).unwrap());
+    let ended = place.run("sync ed account --json");
+    assert_eq!(ended.code, 0, "{ended:?}");
+
+    let (of_other_name, elsewhere) = mariadb(&authority, &["db.corp"]);
+    let clear = MariaDb::start(None);
+    for (to, part) in [
+        (elsewhere, "the certificate is not trusted"),
+        (([127, 0, 0, 1], clear.port()).into(), "offers no TLS"),
+    ] {
+        let ended = sync(&place_of_mariadb(to, &authority, BY_TIME));
+        let is_said = ended.stdout.contains("connection-failed") && ended.stdout.contains(part);
+        assert!(ended.code == 4 && is_said, "{ended:?}");
+    }
+    assert!(!of_other_name.log().contains("Access denied"), "no password was tried");
+}
+
+#[test]
+fn a_mariadb_that_is_killed_and_a_network_that_is_cut_lose_and_repeat_nothing() {
+    let authority = Authority::new();
+    let (mut server, address) = mariadb(&authority, &["127.0.0.1"]);
+    server.run("SET GLOBAL innodb_flush_log_at_trx_commit = 1");
+    let relay = Relay::new(address);
+    let place = place_of_mariadb(relay.address, &authority, BY_TIME);
+    assert_eq!(sync(&place).code, 0);
+    let rows = if is_quick() { 3_000 } else { 20_000 };
+    server.run(&format!("INSERT INTO people (id, login, mail) SELECT seq, 'p', REPEAT('x', 50) FROM seq_1_to_{rows}"));
+    let mut cuts = 0;
+    relay.cuts_after(100_000);
+    loop {
+        let ended = sync(&place);
+        if ended.code == 0 {
+            break;
+        }
+        assert!(ended.code == 4 && ended.stdout.contains("connection-broken"), "{ended:?}");
+        cuts += 1;
+        relay.cuts_after(100_000 * (cuts + 1));
+        server.kill();
+        let down = sync(&place);
+        assert!(down.code == 4 && down.stdout.contains("connection-"), "{down:?}");
+        server.restart();
+    }
+    assert!(cuts >= 1, "{cuts} cuts");
+    let told = told(&place);
+    assert_eq!(told.len(), rows);
+    assert!(told.values().all(|times| *times == 1), "{:?}", told.iter().find(|(_, times)| **times > 1));
 }
 
 /// A driver in pure Python, as it comes: what it calls a socket is the sandbox's.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tidewaiter_servers::{PostgreSql, Tls};
+use tidewaiter_servers::{MariaDb, PostgreSql, Tls};
 
 use crate::Place;
 use crate::web::Authority;
@@ -22,6 +22,18 @@ pub fn server(authority: &Authority, names: &[&str]) -> (PostgreSql, SocketAddr)
     (server, address)
 }
 
+/// The same, of MariaDB.
+pub fn mariadb(authority: &Authority, names: &[&str]) -> (MariaDb, SocketAddr) {
+    let (certificate, key) = authority.sign(names);
+    let server = MariaDb::start(Some(&Tls { certificate, key }));
+    server.run(
+        "CREATE TABLE people (id INT PRIMARY KEY, login TEXT, mail TEXT, \
+         at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6), INDEX (at, id))",
+    );
+    let address = SocketAddr::from(([127, 0, 0, 1], server.port()));
+    (server, address)
+}
+
 /// Where a server is.
 pub fn address(server: &PostgreSql) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], server.port()))
@@ -29,16 +41,27 @@ pub fn address(server: &PostgreSql) -> SocketAddr {
 
 /// A place with a connection `hr` that reaches its server here, and trusts the authority.
 pub fn place(address: SocketAddr, authority: &Authority, changes: &str) -> Place {
+    let server = "dialect = \"postgresql\"\ndatabase = \"postgres\"\nuser = \"postgres\"";
+    place_of(server, PostgreSql::PASSWORD, (address, authority, changes))
+}
+
+/// The same, of a MariaDB.
+pub fn place_of_mariadb(address: SocketAddr, authority: &Authority, changes: &str) -> Place {
+    let server = "dialect = \"mariadb\"\ndatabase = \"hr\"\nuser = \"tidewaiter\"";
+    place_of(server, MariaDb::PASSWORD, (address, authority, changes))
+}
+
+fn place_of(server: &str, password: &str, (address, authority, changes): (SocketAddr, &Authority, &str)) -> Place {
     let place = Place::empty();
     place.install("sql");
     authority.write(&place.path("ca.pem"));
     place.write("tidewaiter.toml", "trust = [\"ca.pem\"]\n");
-    place.write("password", PostgreSql::PASSWORD);
+    place.write("password", password);
     let grants = format!("tcp = [{{ to = \"{address}\", tls = \"required\" }}]\nreveal = [\"password\"]\n");
     place.write("grants/hr.toml", &grants);
     let connection = format!(
         "connector = \"sql\"\n[types.account]\nclass = \"account\"\n[secrets.password]\nfile = \"password\"\n[settings]\n\
-         dialect = \"postgresql\"\nserver = \"{address}\"\ndatabase = \"postgres\"\nuser = \"postgres\"\n\
+         {server}\nserver = \"{address}\"\n\
          classes.account = {{ table = \"people\", uid = \"id\", name = \"login\", changes = {changes} }}\n"
     );
     place.write("connections/hr.toml", &connection);

@@ -715,11 +715,10 @@ fn what_is_wrong_is_named() {
     let mut server = MariaDb::start(None);
     server.run(PEOPLE);
     server.run(
-        "CREATE TABLE loose (id INT PRIMARY KEY, at TIMESTAMP(6)) ENGINE = MyISAM; CREATE TABLE other.x (id INT)"
-            .replace("CREATE TABLE other.x (id INT)", "CREATE DATABASE other")
-            .as_str(),
+        "CREATE TABLE loose (id INT PRIMARY KEY, at TIMESTAMP(6)) ENGINE = MyISAM;
+         CREATE DATABASE other; CREATE TABLE other.x (id INT);
+         CREATE USER nobody@'127.0.0.1' IDENTIFIED BY 'nobody'; GRANT SELECT ON other.* TO nobody@'127.0.0.1'",
     );
-    server.run("CREATE TABLE other.x (id INT); CREATE USER nobody@'127.0.0.1' IDENTIFIED BY 'nobody'; GRANT SELECT ON other.* TO nobody@'127.0.0.1'");
     let failed = |connection: Connection<Sql>, kind: ErrorKind, part: &str| {
         let error = connection.check().unwrap_err();
         assert!(error.kind() == kind && error.message().contains(part), "{part}: {error:?}");
@@ -781,19 +780,19 @@ fn what_is_wrong_is_named() {
 /// Each way of proving a password that works in clear, and none that shows it.
 #[test]
 fn logins_by_a_challenge_are_made_in_clear_and_no_others() {
-    let server = MariaDb::start(None);
+    let mut server = MariaDb::start(None);
     server.run(PEOPLE);
     server.run(
-        "INSTALL SONAME 'auth_pam'; CREATE USER ed@'127.0.0.1' IDENTIFIED VIA ed25519 USING PASSWORD('curve'); GRANT SELECT ON hr.* TO ed@'127.0.0.1';
-         CREATE USER none@'127.0.0.1'; GRANT SELECT ON hr.* TO none@'127.0.0.1'; SET GLOBAL pam_use_cleartext_plugin = 1;
-         CREATE USER pam@'127.0.0.1' IDENTIFIED VIA pam"
-            .replace("SET GLOBAL pam_use_cleartext_plugin = 1;", "").as_str(),
+        "INSTALL SONAME 'auth_pam'; CREATE USER pam@'127.0.0.1' IDENTIFIED VIA pam;
+         CREATE USER ed@'127.0.0.1' IDENTIFIED VIA ed25519 USING PASSWORD('curve'); GRANT SELECT ON hr.* TO ed@'127.0.0.1';
+         CREATE USER none@'127.0.0.1'; GRANT SELECT ON hr.* TO none@'127.0.0.1'",
     );
-    let as_user = |user: &str, password: &str| {
-        let mut settings = settings(&server, &json!({ "account": { "table": "people", "uid": "id" } }));
+    let as_user_of = |server: &MariaDb, user: &str, password: &str| {
+        let mut settings = settings(server, &json!({ "account": { "table": "people", "uid": "id" } }));
         settings["user"] = user.into();
         Connection::<Sql>::new(settings).secret("password", password).check()
     };
+    let as_user = |user: &str, password: &str| as_user_of(&server, user, password);
     as_user("ed", "curve").unwrap();
     as_user("none", "").unwrap();
     for (user, password) in [("ed", "curves"), ("none", "x"), ("tidewaiter", ""), ("nobody", "x")] {
@@ -801,6 +800,10 @@ fn logins_by_a_challenge_are_made_in_clear_and_no_others() {
     }
     let error = as_user("pam", "x").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+    server.restart_with("--pam-use-cleartext-plugin");
+    let error = as_user_of(&server, "pam", "x").unwrap_err();
+    let is_said = error.message().contains("in a form that others can read, and TLS is off");
+    assert!(error.kind() == ErrorKind::PermissionDenied && is_said, "{error:?}");
 }
 
 #[test]

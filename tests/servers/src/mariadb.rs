@@ -78,6 +78,8 @@ impl MariaDb {
         let folder = self.folder.path();
         let log = fs::File::options().create(true).append(true).open(folder.join("log")).expect("the log");
         let mut mariadbd = unprivileged(&self.usr.join("sbin/mariadbd"), folder);
+        // A machine's zone is not that of the times in a session: here it never is.
+        mariadbd.env("TZ", "ELSEWHERE-9");
         // First of all, and no file that the machine may have.
         mariadbd.arg("--no-defaults").stderr(log).stdin(Stdio::null()).stdout(Stdio::null());
         let path = |option: &str, path: PathBuf| format!("--{option}={}", path.display());

@@ -29,6 +29,8 @@ use crate::settings::{Settings, Tls};
 const CHUNK: usize = 128 * 1024;
 /// What is longer is no row of a directory.
 const PACKET_BYTES_MAX: usize = 64 << 20;
+/// So many columns a table can have, and more than parameters are ever used.
+const FIELDS_MAX: u64 = 4096;
 /// A packet of this length goes on in another one.
 const FRAME_BYTES_MAX: usize = 0xff_ff_ff;
 /// What every server of the last twenty years does.
@@ -263,6 +265,9 @@ impl Session {
 
     /// So many descriptions, and their end.
     fn fields(&mut self, count: u64) -> Result<Vec<Field>, Failure> {
+        if count > FIELDS_MAX {
+            return Err(out_of_turn().into());
+        }
         let mut fields = Vec::new();
         for _ in 0..count {
             fields.push(Field::read(&self.answer()?, self.has_metadata).ok_or_else(out_of_turn)?);
