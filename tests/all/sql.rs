@@ -142,7 +142,10 @@ fn a_mariadb_is_followed_over_tls_and_none_that_has_another_name() {
     server.run("CREATE USER ed@'127.0.0.1' IDENTIFIED VIA ed25519 USING PASSWORD('curve'); GRANT SELECT ON hr.* TO ed@'127.0.0.1'");
     let text = std::fs::read_to_string(place.path("connections/hr.toml")).unwrap();
     let of_ed = text.replace("\"tidewaiter\"", "\"ed\"").replace("{ by = \"log\" }", BY_TIME);
-    place.write("connections/ed.toml", &of_ed.replace("\"password\"", "\"curve\"").replace("secrets.curve", "secrets.password"));
+    place.write(
+        "connections/ed.toml",
+        &of_ed.replace("\"password\"", "\"curve\"").replace("secrets.curve", "secrets.password"),
+    );
     place.write("curve", "curve");
     place.write("grants/ed.toml", &std::fs::read_to_string(place.path("grants/hr.toml")).unwrap());
     let ended = place.run("sync ed account --json");
@@ -150,10 +153,9 @@ fn a_mariadb_is_followed_over_tls_and_none_that_has_another_name() {
 
     let (of_other_name, elsewhere) = mariadb(&authority, &["db.corp"]);
     let clear = MariaDb::start(None);
-    for (to, part) in [
-        (elsewhere, "the certificate is not trusted"),
-        (([127, 0, 0, 1], clear.port()).into(), "offers no TLS"),
-    ] {
+    for (to, part) in
+        [(elsewhere, "the certificate is not trusted"), (([127, 0, 0, 1], clear.port()).into(), "offers no TLS")]
+    {
         let ended = sync(&place_of_mariadb(to, &authority, BY_TIME));
         let is_said = ended.stdout.contains("connection-failed") && ended.stdout.contains(part);
         assert!(ended.code == 4 && is_said, "{ended:?}");

@@ -10,6 +10,8 @@ use crate::{cargo, toolchain};
 
 /// The Rust connectors, by the name of their package.
 const RUST: &[&str] = &["csv", "sql"];
+/// Those that are built without the names of their functions, to have a size that a component may have.
+const SMALL: &[&str] = &["sql"];
 
 /// Builds these connectors, or all.
 pub(crate) fn build(root: &Path, names: &[&str]) -> Result<()> {
@@ -39,14 +41,15 @@ fn build_rust(root: &Path, name: &str, folder: &str) -> Result<()> {
     let compiler = toolchain::find(root)?;
     let folder = root.join(folder);
     std::fs::create_dir_all(&folder)?;
-    let arguments = ["build", "--locked", "--profile", "guest", "--target", toolchain::TARGET, "--package", name];
+    let profile = if SMALL.contains(&name) { "guest-small" } else { "guest" };
+    let arguments = ["build", "--locked", "--profile", profile, "--target", toolchain::TARGET, "--package", name];
     let mut command = cargo(&root.join("plugins"), &arguments);
     command.env("CARGO_TARGET_DIR", root.join("target/guests"));
     if let Some(rustc) = compiler {
         command.env("RUSTC", rustc);
     }
     run_logged(root, &format!("connector-{name}"), &format!("building the connector {name}"), &mut command)?;
-    let guests = root.join("target/guests").join(toolchain::TARGET).join("guest");
+    let guests = root.join("target/guests").join(toolchain::TARGET).join(profile);
     let built = guests.join(format!("{}.wasm", name.replace('-', "_")));
     std::fs::copy(&built, folder.join(format!("{name}.wasm")))
         .with_context(|| format!("copying {}", built.display()))?;
