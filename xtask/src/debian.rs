@@ -54,32 +54,29 @@ pub(crate) fn install(root: &Path, folder: &Path) -> Result<()> {
 }
 
 /// Packages of a server.
-pub(crate) struct Wanted<'a> {
+#[derive(Clone, Copy)]
+pub(crate) struct Packages {
     /// Those that it is in, with those that they depend on.
-    pub(crate) packages: &'a [&'a str],
+    pub(crate) names: &'static [&'static str],
     /// How the names of its own packages begin: of others only libraries are taken, where this machine lacks them.
-    pub(crate) own: &'a [&'a str],
-    /// How the names of libraries begin that aren't needed.
-    pub(crate) but_for: &'a [&'a str],
+    pub(crate) own: &'static [&'static str],
     /// Taken without what they depend on.
-    pub(crate) alone: &'a [&'a str],
+    pub(crate) alone: &'static [&'static str],
 }
 
-/// Unpacks packages into a folder.
-pub(crate) fn unpack(root: &Path, folder: &Path, what: &str, wanted: &Wanted<'_>) -> Result<()> {
+/// Unpacks packages into a folder, but for some libraries.
+pub(crate) fn unpack(root: &Path, folder: &Path, what: &str, packages: Packages, but_for: &[&str]) -> Result<()> {
     let apt = Apt::prepare(root, folder, None)?;
     let begins = |name: &str, with: &[&str]| with.iter().any(|prefix| name.starts_with(prefix));
-    let mut packages: Vec<String> = wanted.alone.iter().map(|&name| name.to_owned()).collect();
-    for package in wanted.packages {
-        packages.extend(apt.depends(package)?);
-    }
-    packages.retain(|name| {
-        let is_library = || name.starts_with("lib") && !begins(name, wanted.but_for) && !is_of_machine(name);
-        begins(name, wanted.own) || is_library()
+    let mut needed = apt.depends(packages.names)?;
+    needed.retain(|name| {
+        let is_library = || name.starts_with("lib") && !begins(name, but_for) && !is_of_machine(name);
+        begins(name, packages.own) || is_library()
     });
-    packages.sort_unstable();
-    packages.dedup();
-    apt.fetch(&format!("Debian's {what}"), &packages)?;
+    needed.extend(packages.alone.iter().map(|&name| name.to_owned()));
+    needed.sort_unstable();
+    needed.dedup();
+    apt.fetch(&format!("Debian's {what}"), &needed)?;
     apt.unpack(folder)?;
     fs::remove_dir_all(&apt.folder).with_context(|| format!("removing {}", apt.folder.display()))
 }
@@ -144,12 +141,12 @@ impl<'a> Apt<'a> {
         command
     }
 
-    /// A package and all that it depends on.
-    fn depends(&self, package: &str) -> Result<Vec<String>> {
+    /// Packages and all that they depend on.
+    fn depends(&self, packages: &[&str]) -> Result<Vec<String>> {
         let mut depends = self.command("apt-cache");
         depends.args(["depends", "--recurse", "--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks"]);
-        depends.args(["--no-replaces", "--no-enhances", "--no-pre-depends", package]);
-        let listed = output(&mut depends)?;
+        depends.args(["--no-replaces", "--no-enhances", "--no-pre-depends"]);
+        let listed = output(depends.args(packages))?;
         let names = listed.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_alphanumeric()));
         let mut names: Vec<String> = names.map(|name| name.split(':').next().unwrap_or(name).to_owned()).collect();
         names.sort_unstable();
@@ -161,7 +158,7 @@ impl<'a> Apt<'a> {
     fn compiler(&self) -> Result<Vec<String>> {
         let mut packages = vec!["rustc-web".into(), "rust-web-src".into(), format!("wasi-libc/{LIBC_RELEASE}")];
         let own = |name: &String| name.starts_with("libstd-rust-web") || name.starts_with("libllvm");
-        let depends = self.depends("libstd-rust-web-dev")?;
+        let depends = self.depends(&["libstd-rust-web-dev"])?;
         packages.extend(depends.into_iter().filter(|name| own(name) || !is_of_machine(name)));
         Ok(packages)
     }

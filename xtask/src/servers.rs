@@ -4,72 +4,88 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::debian::{self, Wanted};
+use crate::debian::{self, Packages};
 use crate::shell::{exists, hold, say};
 
-/// A server.
+/// Libraries that are loaded for what no test does: compiling queries, functions in Perl and Python, setting packages up.
+const NOT_NEEDED: [&str; 9] = [
+    "libllvm",
+    "libperl",
+    "libpython",
+    "libdebian-installer",
+    "libnewt",
+    "libtextwrap",
+    "libgc1",
+    "libelogind",
+    "libpci",
+];
+
+/// A server, as Debian has it.
 struct Server {
     name: &'static str,
-    /// What it needs to be found, for who has no Debian.
-    place: &'static str,
-    is_in: fn(&Path) -> bool,
-    wanted: Wanted<'static>,
+    /// What has to be there.
+    files: &'static [&'static str],
+    packages: Packages,
 }
 
-const SERVERS: [Server; 2] = [
+const SERVERS: [Server; 4] = [
     Server {
         name: "PostgreSQL",
-        place: "/usr/lib/postgresql/VERSION/bin",
-        is_in: has_postgresql,
-        wanted: Wanted {
-            packages: &["postgresql"],
-            own: &["postgresql-1", "postgresql-client-1"],
-            // Loaded for what no test does: compiling queries, and functions in Perl.
-            but_for: &["libllvm", "libperl"],
-            alone: &[],
-        },
+        files: &["usr/lib/postgresql/VERSION/bin/initdb"],
+        packages: Packages { names: &["postgresql"], own: &["postgresql-1", "postgresql-client-1"], alone: &[] },
     },
     Server {
         name: "MariaDB",
-        place: "/usr/sbin/mariadbd and /usr/bin/mariadb",
-        is_in: has_mariadb,
-        wanted: Wanted {
-            packages: &["mariadb-server-core", "mariadb-client-core"],
+        files: &["usr/sbin/mariadbd", "usr/bin/mariadb", "usr/share/mysql/mysql_system_tables.sql"],
+        packages: Packages {
+            names: &["mariadb-server-core", "mariadb-client-core"],
             own: &["mariadb-server", "mariadb-client-core"],
-            but_for: &[],
             // Logins by Ed25519 are in it.
             alone: &["mariadb-server"],
         },
+    },
+    Server {
+        name: "OpenLDAP",
+        files: &["usr/sbin/slapd", "usr/bin/ldapmodify"],
+        packages: Packages { names: &["slapd", "ldap-utils"], own: &["slapd", "ldap-utils"], alone: &[] },
+    },
+    Server {
+        name: "389 Directory Server",
+        files: &["usr/sbin/ns-slapd"],
+        packages: Packages { names: &["389-ds-base"], own: &["389-ds-base"], alone: &[] },
     },
 ];
 
 /// Fetches what is missing.
 pub(crate) fn find(root: &Path) -> Result<()> {
     let unpacked = root.join("target/tools/servers");
-    let is_missing = |server: &&Server| !(server.is_in)(Path::new("/")) && !(server.is_in)(&unpacked);
-    if !SERVERS.iter().any(|server| is_missing(&server)) {
+    SERVERS.iter().try_for_each(|server| find_one(root, &unpacked, server))
+}
+
+fn find_one(root: &Path, unpacked: &Path, server: &Server) -> Result<()> {
+    let Server { name, files, packages } = server;
+    let is_there = |root: &Path| files.iter().all(|file| is_in(root, file));
+    if is_there(Path::new("/")) {
         return Ok(());
     }
-    let _held = hold(&unpacked)?;
-    for Server { name, place, is_in, wanted } in SERVERS.iter().filter(is_missing) {
-        if !exists("apt-get") || !exists("dpkg-deb") {
-            bail!("tests run against {name}: install it with {place}, as Debian does");
-        }
-        debian::unpack(root, &unpacked, name, wanted)?;
-        if !is_in(&unpacked) {
-            bail!("Debian's packages, unpacked in {}, hold no {name}", unpacked.display());
-        }
-        say(&format!("{name} is there"));
+    let _held = hold(unpacked)?;
+    if is_there(unpacked) {
+        return Ok(());
     }
+    if !exists("apt-get") || !exists("dpkg-deb") {
+        bail!("tests run against {name}: install it, with /{}, as Debian does", files.join(" and /"));
+    }
+    debian::unpack(root, unpacked, name, *packages, &NOT_NEEDED)?;
+    if !is_there(unpacked) {
+        bail!("Debian's packages, unpacked in {}, hold no {name}", unpacked.display());
+    }
+    say(&format!("{name} is there"));
     Ok(())
 }
 
-fn has_postgresql(root: &Path) -> bool {
-    let Ok(versions) = std::fs::read_dir(root.join("usr/lib/postgresql")) else { return false };
-    versions.flatten().any(|version| version.path().join("bin/initdb").is_file())
-}
-
-fn has_mariadb(root: &Path) -> bool {
-    let files = ["usr/sbin/mariadbd", "usr/bin/mariadb", "usr/share/mysql/mysql_system_tables.sql"];
-    files.iter().all(|file| root.join(file).is_file())
+/// Whether a file is below a folder, whatever version there is.
+fn is_in(root: &Path, file: &str) -> bool {
+    let Some((folder, rest)) = file.split_once("/VERSION/") else { return root.join(file).is_file() };
+    let Ok(versions) = std::fs::read_dir(root.join(folder)) else { return false };
+    versions.flatten().any(|version| version.path().join(rest).is_file())
 }

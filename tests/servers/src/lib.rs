@@ -1,9 +1,13 @@
 //! Real servers for tests: each in a folder of its own, on a free port of this machine, and gone at the end. As they come with Debian;
 //! those that refuse to run as root run as nobody.
 
+mod ds389;
+mod ldap;
 mod mariadb;
+mod openldap;
 mod postgresql;
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::chown;
@@ -11,7 +15,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+pub use ds389::Ds389;
 pub use mariadb::MariaDb;
+pub use openldap::{OpenLdap, Slapd};
 pub use postgresql::PostgreSql;
 use tempfile::TempDir;
 
@@ -69,12 +75,28 @@ fn unpacked() -> PathBuf {
     here.ancestors().nth(2).expect("the project's folder").join("target/tools/servers")
 }
 
+/// Where a program is that the machine has, or else one that was unpacked: what its path is below.
+fn root_of(path: &str) -> Option<PathBuf> {
+    [PathBuf::from("/"), unpacked()].into_iter().find(|root| root.join(path).is_file())
+}
+
+/// Writes a file that only the server's user reads.
+fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let path = folder.join(name);
+    fs::write(&path, text).expect("writing a file of the server");
+    give(&path);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(&path, mode).expect("its permissions");
+    path
+}
+
 /// The libraries that lie beside an unpacked program.
-fn libraries(program: &Path) -> Option<PathBuf> {
+fn libraries(program: &Path) -> Option<OsString> {
     let unpacked = unpacked();
-    program
-        .starts_with(&unpacked)
-        .then(|| unpacked.join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH)))
+    let folder = unpacked.join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
+    // 389's own, and those that its plugins have of each other.
+    let folders = ["", "dirsrv", "dirsrv/plugins"].map(|name| folder.join(name));
+    program.starts_with(&unpacked).then(|| std::env::join_paths(folders).expect("no colon in the project's path"))
 }
 
 /// A port that nobody listens on.

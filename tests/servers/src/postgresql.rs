@@ -161,12 +161,7 @@ impl PostgreSql {
     }
 
     fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.folder.path().join(name);
-        fs::write(&path, text).expect("writing a file of the server");
-        give(&path);
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-        fs::set_permissions(&path, mode).expect("its permissions");
-        path
+        crate::write(self.folder.path(), name, text)
     }
 }
 
