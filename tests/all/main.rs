@@ -20,6 +20,7 @@
 //! - `sender`: what `egress` and `logins` have in common
 //! - `shapes`: components whose shape is the attack
 //! - `sink`: delivery that fails and comes back
+//! - `ldap`: the connector `ldap` in its sandbox, over TLS, with servers and networks that fail
 //! - `sql`: the connector `sql` in its sandbox, over TLS, with servers and networks that fail
 //! - `story`: the founding story, with the exact lines of the log
 //! - `tcp`: connections of connectors that speak a protocol of their own
@@ -40,6 +41,7 @@ mod host;
 mod hostile;
 mod kill;
 mod languages;
+mod ldap;
 mod logins;
 mod panics;
 mod privacy;

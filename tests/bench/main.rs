@@ -4,6 +4,7 @@
 //! - `group`: durable commits, alone and by many
 //! - `idle`: connections that have nothing to do, or little
 //! - `native`: the peers of the sandboxed connector
+//! - `ldap`: entries from a directory
 //! - `sql`: rows from a database
 //! - `measure`, `plot`: clocks, medians, curves
 
@@ -14,6 +15,7 @@
 mod delta;
 mod group;
 mod idle;
+mod ldap;
 mod measure;
 mod native;
 mod open;
@@ -42,10 +44,10 @@ fn main() -> Result<()> {
         ["idle", connections] => idle::child(connections.parse()?),
         ["fill", folder, last] => open::child(folder.as_ref(), last.parse()?),
         ["all", folder] => {
-            report(folder.into(), &["delta", "group", "no-change", "idle", "load", "open", "sql", "memory"])
+            report(folder.into(), &["delta", "group", "no-change", "idle", "load", "open", "sql", "ldap", "memory"])
         }
         ["only", folder, parts @ ..] => report(folder.into(), parts),
-        _ => anyhow::bail!("bench all FOLDER | only FOLDER delta|group|no-change|idle|load|open|sql|memory…"),
+        _ => anyhow::bail!("bench all FOLDER | only FOLDER delta|group|no-change|idle|load|open|sql|ldap|memory…"),
     }
 }
 
@@ -62,6 +64,7 @@ fn report(out: PathBuf, parts: &[&str]) -> Result<()> {
             "no-change" => runtime.block_on(idle::no_change(5, &out))?,
             "load" => runtime.block_on(idle::load(5, &out))?,
             "sql" => runtime.block_on(sql::measure(3, 1_000_000))?,
+            "ldap" => runtime.block_on(ldap::measure(3, 100_000))?,
             "open" => open::measure(5, &out)?,
             "idle" => idle::measure(&out)?,
             other => anyhow::bail!("there is no part {other}"),

@@ -6,6 +6,7 @@
 pub mod bodies;
 mod built;
 pub mod fuzz;
+pub mod ldap;
 pub mod sql;
 pub mod web;
 

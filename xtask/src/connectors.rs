@@ -9,7 +9,7 @@ use crate::shell::run_logged;
 use crate::{cargo, toolchain};
 
 /// The Rust connectors, by the name of their package.
-const RUST: &[&str] = &["csv", "sql"];
+const RUST: &[&str] = &["csv", "ldap", "sql"];
 /// Those that are built without the names of their functions, to have a size that a component may have.
 const SMALL: &[&str] = &["sql"];
 

@@ -207,10 +207,7 @@ impl MariaDb {
     }
 
     fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.folder.path().join(name);
-        fs::write(&path, text).expect("writing a file of the server");
-        give(&path);
-        path
+        crate::write(self.folder.path(), name, text)
     }
 }
 
