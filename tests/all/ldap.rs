@@ -121,7 +121,7 @@ fn a_server_that_is_killed_and_a_network_that_is_cut_lose_and_repeat_nothing() {
         // Slow is no failure.
         relay.cuts_after(u64::MAX);
         relay.pauses(20);
-        server.change(&people(100_000 + told.len() + cuts as usize, 300));
+        server.change(&people(200_000 + told.len(), 300));
         assert!(sync(place).json()["deltas"].as_u64().unwrap() >= 300);
         relay.pauses(0);
     }

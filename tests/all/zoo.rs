@@ -220,7 +220,8 @@ fn a_granted_folder_is_read_and_nothing_else() {
         ("/proc/self/environ", ""),
     ];
     let list = paths.map(|(path, _)| format!("{path:?}")).join(", ");
-    let connection = guest("read-paths").replace("folder =", &format!("paths = [{list}]\nfolder ="));
+    let connection = guest("read-paths", SocketAddr::from(([127, 0, 0, 1], 1)))
+        .replace("folder =", &format!("paths = [{list}]\nfolder ="));
     place.write("connections/bad.toml", &connection);
     place.write("grants/bad.toml", "read = [\"people\"]");
     let ended = place.run("sync bad account");

@@ -1,7 +1,7 @@
 //! What is waited for has an end, and what is remembered too.
 
 use std::future::pending;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Context, Poll};
 use std::{io, thread};
@@ -56,13 +56,17 @@ fn connector(names: Names, time_max: Duration) -> (Connector, Room) {
     (connector, of_connection)
 }
 
-/// A server on this machine that accepts one connection, says this, and then nothing more.
+/// A server on this machine that accepts one connection, answers this, and then nothing more.
 fn server(says: &'static str) -> (SocketAddr, thread::JoinHandle<std::net::TcpStream>) {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     let served = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        stream.write_all(says.as_bytes()).unwrap();
+        if !says.is_empty() {
+            // Before it is asked, an answer is none.
+            assert_ne!(stream.read(&mut [0; 1024]).unwrap(), 0);
+            stream.write_all(says.as_bytes()).unwrap();
+        }
         stream
     });
     (address, served)

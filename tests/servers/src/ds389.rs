@@ -116,7 +116,8 @@ impl Ds389 {
         for (name, path) in FOLDERS {
             text = text.replace(&format!("%{name}%"), &format!("{folder}/{path}"));
         }
-        let user = if crate::is_root() { "nobody".to_owned() } else { std::env::var("USER").unwrap_or_default() };
+        let who = unprivileged(Path::new("/usr/bin/id"), self.folder.path()).arg("-un").output().expect("running id");
+        let user = String::from_utf8_lossy(&who.stdout).trim().to_owned();
         for (name, value) in [
             ("fqdn", "localhost"),
             ("ds_port", &self.port.to_string()),

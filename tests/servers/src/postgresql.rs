@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::{Tls, folder, free_port, give, is_file, unpacked, unprivileged};
+use crate::{Tls, folder, free_port, is_file, unpacked, unprivileged};
 
 /// How often it is asked whether it has started, and how long it is left alone in between.
 const ASKED_MAX: u32 = 600;
