@@ -137,7 +137,7 @@ fn equal_times_at_a_border_are_neither_skipped_nor_repeated() {
         next_second();
     }
     all.sort();
-    let connection = people(&server, by_time()).batches_of(8);
+    let connection = people(&server, by_time()).batches_of(2);
     let run = connection.sync("account", None);
     assert_eq!(Names::default().sorted(&run), all);
     let checkpoints: Vec<SyncToken> = run.emits.iter().filter_map(|emit| emit.checkpoint.clone()).collect();
