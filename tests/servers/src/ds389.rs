@@ -116,8 +116,8 @@ impl Ds389 {
         for (name, path) in FOLDERS {
             text = text.replace(&format!("%{name}%"), &format!("{folder}/{path}"));
         }
-        let who = unprivileged(Path::new("/usr/bin/id"), self.folder.path()).arg("-un").output().expect("running id");
-        let user = String::from_utf8_lossy(&who.stdout).trim().to_owned();
+        let id = unprivileged(Path::new("id"), self.folder.path()).arg("-un").output().expect("running id");
+        let user = String::from_utf8_lossy(&id.stdout).trim().to_owned();
         for (name, value) in [
             ("fqdn", "localhost"),
             ("ds_port", &self.port.to_string()),
@@ -133,7 +133,6 @@ impl Ds389 {
         ] {
             text = text.replace(&format!("%{name}%"), value);
         }
-        // What isn't there by then it doesn't wait for; and a write is not to wait for the disk.
         text = text.replacen("nsslapd-port:", "nsslapd-listenhost: 127.0.0.1\nnsslapd-port:", 1);
         text.push_str(ENTRY_UUID);
         let entries = text.split("\n\n").map(str::trim).filter(|entry| !entry.is_empty());
