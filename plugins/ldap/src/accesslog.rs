@@ -8,14 +8,14 @@ use std::collections::HashSet;
 
 use tidewaiter_connector::{Changes, Error, SyncOptions, SyncToken};
 
-use crate::client::{Client, Entry, Search};
+use crate::client::{Client, Entry, Found, Search};
 use crate::cookie::Cookie;
 use crate::filter::Filter;
 use crate::objects::{self, page};
 use crate::refresh::{Refreshed, Told, refresh};
 use crate::settings::Scope;
 use crate::source::Source;
-use crate::token::{Position, Tokens, bad};
+use crate::token::{Position, Tokens, bad, unknown_changes};
 use crate::touched::{Noted, Touched, What, base_name};
 use crate::uid::Form;
 
@@ -74,8 +74,11 @@ impl<'a> Accesslog<'a> {
         let Position::Cookie(text) = since else { return Err(bad("has a position that is no cookie")) };
         let cookie = Cookie::parse(&text).filter(|cookie| !cookie.changes.is_empty());
         let since = cookie.ok_or_else(|| bad("has a cookie that is none of slapd's"))?;
-        if since == self.now {
+        if since.changes == self.now.changes {
             return Ok(None);
+        }
+        if !since.is_within(&self.now) {
+            return Err(unknown_changes());
         }
         self.check(&mut source.client, &since)?;
         // Objects are read while the log is, over another connection.
@@ -91,11 +94,26 @@ impl<'a> Accesslog<'a> {
         let Some(log) = client.entry(self.log, &["minCSN"])? else {
             return Err(Error::permission_denied(format!("this login may not see {:?}, the log", self.log)));
         };
-        let oldest: Vec<&str> = log.values("minCSN").iter().filter_map(|csn| std::str::from_utf8(csn).ok()).collect();
-        if since.is_before(&oldest) {
-            return Err(bad("is older than what the access log still has: it was purged meanwhile"));
+        let oldest = log.values("minCSN").iter().filter_map(|csn| std::str::from_utf8(csn).ok());
+        for change in since.before(oldest) {
+            // Until something is thrown away it names the first change of a writer, which is still there.
+            if !self.has(client, change)? {
+                return Err(bad("is older than what the access log still has: it was purged meanwhile"));
+            }
         }
         Ok(())
+    }
+
+    fn has(&self, client: &mut Client, change: &str) -> Result<bool, Error> {
+        let filter = Filter::is("entryCSN", change);
+        let search = Search { filter, scope: Scope::One, attributes: vec!["1.1".to_owned()], ..question(self.log) };
+        let mut has = false;
+        let done = client.search(&search, &[], &mut |found| {
+            has |= matches!(found, Found::Entry(_));
+            Ok(())
+        })?;
+        done.outcome.check(&search.what())?;
+        Ok(has)
     }
 
     /// Reads the log after a cookie, and answers the last one.

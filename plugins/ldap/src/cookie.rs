@@ -36,12 +36,18 @@ impl Cookie {
         self.changes.extend(to.changes);
     }
 
-    /// Whether everything up to these changes is still to come, for one of their writers at least.
-    pub(crate) fn is_before(&self, changes: &[&str]) -> bool {
-        changes.iter().any(|change| {
+    /// Whether everything that it names is there by now.
+    pub(crate) fn is_within(&self, now: &Self) -> bool {
+        now.before(self.changes.values().map(String::as_str)).is_empty()
+    }
+
+    /// Which of these changes are still to come after it.
+    pub(crate) fn before<'c>(&self, changes: impl IntoIterator<Item = &'c str>) -> Vec<&'c str> {
+        let is_to_come = |change: &&str| {
             let own = writer(change).and_then(|writer| self.changes.get(writer));
             own.is_none_or(|own| own.as_str() < *change)
-        })
+        };
+        changes.into_iter().filter(is_to_come).collect()
     }
 }
 
@@ -85,8 +91,10 @@ mod tests {
     fn each_writer_has_an_order_of_its_own() {
         let of = |changes: &[&str]| Cookie::parse(&format!("rid=000,sid=001,csn={}", changes.join(";"))).unwrap();
         let mut cookie = of(&[ONE, TWO]);
-        assert!(!cookie.is_before(&[ONE, TWO]) && cookie.is_before(&[LATER]) && !of(&[LATER, TWO]).is_before(&[ONE]));
-        assert!(of(&[ONE]).is_before(&[TWO]), "of another writer nothing is known");
+        assert!(of(&[ONE]).is_within(&cookie) && !of(&[LATER]).is_within(&cookie) && !cookie.is_within(&of(&[LATER])));
+        assert!(cookie.before([ONE, TWO]).is_empty() && of(&[LATER, TWO]).before([ONE]).is_empty());
+        assert_eq!(cookie.before([LATER, TWO]), [LATER]);
+        assert_eq!(of(&[ONE]).before([ONE, TWO]), [TWO], "of another writer nothing is known");
         cookie.advance(of(&[LATER]));
         assert_eq!(cookie, of(&[LATER, TWO]));
     }

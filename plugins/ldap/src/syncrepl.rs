@@ -18,7 +18,7 @@ use crate::refresh::{Refreshed, Told, refresh};
 use crate::server::Kind;
 use crate::settings::{Deletions, Scope};
 use crate::source::Source;
-use crate::token::{Position, Tokens, bad};
+use crate::token::{Position, Tokens, bad, unknown_changes};
 use crate::touched::{Noted, Touched, What};
 use crate::uid::Form;
 use crate::values::{base64, from_base64};
@@ -129,9 +129,13 @@ impl Syncrepl {
         let text = std::str::from_utf8(&cookie).ok();
         match (source.server.kind, &self.log) {
             // It takes anything that it can't read for none, and answers with everything.
-            (Kind::Slapd, _) if text.and_then(Cookie::parse).is_none_or(|cookie| cookie.changes.is_empty()) => {
-                Err(bad("has a cookie that is none of slapd's"))
-            }
+            (Kind::Slapd, _) => match text.and_then(Cookie::parse) {
+                Some(since) if !since.changes.is_empty() => {
+                    let now = std::str::from_utf8(&self.now).ok().and_then(Cookie::parse).unwrap_or_default();
+                    if since.is_within(&now) { Ok(cookie) } else { Err(unknown_changes()) }
+                }
+                _ => Err(bad("has a cookie that is none of slapd's")),
+            },
             (_, Some(log)) => {
                 let number = text.and_then(|text| text.rsplit_once('#')?.1.parse().ok());
                 let number = number.ok_or_else(|| bad("has a cookie that is none of 389's"))?;

@@ -103,3 +103,8 @@ impl std::fmt::Display for Of {
 pub(crate) fn bad(problem: impl std::fmt::Display) -> Error {
     Error::invalid_sync_token(format!("the sync token {problem}"))
 }
+
+/// One that names what the server doesn't know.
+pub(crate) fn unknown_changes() -> Error {
+    bad("names changes that this server doesn't have: it is of another one, or an older state of it was put back")
+}
