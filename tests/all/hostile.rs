@@ -17,9 +17,11 @@ use tidewaiter_tests::{Place, connector, patched};
 use tokio::task::JoinSet;
 
 fn hostile(what: &str) -> String {
+    // Where it is not about time, a busy machine gets enough of it.
+    let time = if what.starts_with("endless") { "2s" } else { "20s" };
     format!(
         "connector = \"hostile\"\n[settings]\ndo = \"{what}\"\n[types.account]\nclass = \"account\"\n\
-         [limits]\ncall-time = \"2s\"\nmemory-bytes = 67108864\nlog-lines = 20\n"
+         [limits]\ncall-time = \"{time}\"\nmemory-bytes = 67108864\nlog-lines = 20\n"
     )
 }
 
