@@ -12,7 +12,10 @@ use crate::values::timestamp;
 /// Less than so many at a time is more asking than reading.
 const PAGE_MIN: u32 = 100;
 
-/// How many entries are asked for at a time.
+/// Answers are taken as they come, so that a page takes no room here; and a server begins anew with each.
+pub(crate) const STREAMED_AT_A_TIME: u32 = 10_000;
+
+/// How many entries are held at a time.
 pub(crate) fn page(options: &SyncOptions) -> u32 {
     options.page_size.max(PAGE_MIN)
 }
@@ -25,7 +28,7 @@ pub(crate) fn all(
     objects: &mut Objects,
 ) -> Result<(), Error> {
     let search = selection.search(selection.filter.clone());
-    client.search_paged(&search, page(options), &mut |entry| {
+    client.search_paged(&search, STREAMED_AT_A_TIME, &mut |entry| {
         let mut pieces = pieces(selection.object(entry)?, options.object_bytes_max).into_iter();
         pieces.try_for_each(|piece| objects.push(piece))
     })
@@ -39,7 +42,7 @@ pub(crate) fn all_as_changes(
     changes: &mut Changes,
 ) -> Result<(), Error> {
     let search = selection.search(selection.filter.clone());
-    client.search_paged(&search, page(options), &mut |entry| {
+    client.search_paged(&search, STREAMED_AT_A_TIME, &mut |entry| {
         Ok(upsert(selection, selection.object(entry)?, None, options, changes)?)
     })
 }

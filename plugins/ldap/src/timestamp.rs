@@ -14,7 +14,7 @@ use tidewaiter_connector::{Changes, Error, Object, SyncOptions, SyncToken};
 
 use crate::client::{Entry, Search};
 use crate::filter::Filter;
-use crate::objects::{page, upsert};
+use crate::objects::{STREAMED_AT_A_TIME, page, upsert};
 use crate::seconds::{Seconds, Window, is_second, second};
 use crate::selection::Selection;
 use crate::source::Source;
@@ -74,10 +74,10 @@ impl Timestamp {
 
 /// Reads a stretch of time.
 fn read(source: &mut Source<'_>, window: &Window, told: &mut Told<'_>) -> Result<(), Error> {
-    let size = page(told.options);
-    if window.is_coarse && window.count > size as usize {
+    let size = page(told.options) as usize;
+    if window.is_coarse && window.count > size {
         let (_, seconds) = seconds(source, None, Some(window))?;
-        let windows = seconds.windows(size as usize);
+        let windows = seconds.windows(size);
         return windows
             .iter()
             .try_for_each(|window| read(source, &Window { is_coarse: false, ..window.clone() }, told));
@@ -86,14 +86,14 @@ fn read(source: &mut Source<'_>, window: &Window, told: &mut Told<'_>) -> Result
     let search = with_time(selection.search(selection.filter.clone().and(within(window))));
     if window.first == window.last {
         // All of one time: as they come.
-        return client.search_paged(&search, size, &mut |entry| {
+        return client.search_paged(&search, STREAMED_AT_A_TIME, &mut |entry| {
             let (time, object) = (time_of(&entry)?, selection.object(entry)?);
             told.push(selection, time, object)
         });
     }
     // A page, and what was changed since it was counted.
     let mut objects = Vec::with_capacity(window.count);
-    client.search_paged(&search, size, &mut |entry| {
+    client.search_paged(&search, STREAMED_AT_A_TIME, &mut |entry| {
         objects.push((time_of(&entry)?, selection.object(entry)?));
         Ok(())
     })?;
@@ -130,7 +130,7 @@ fn seconds(
     let search = selection.search(selection.filter.clone().and(filter));
     let (mut newest, mut seconds) = (None, Seconds::default());
     let search = Search { attributes: vec![TIME.to_owned()], ..search };
-    client.search_paged(&search, SECONDS_AT_A_TIME, &mut |entry| {
+    client.search_paged(&search, STREAMED_AT_A_TIME, &mut |entry| {
         let time = time_of(&entry)?;
         seconds.count(&time);
         newest = newest.take().max(Some(time));
@@ -138,9 +138,6 @@ fn seconds(
     })?;
     Ok((newest, seconds))
 }
-
-/// Entries with nothing but a time are small.
-const SECONDS_AT_A_TIME: u32 = 5_000;
 
 fn within(window: &Window) -> Filter {
     let (first, last) = (format!("{}Z", window.first), format!("{}Z", window.last));

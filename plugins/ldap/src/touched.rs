@@ -8,7 +8,7 @@ use tidewaiter_connector::{Change, Changes, Deleted, Error, Object, SyncOptions}
 use crate::client::{Client, Found, Search};
 use crate::dn::Dn;
 use crate::filter::Filter;
-use crate::objects::upsert;
+use crate::objects::{STREAMED_AT_A_TIME, upsert};
 use crate::selection::Selection;
 use crate::settings::Scope;
 
@@ -175,16 +175,13 @@ fn below(client: &mut Client, selection: &Selection<'_>, top: &str, uid: &str) -
     let search =
         Search { base, scope: Scope::Subtree, filter: selection.filter.clone(), attributes: vec![attribute.clone()] };
     let mut below = Vec::new();
-    client.search_paged(&search, BELOW_AT_A_TIME, &mut |entry| {
+    client.search_paged(&search, STREAMED_AT_A_TIME, &mut |entry| {
         let uid = selection.uid(&entry)?.to_owned();
         below.push(Entry { uid, name: None, may_be_gone: true, was_renamed: false });
         Ok(())
     })?;
     Ok(below)
 }
-
-/// Entries with nothing but their uid are small.
-const BELOW_AT_A_TIME: u32 = 5_000;
 
 /// An attribute without its options, in small letters.
 pub(crate) fn base_name(name: &str) -> String {
