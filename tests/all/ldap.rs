@@ -115,15 +115,15 @@ fn a_server_that_is_killed_and_a_network_that_is_cut_lose_and_repeat_nothing() {
             server.restart();
         }
         assert!(cuts >= 1, "{cuts} cuts");
-        let told = told(place);
+        // Slow is no failure. What slapd got right before it was killed it may give only after the next change.
         let slow = 300;
-        assert_eq!(told.len(), count + nth * slow);
-        assert!(told.values().all(|times| *times == 1), "{:?}", told.iter().find(|(_, times)| **times > 1));
-        // Slow is no failure.
         relay.cuts_after(u64::MAX);
         relay.pauses(20);
         server.change(&people(100_000 * (nth + 1), slow));
-        assert_eq!(sync(place).json()["deltas"], slow);
+        assert!(sync(place).json()["deltas"].as_u64().unwrap() >= slow as u64);
+        let told = told(place);
+        assert_eq!(told.len(), count + slow * (nth + 1));
+        assert!(told.values().all(|times| *times == 1), "{:?}", told.iter().find(|(_, times)| **times > 1));
         relay.pauses(0);
     }
 }

@@ -295,6 +295,46 @@ fn a_server_that_is_killed_and_restarted_loses_and_repeats_nothing() {
     }
 }
 
+/// slapd keeps in memory up to where its cookie is, and finds it again when it is started; what it misses then it gives after the next
+/// change. So nothing may be told as if it were all.
+#[test]
+fn what_slapd_got_right_before_it_was_killed_is_told_once_whenever_it_gives_it() {
+    let mut server =
+        server(&Slapd { database: "syncprov-sessionlog-source cn=accesslog\n".to_owned(), ..remembering() });
+    let connections = [by_syncrepl(), by_log()].map(|changes| people(&server, changes));
+    let mut tokens: Vec<_> = connections.iter().map(|one| one.latest_sync_token("account").unwrap()).collect();
+    let loaded: String = (0..50).map(|n| person(&format!("l{n}"), "x").replace("changetype: add\n", "")).collect();
+    server.load(&loaded);
+    let mut told = [Vec::new(), Vec::new()];
+    let mut follow = || {
+        for ((connection, token), told) in connections.iter().zip(&mut tokens).zip(&mut told) {
+            let run = connection.sync("account", token.clone());
+            told.extend(Names::default().told(&run));
+            *token = run.token();
+        }
+        (told[0].clone(), told[1].clone())
+    };
+    for round in 0..3 {
+        server.change(&(0..20).map(|n| person(&format!("r{round}-{n}"), "x")).collect::<String>());
+        server.kill();
+        server.restart();
+        follow();
+    }
+    server.change(&person("last", "x"));
+    let (mut by_cookie, mut by_log) = follow();
+    by_cookie.sort();
+    by_log.sort();
+    let changed: Vec<String> =
+        (0..3).flat_map(|round| (0..20).map(move |n| format!("r{round}-{n} x"))).chain(["last x".to_owned()]).collect();
+    let mut all: Vec<String> = (0..50).map(|n| format!("l{n} x")).chain(changed.iter().cloned()).collect();
+    all.sort();
+    assert_eq!(by_cookie, all);
+    // What was loaded around the server is in no log.
+    let mut changed = changed;
+    changed.sort();
+    assert_eq!(by_log, changed);
+}
+
 #[test]
 fn a_login_that_is_refused_says_so() {
     let server = server(&Slapd { global: "require none\n".to_owned(), ..remembering() });
