@@ -48,9 +48,14 @@ impl<'a> Accesslog<'a> {
                 "the log {log:?} gives no cookie: its database needs `overlay syncprov`, and a first change"
             ))
         })?;
-        let server = format!("{} {}", source.tree()?, now.server.as_deref().unwrap_or_default());
-        let tokens = tokens(source, server);
-        Ok(Self { log, tokens, now })
+        let server = format!("{} {} {log}", source.tree()?, now.server.as_deref().unwrap_or_default());
+        let this = Self { log, tokens: tokens(source, server), now };
+        if this.lacks(&mut source.client, &this.now)?.len() == this.now.changes.len() {
+            return Err(Error::permission_denied(format!(
+                "this login sees none of the last changes in the log {log:?}"
+            )));
+        }
+        Ok(this)
     }
 
     /// After everything in the log.
@@ -89,19 +94,28 @@ impl<'a> Accesslog<'a> {
         Ok(Some(self.tokens.write(&Position::Cookie(reached.to_string()))))
     }
 
-    /// Whether the log still has everything after a cookie.
+    /// Whether the log still has everything after a cookie: it is thrown away from its beginning, so it does if the last change of each
+    /// writer is there, or was the last that was thrown away.
     fn check(&self, client: &mut Client, since: &Cookie) -> Result<(), Error> {
+        match self.lacks(client, since)?.as_slice() {
+            [] => Ok(()),
+            _ => Err(bad("is older than what the access log still has: it was purged meanwhile, or made anew")),
+        }
+    }
+
+    /// The changes that the log neither has nor knows for the last that it threw away.
+    fn lacks(&self, client: &mut Client, cookie: &Cookie) -> Result<Vec<String>, Error> {
         let Some(log) = client.entry(self.log, &["minCSN"])? else {
             return Err(Error::permission_denied(format!("this login may not see {:?}, the log", self.log)));
         };
-        let oldest = log.values("minCSN").iter().filter_map(|csn| std::str::from_utf8(csn).ok());
-        for change in since.before(oldest) {
-            // Until something is thrown away it names the first change of a writer, which is still there.
-            if !self.has(client, change)? {
-                return Err(bad("is older than what the access log still has: it was purged meanwhile"));
+        let oldest = log.values("minCSN");
+        let mut lacking = Vec::new();
+        for change in cookie.changes.values() {
+            if !oldest.iter().any(|oldest| oldest == change.as_bytes()) && !self.has(client, change)? {
+                lacking.push(change.clone());
             }
         }
-        Ok(())
+        Ok(lacking)
     }
 
     fn has(&self, client: &mut Client, change: &str) -> Result<bool, Error> {

@@ -8,6 +8,8 @@ use tidewaiter_connector::Error;
 
 /// A longer message is none of a directory that anybody could work with, and would be too much for a sandbox.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 32 << 20;
+/// Nor has one more pieces: each takes far more room than it has bytes.
+const PIECES_MAX: usize = 1 << 20;
 /// No message of the protocol is nested deeper.
 const DEPTH_MAX: usize = 16;
 
@@ -91,18 +93,23 @@ fn header(bytes: &[u8]) -> Result<Option<(usize, usize)>, Error> {
     }
 }
 
-/// A whole message. What is nested deeper than any is refused before it is taken apart, because that is done by recursion.
+/// A whole message. What is nested deeper than any, or has too many pieces, is refused before it is taken apart, because that is done by
+/// recursion, and takes room.
 pub(crate) fn decoded(bytes: &[u8]) -> Result<Tag, Error> {
-    check_depth(bytes)?;
+    check_shape(bytes)?;
     match lber::parse::parse_tag(bytes) {
         Ok(([], tag)) => Ok(tag),
         _ => Err(malformed()),
     }
 }
 
-fn check_depth(bytes: &[u8]) -> Result<(), Error> {
-    let (mut at, mut ends) = (0, Vec::with_capacity(DEPTH_MAX));
+fn check_shape(bytes: &[u8]) -> Result<(), Error> {
+    let (mut at, mut pieces, mut ends) = (0, 0, Vec::with_capacity(DEPTH_MAX));
     while at < bytes.len() {
+        pieces += 1;
+        if pieces > PIECES_MAX {
+            return Err(Error::other(format!("the server sends a message of over {PIECES_MAX} pieces")));
+        }
         while ends.last().is_some_and(|end| at >= *end) {
             ends.pop();
         }
@@ -231,6 +238,8 @@ mod tests {
         assert!(decoded(&encoded(nested(DEPTH_MAX + 1)).unwrap()).is_err());
         // Many that are empty are not deep.
         assert!(decoded(&encoded(sequence(vec![sequence(Vec::new()); 1000])).unwrap()).is_ok());
+        let many = encoded(sequence(vec![octets(""); PIECES_MAX])).unwrap();
+        assert!(decoded(&many).unwrap_err().message().contains("over 1048576 pieces"));
         // Deep enough to end a program that takes it apart by recursion.
         assert!(decoded(&[0x30, 0x80].repeat(1 << 20)).is_err());
         assert!(decoded(&[0x30, 0x84, 0x00, 0x10, 0x00, 0x00].repeat(1 << 17)).is_err());

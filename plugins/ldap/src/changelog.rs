@@ -92,10 +92,7 @@ impl Log {
             if u64::try_from(entries.len()).is_ok_and(|count| count == there) {
                 return Ok(entries);
             }
-            let (oldest, _) = Self::bounds(client)?;
-            if oldest > first {
-                return Err(trimmed());
-            }
+            self.check_bounds(client, first)?;
             if waited >= MISSING_MAX {
                 let missing: Vec<u64> = (first..first + there).filter(|number| !entries.contains_key(number)).collect();
                 warn!("the log never got the changes {missing:?}, and has later ones: they are passed over");
@@ -104,6 +101,12 @@ impl Log {
             thread::sleep(LOOKED_EVERY);
             waited += LOOKED_EVERY;
         }
+    }
+
+    /// Whether the log wasn't trimmed beyond a number.
+    fn check_bounds(&self, client: &mut Client, number: u64) -> Result<(), Error> {
+        let (first, _) = Self::bounds(client)?;
+        if first > number { Err(trimmed()) } else { Ok(()) }
     }
 
     /// Whether the log still has everything after a number.
@@ -132,6 +135,12 @@ impl Log {
         let first = last.saturating_sub(UNSETTLED_MAX).max(1);
         let entries = self.settled(client, first, last, &GIVEN)?;
         let newest = entries.last_key_value();
+        if last > 0 && newest.is_none() {
+            return Err(Error::permission_denied(format!(
+                "of {:?}, the server's log of changes, this login sees no entry: it may not, or all were trimmed and a change is due",
+                self.base
+            )));
+        }
         Ok(newest.map_or(Position::Change(0, None), |(number, entry)| {
             Position::Change(*number, given_of(entry).map(str::to_owned))
         }))
@@ -197,15 +206,41 @@ impl Changelog {
         let (_, last) = Log::bounds(&mut source.client)?;
         let size = u64::from(page(options).min(ENTRIES_AT_A_TIME));
         let Source { client, selection, .. } = source;
-        let mut token = None;
+        let (mut token, mut hole, log) = (None, None, &self.log);
         while number < last {
-            let entries = self.log.settled(client, number + 1, last.min(number + size), &attributes)?;
-            // What isn't there yet is waited for by the next run.
-            let Some((newest, entry)) = entries.last_key_value() else { break };
+            let entries = log.settled(client, number + 1, last.min(number + size), &attributes)?;
+            let Some((newest, entry)) = entries.last_key_value() else {
+                let end = number + size;
+                if end >= last {
+                    // What isn't there yet is waited for by the next run.
+                    break;
+                }
+                match hole.replace(end) {
+                    // Looked at again, when all that was being written has ended.
+                    None => thread::sleep(MISSING_MAX),
+                    Some(_) => {
+                        log.check_bounds(client, number + 1)?;
+                        let first = number + 1;
+                        warn!(
+                            "the log never got the changes {first} to {end}, and has later ones: they are passed over"
+                        );
+                        number = end;
+                    }
+                }
+                continue;
+            };
+            hole = None;
             let position = Position::Change(*newest, given_of(entry).map(str::to_owned));
             let mut touched = Touched::new(selection);
             for entry in entries.values() {
-                touched.note(noted(entry, &target)?);
+                match noted(entry, &target) {
+                    Ok(noted) => touched.note(noted),
+                    Err(error) if touched.may_be_within(entry.text("targetDN").unwrap_or_default()) => {
+                        return Err(error);
+                    }
+                    // Of another tree.
+                    Err(_) => {}
+                }
             }
             touched.tell(client, &top, options, changes)?;
             number = *newest;

@@ -109,10 +109,14 @@ impl Client {
         if password.is_empty() {
             return Err(Error::invalid_credential("the secret `password` is empty"));
         }
-        let request = vec![ber::integer(3), ber::octets(name), ber::context(0, PL::P(password))];
+        let request = vec![ber::integer(3), ber::octets(name), ber::context(0, PL::P(password.clone()))];
         let id = self.0.send(ber::application(operation::BIND, PL::C(request)), Vec::new())?;
         let mut answer = self.0.answer(id, operation::BIND_ANSWER)?;
-        outcome(&mut answer)?.check(&format!("as {name:?}"))
+        let mut outcome = outcome(&mut answer)?;
+        if outcome.message.as_bytes().windows(password.len()).any(|part| part == password) {
+            outcome.message = "what it says about that has the password in it".to_owned();
+        }
+        outcome.check_login(&format!("as {name:?}"))
     }
 
     /// Asks, and hands each part of the answer over as it comes.
@@ -155,9 +159,13 @@ impl Client {
         let size = i32::try_from(page).unwrap_or(i32::MAX);
         let mut cookie = Vec::new();
         loop {
-            let value = ber::encoded(ber::sequence(vec![ber::integer(size), ber::octets(cookie)]))?;
+            let value = ber::encoded(ber::sequence(vec![ber::integer(size), ber::octets(cookie.clone())]))?;
+            let mut is_empty = true;
             let done = self.search(search, &[Control { oid: PAGED.to_owned(), value }], &mut |found| match found {
-                Found::Entry(entry) => each(entry),
+                Found::Entry(entry) => {
+                    is_empty = false;
+                    each(entry)
+                }
                 Found::Intermediate(..) => Ok(()),
             })?;
             done.outcome.check(&search.what())?;
@@ -165,10 +173,14 @@ impl Client {
             let Some(value) = done.control(PAGED) else { return Ok(()) };
             let mut parts = Parts::of(ber::decoded(value)?)?;
             parts.number()?;
-            cookie = parts.octets()?;
-            if cookie.is_empty() {
+            let next = parts.octets()?;
+            if next.is_empty() {
                 return Ok(());
             }
+            if is_empty && next == cookie {
+                return Err(Error::other(format!("{}: the server's pages are empty, and have no end", search.what())));
+            }
+            cookie = next;
         }
     }
 

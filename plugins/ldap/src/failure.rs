@@ -5,6 +5,7 @@ use tidewaiter_connector::{Error, ErrorKind};
 pub(crate) const SUCCESS: i64 = 0;
 pub(crate) const REFERRAL: i64 = 10;
 pub(crate) const NO_SUCH_OBJECT: i64 = 32;
+const CONSTRAINT: i64 = 19;
 const UNWILLING: i64 = 53;
 pub(crate) const SYNC_REFRESH_REQUIRED: i64 = 4096;
 
@@ -25,9 +26,20 @@ impl Outcome {
         if self.is_success() { Ok(()) } else { Err(self.error(what)) }
     }
 
+    /// The same of a login, of which some codes say something else: 389 refuses with them after too many, and who is inactive.
+    pub(crate) fn check_login(&self, what: &str) -> Result<(), Error> {
+        match self.code {
+            CONSTRAINT | UNWILLING => Err(self.error_of(what, (ErrorKind::InvalidCredential, ""))),
+            _ => self.check(what),
+        }
+    }
+
     /// The error that it is; `what` was being done, and where.
     pub(crate) fn error(&self, what: &str) -> Error {
-        let (kind, advice) = kind(self.code);
+        self.error_of(what, kind(self.code))
+    }
+
+    fn error_of(&self, what: &str, (kind, advice): (ErrorKind, &str)) -> Error {
         let said = if self.message.is_empty() { String::new() } else { format!(": {}", self.message.trim_end()) };
         let advice = if advice.is_empty() { String::new() } else { format!("; {advice}") };
         Error::new(kind, format!("{what}: the server says {} ({}){said}{advice}", name(self.code), self.code))
@@ -75,6 +87,7 @@ fn name(code: i64) -> &'static str {
         16 => "no such attribute",
         17 => "undefined attribute type",
         18 => "inappropriate matching",
+        CONSTRAINT => "constraint violation",
         21 => "invalid attribute syntax",
         NO_SUCH_OBJECT => "no such object",
         34 => "invalid DN syntax",

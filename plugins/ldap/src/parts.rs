@@ -14,9 +14,19 @@ pub(crate) fn pieces(mut object: Object, bytes_max: u64) -> Vec<Object> {
     if object.attributes.iter().map(size).sum::<usize>() <= bytes_max {
         return vec![object];
     }
-    let is_large = |attribute: &Attribute| attribute.values.len() > 1 && size(attribute) > bytes_max / 4;
-    let (large, small) = object.attributes.into_iter().partition(is_large);
-    object.attributes = small;
+    // The largest first, until the rest is small enough.
+    let mut attributes = std::mem::take(&mut object.attributes);
+    let mut bytes: usize = attributes.iter().map(size).sum();
+    let mut by_size: Vec<usize> = (0..attributes.len()).filter(|place| attributes[*place].values.len() > 1).collect();
+    by_size.sort_by_key(|place| std::cmp::Reverse(size(&attributes[*place])));
+    by_size.retain(|place| {
+        let is_large = bytes > bytes_max;
+        bytes -= if is_large { size(&attributes[*place]) } else { 0 };
+        is_large
+    });
+    by_size.sort_unstable();
+    let large: Vec<Attribute> = by_size.into_iter().rev().map(|place| attributes.remove(place)).collect();
+    object.attributes = attributes;
     let (uid, name) = (object.uid.clone(), object.name.clone());
     let mut pieces = vec![object];
     let mut push = |attribute: &str, values: Vec<Value>| {
@@ -71,6 +81,19 @@ mod tests {
         }
         assert_eq!(told, members.into_iter().map(Value::Text).collect::<Vec<_>>());
         assert_eq!(super::pieces(group.clone(), 1 << 20), [group]);
+    }
+
+    #[test]
+    fn several_that_are_too_large_together_are_told_apart_too() {
+        let values: Vec<String> = (0..100).map(|n| format!("{n:0200}")).collect();
+        let names = ["a", "b", "c", "d", "e", "f", "g"];
+        let object = names.iter().fold(Object::new("u", "n"), |object, name| object.with(*name, values.clone()));
+        let pieces = pieces(object, 100_000);
+        assert!(pieces.iter().all(|piece| piece.attributes.iter().map(size).sum::<usize>() <= 100_000));
+        let told: usize =
+            pieces.iter().flat_map(|piece| &piece.attributes).map(|attribute| attribute.values.len()).sum();
+        assert_eq!(told, 700);
+        assert!(pieces[0].attributes.iter().all(|attribute| attribute.mode == ValueMode::Whole));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a server says of its attributes and object classes: the descriptions of RFC 4512, as far as types follow from them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tidewaiter_connector::cells::CellType;
 use tidewaiter_connector::{Context, Error};
@@ -10,6 +10,18 @@ use crate::server::Server;
 
 /// A chain of types, each made from the one before, is no longer.
 const CHAIN_MAX: usize = 20;
+
+/// Attributes that a server makes up from where an entry is, or from other entries.
+const COMPUTED: [&str; 8] = [
+    "entryDN",
+    "parentid",
+    "hasSubordinates",
+    "numSubordinates",
+    "memberOf",
+    "isMemberOf",
+    "nsRole",
+    "structuralObjectClass",
+];
 
 /// An attribute's description.
 #[derive(Debug, Clone, Default)]
@@ -56,15 +68,27 @@ impl Schema {
     /// What entries of an object class may have, and must; none if there is no such class.
     pub(crate) fn attributes_of(&self, class: &str) -> Option<Vec<&str>> {
         let mut names = Vec::new();
-        let mut classes = vec![(class.to_ascii_lowercase(), 0)];
-        let mut is_known = false;
-        while let Some((class, depth)) = classes.pop() {
-            let Some(class) = self.classes.get(&class).filter(|_| depth < CHAIN_MAX) else { continue };
-            is_known = true;
-            names.extend(class.attributes.iter().map(String::as_str));
-            classes.extend(class.above.iter().map(|name| (name.to_ascii_lowercase(), depth + 1)));
+        let mut classes = vec![class.to_ascii_lowercase()];
+        let mut seen = HashSet::new();
+        while let Some(name) = classes.pop() {
+            let Some(class) = self.classes.get(&name) else { continue };
+            if seen.insert(name) {
+                names.extend(class.attributes.iter().map(String::as_str));
+                classes.extend(class.above.iter().map(|name| name.to_ascii_lowercase()));
+            }
         }
-        is_known.then_some(names)
+        (!seen.is_empty()).then_some(names)
+    }
+
+    /// All that an attribute and those that are made from it are called, in small letters. None: the server doesn't know it, or makes its
+    /// values up, so that nothing says when they change.
+    pub(crate) fn names_of(&self, name: &str) -> Option<Vec<&str>> {
+        let named = self.attribute(name)?;
+        if COMPUTED.iter().any(|computed| computed.eq_ignore_ascii_case(&named.name)) {
+            return None;
+        }
+        let is_it = |one: &AttributeType| self.chain(one).any(|above| above.name == named.name);
+        Some(self.attributes.iter().filter(|(_, one)| is_it(one)).map(|(name, _)| name.as_str()).collect())
     }
 
     /// What an attribute's values are.
@@ -217,6 +241,14 @@ mod tests {
         let of = schema.attributes_of("Person").unwrap();
         assert_eq!(of, ["sn", "cn", "userPassword", "telephoneNumber", "objectClass"]);
         assert_eq!(schema.attributes_of("nothing"), None);
+        let mut names = schema.names_of("name").unwrap();
+        names.sort_unstable();
+        assert_eq!(names, ["2.5.4.3", "2.5.4.41", "cn", "commonname", "name"], "what is made from it, too");
+        schema.learn_attribute("( 1.2.5 NAME 'memberOf' )");
+        assert_eq!((schema.names_of("memberOf"), schema.names_of("nothing")), (None, None));
+        // Four ways to itself, and no end by them.
+        schema.learn_class("( 1.2.6 NAME 'own' SUP ( own $ own $ own $ own ) MAY cn )");
+        assert_eq!(schema.attributes_of("own").unwrap(), ["cn"]);
     }
 
     #[test]

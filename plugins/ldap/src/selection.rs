@@ -1,6 +1,7 @@
 //! The attributes of a class: which there are, what each holds, and how an entry becomes an object.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use tidewaiter_connector::cells::CellType;
 use tidewaiter_connector::{Attribute, AttributeFlags, Error, Object, ObjectClass, Value};
@@ -10,6 +11,7 @@ use crate::filter::Filter;
 use crate::schema::Schema;
 use crate::server::Server;
 use crate::settings::{Class, Feed};
+use crate::touched::base_name;
 use crate::values::value;
 
 /// The option that says how a value travels, and not what it is.
@@ -31,6 +33,8 @@ pub(crate) struct Selection<'a> {
     name_of_class: &'a str,
     pub(crate) class: &'a Class,
     pub(crate) filter: Filter,
+    /// See [`deciding`](Self::deciding).
+    deciding: Option<HashSet<String>>,
     columns: Vec<Column>,
     /// By what entries call them. They are few, and mostly told apart by how long their names are.
     places: Vec<(String, usize)>,
@@ -48,7 +52,8 @@ impl<'a> Selection<'a> {
         let schema = Schema::of(client, server)?;
         let filter = class.filter()?;
         let (columns, places, requested) = Default::default();
-        let mut this = Self { name_of_class, class, filter, columns, places, requested };
+        let deciding = deciding(&filter, &schema);
+        let mut this = Self { name_of_class, class, filter, deciding, columns, places, requested };
         let names = this.names(&schema)?;
         let is_one = |name: &str, names: &[String]| names.iter().any(|one| one.eq_ignore_ascii_case(name));
         for name in class.types.keys().chain(&class.sensitive) {
@@ -67,6 +72,11 @@ impl<'a> Selection<'a> {
         this.requested.extend(named);
         this.requested.push(class.uid.clone());
         Ok(this)
+    }
+
+    /// Attributes by which the filter decides, in small letters, by all of their names; none: any may.
+    pub(crate) fn deciding(&self) -> Option<&HashSet<String>> {
+        self.deciding.as_ref()
     }
 
     /// An error that names the class.
@@ -202,4 +212,16 @@ fn key(name: &str) -> Cow<'_, str> {
             name.to_ascii_lowercase().split(';').filter(is_told).collect::<Vec<_>>().join(";").into()
         }
     }
+}
+/// By which attributes a filter decides; none: any may.
+fn deciding(filter: &Filter, schema: &Schema) -> Option<HashSet<String>> {
+    let mut deciding = Some(HashSet::new());
+    filter.attributes(&mut |attribute| {
+        let names = attribute.and_then(|name| schema.names_of(&base_name(name)));
+        match (&mut deciding, names) {
+            (Some(deciding), Some(names)) => deciding.extend(names.into_iter().map(str::to_owned)),
+            _ => deciding = None,
+        }
+    });
+    deciding
 }

@@ -62,10 +62,20 @@ impl Server {
     }
 
     /// What tells the tree that a base is in apart from all others: what its top was given when it was made. Copies of a tree have the
-    /// same.
+    /// same. Who may not see the top is told by the base.
     pub(crate) fn tree(&self, client: &mut Client, base: &str) -> Result<String, Error> {
-        let top = self.top(base);
-        Ok(top.map(|top| identity(client, top)).transpose()?.flatten().unwrap_or_default())
+        for dn in self.top(base).into_iter().chain([base]) {
+            if let Some(identity) = identity(client, dn)? {
+                return Ok(identity);
+            }
+        }
+        match self.kind {
+            // Of others it isn't known what they give.
+            Kind::Other => Ok(String::new()),
+            Kind::Slapd | Kind::Ds389 => Err(Error::configuration(format!(
+                "this login sees no entryUUID or nsUniqueId of {base:?}, nor of what is above, so the server can't be told from others"
+            ))),
+        }
     }
 }
 

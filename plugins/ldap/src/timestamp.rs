@@ -62,10 +62,7 @@ impl Timestamp {
         let (newest, seconds) = seconds(source, since.as_deref(), None)?;
         let Some(newest) = newest else { return Ok(None) };
         thread::sleep(self.lag);
-        let mut windows = seconds.windows(page(options) as usize);
-        if let Some(last) = windows.last_mut() {
-            last.last.clone_from(&newest);
-        }
+        let windows = seconds.windows(page(options) as usize, since.as_deref(), &newest);
         let mut told = Told { tokens: &self.tokens, options, changes, reached: None };
         windows.into_iter().try_for_each(|window| read(source, &window, &mut told))?;
         Ok(Some(self.tokens.write(&Position::Time(newest))))
@@ -75,24 +72,42 @@ impl Timestamp {
 /// Reads a stretch of time.
 fn read(source: &mut Source<'_>, window: &Window, told: &mut Told<'_>) -> Result<(), Error> {
     let size = page(told.options) as usize;
-    if window.is_coarse && window.count > size {
-        let (_, seconds) = seconds(source, None, Some(window))?;
-        let windows = seconds.windows(size);
+    let is_large = window.count > size;
+    if window.is_coarse && is_large {
+        let (_, seconds) = seconds(source, window.after.as_deref(), Some(&window.last))?;
+        let windows = seconds.windows(size, window.after.as_deref(), &window.last);
         return windows
             .iter()
             .try_for_each(|window| read(source, &Window { is_coarse: false, ..window.clone() }, told));
     }
-    let Source { client, selection, .. } = source;
-    let search = with_time(selection.search(selection.filter.clone().and(within(window))));
-    if window.first == window.last {
-        // All of one time: as they come.
-        return client.search_paged(&search, STREAMED_AT_A_TIME, &mut |entry| {
-            let (time, object) = (time_of(&entry)?, selection.object(entry)?);
-            told.push(selection, time, object)
-        });
+    match &window.only {
+        // All of one time: as they come. Around it is what got its time meanwhile.
+        Some(only) if is_large => {
+            let before = within(window.after.as_deref(), only).and(Filter::at_least(TIME, zulu(only)).not());
+            read_in_order(source, before, told)?;
+            read_as_they_come(source, only, told)?;
+            if *only == window.last { Ok(()) } else { read_in_order(source, within(Some(only), &window.last), told) }
+        }
+        _ => read_in_order(source, within(window.after.as_deref(), &window.last), told),
     }
-    // A page, and what was changed since it was counted.
-    let mut objects = Vec::with_capacity(window.count);
+}
+
+/// What has exactly this time.
+fn read_as_they_come(source: &mut Source<'_>, second: &str, told: &mut Told<'_>) -> Result<(), Error> {
+    let Source { client, selection, .. } = source;
+    let filter = Filter::at_least(TIME, zulu(second)).and(Filter::at_most(TIME, zulu(second)));
+    let search = with_time(selection.search(selection.filter.clone().and(filter)));
+    client.search_paged(&search, STREAMED_AT_A_TIME, &mut |entry| {
+        let (time, object) = (time_of(&entry)?, selection.object(entry)?);
+        told.push(selection, time, object)
+    })
+}
+
+/// A page, and what was changed since it was counted.
+fn read_in_order(source: &mut Source<'_>, filter: Filter, told: &mut Told<'_>) -> Result<(), Error> {
+    let Source { client, selection, .. } = source;
+    let search = with_time(selection.search(selection.filter.clone().and(filter)));
+    let mut objects = Vec::new();
     client.search_paged(&search, STREAMED_AT_A_TIME, &mut |entry| {
         objects.push((time_of(&entry)?, selection.object(entry)?));
         Ok(())
@@ -106,25 +121,22 @@ impl Told<'_> {
         if let Some(last) = self.reached.as_ref().filter(|last| **last != time) {
             self.changes.checkpoint(self.tokens.write(&Position::Time(last.clone())))?;
         }
-        upsert(selection, object, Some(&format!("{time}Z")), self.options, self.changes)?;
+        upsert(selection, object, Some(&zulu(&time)), self.options, self.changes)?;
         self.reached = Some(time);
         Ok(())
     }
 }
 
-/// The newest second, and how many entries were changed in each: after one, or within a stretch.
+/// The newest second, and how many entries were changed in each: after one, up to another.
 fn seconds(
     source: &mut Source<'_>,
     after: Option<&str>,
-    window: Option<&Window>,
+    last: Option<&str>,
 ) -> Result<(Option<String>, Seconds), Error> {
     let Source { client, selection, .. } = source;
-    let filter = match (after, window) {
-        (Some(time), _) => {
-            let time = format!("{time}Z");
-            Filter::at_least(TIME, time.as_str()).and(Filter::at_most(TIME, time.as_str()).not())
-        }
-        (None, Some(window)) => within(window),
+    let filter = match (after, last) {
+        (after, Some(last)) => within(after, last),
+        (Some(after), None) => later(after),
         (None, None) => Filter::Present(TIME.to_owned()),
     };
     let search = selection.search(selection.filter.clone().and(filter));
@@ -139,9 +151,21 @@ fn seconds(
     Ok((newest, seconds))
 }
 
-fn within(window: &Window) -> Filter {
-    let (first, last) = (format!("{}Z", window.first), format!("{}Z", window.last));
-    Filter::at_least(TIME, first).and(Filter::at_most(TIME, last))
+/// After one second, if there is one, up to another.
+fn within(after: Option<&str>, last: &str) -> Filter {
+    let up_to = Filter::at_most(TIME, zulu(last));
+    match after {
+        Some(after) => later(after).and(up_to),
+        None => up_to,
+    }
+}
+
+fn later(than: &str) -> Filter {
+    Filter::at_least(TIME, zulu(than)).and(Filter::at_most(TIME, zulu(than)).not())
+}
+
+fn zulu(second: &str) -> String {
+    format!("{second}Z")
 }
 
 fn with_time(mut search: Search) -> Search {

@@ -39,8 +39,6 @@ pub(crate) struct Noted {
 pub(crate) struct Touched<'a> {
     selection: &'a Selection<'a>,
     base: Option<Dn>,
-    /// Attributes that decide whether an entry is among those of the class; none: any may.
-    deciding: Option<HashSet<String>>,
     entries: Vec<Entry>,
     places: HashMap<String, usize>,
 }
@@ -55,29 +53,23 @@ struct Entry {
 
 impl<'a> Touched<'a> {
     pub(crate) fn new(selection: &'a Selection<'a>) -> Self {
-        let mut deciding = Some(HashSet::new());
-        selection.filter.attributes(&mut |attribute| match (&mut deciding, attribute) {
-            (Some(names), Some(name)) => {
-                names.insert(base_name(name));
-            }
-            _ => deciding = None,
-        });
         let base = Dn::parse(&selection.class.base);
-        Self { selection, base, deciding, entries: Vec::new(), places: HashMap::new() }
+        Self { selection, base, entries: Vec::new(), places: HashMap::new() }
     }
 
     /// Remembers an entry.
     pub(crate) fn note(&mut self, noted: Noted) {
         let Noted { uid, dn, what } = noted;
-        let was_within = self.is_within(&dn, self.selection.class.scope);
+        let was_within = self.may_be_within(&dn);
+        let deciding = self.selection.deciding();
         // What wasn't touched where it counts was, if it isn't found, none before, either.
-        let may_be_gone = was_within
-            && match &what {
-                What::Added => false,
-                What::Modified(names) => self.deciding.as_ref().is_none_or(|deciding| !deciding.is_disjoint(names)),
-                What::Renamed(to) => !self.is_within(to, self.selection.class.scope) || self.is_named_by(&[&dn, to]),
-                What::Deleted => true,
-            };
+        let may_be_gone = match &what {
+            What::Added => false,
+            What::Modified(names) => was_within && deciding.is_none_or(|deciding| !deciding.is_disjoint(names)),
+            What::Renamed(to) => was_within && (!self.is_within(to) || self.is_named_by(&[&dn, to])),
+            // Wherever it was at its end: what it was below may have been renamed before.
+            What::Deleted => true,
+        };
         let place = *self.places.entry(uid.clone()).or_insert(self.entries.len());
         if place == self.entries.len() {
             self.entries.push(Entry { uid, name: None, may_be_gone: false, was_renamed: false });
@@ -92,16 +84,21 @@ impl<'a> Touched<'a> {
 
     /// Whether what entries are called by decides, too.
     fn is_named_by(&self, names: &[&String]) -> bool {
-        self.deciding.as_ref().is_none_or(|deciding| {
-            let named = names.iter().filter_map(|name| Dn::parse(name)?.naming());
-            named.into_iter().any(|attribute| deciding.contains(&attribute))
+        self.selection.deciding().is_none_or(|deciding| {
+            let named = names.iter().filter_map(|name| Some(Dn::parse(name)?.naming()));
+            named.flatten().any(|attribute| deciding.contains(&attribute))
         })
     }
 
-    fn is_within(&self, dn: &str, scope: Scope) -> bool {
+    fn is_within(&self, dn: &str) -> bool {
         let dn = Dn::parse(dn);
-        // What is no name by our rules may be one by the server's.
-        dn.as_ref().zip(self.base.as_ref()).is_none_or(|(dn, base)| dn.is_within(base, scope))
+        dn.zip(self.base.as_ref()).is_some_and(|(dn, base)| dn.is_within(base, self.selection.class.scope))
+    }
+
+    /// What is no name by our rules, or another one only by them, may be one by the server's.
+    pub(crate) fn may_be_within(&self, dn: &str) -> bool {
+        let dn = Dn::parse(dn);
+        dn.zip(self.base.as_ref()).is_none_or(|(dn, base)| dn.may_be_within(base, self.selection.class.scope))
     }
 
     /// Tells of all of them, as they are now, and forgets them.
@@ -112,14 +109,20 @@ impl<'a> Touched<'a> {
         options: &SyncOptions,
         changes: &mut Changes,
     ) -> Result<(), Error> {
-        let mut entries = std::mem::take(&mut self.entries);
-        self.places.clear();
-        let mut told: HashSet<String> = entries.iter().map(|entry| entry.uid.clone()).collect();
-        for entry in entries.iter().filter(|entry| entry.was_renamed).map(|entry| entry.uid.clone()).collect::<Vec<_>>()
-        {
+        let (mut entries, mut places) = (std::mem::take(&mut self.entries), std::mem::take(&mut self.places));
+        let renamed: Vec<String> =
+            entries.iter().filter(|entry| entry.was_renamed).map(|entry| entry.uid.clone()).collect();
+        for uid in renamed {
             // What is below it was renamed with it, of which no log says anything.
-            let below = below(client, self.selection, top, &entry)?;
-            entries.extend(below.into_iter().filter(|below| told.insert(below.uid.clone())));
+            for below in below(client, self.selection, top, &uid)? {
+                match places.get(&below.uid) {
+                    Some(place) => entries[*place].may_be_gone = true,
+                    None => {
+                        places.insert(below.uid.clone(), entries.len());
+                        entries.push(below);
+                    }
+                }
+            }
         }
         for some in entries.chunks(AT_A_TIME) {
             let mut found = found(client, self.selection, some)?;
@@ -154,7 +157,8 @@ fn found(client: &mut Client, selection: &Selection<'_>, entries: &[Entry]) -> R
     Ok(found)
 }
 
-/// What is below a renamed entry now, by the filter of the class: it may have come in, gone out, or only changed its name.
+/// What is below a renamed entry now: it may have come in, gone out, or only changed its name. Whatever it is: what left the filter since may
+/// have been told before.
 fn below(client: &mut Client, selection: &Selection<'_>, top: &str, uid: &str) -> Result<Vec<Entry>, Error> {
     let attribute = &selection.class.uid;
     let search = Search {
@@ -172,8 +176,8 @@ fn below(client: &mut Client, selection: &Selection<'_>, top: &str, uid: &str) -
     })?;
     done.outcome.check(&search.what())?;
     let Some(base) = renamed else { return Ok(Vec::new()) };
-    let search =
-        Search { base, scope: Scope::Subtree, filter: selection.filter.clone(), attributes: vec![attribute.clone()] };
+    let filter = Filter::Present(attribute.clone());
+    let search = Search { base, scope: Scope::Subtree, filter, attributes: vec![attribute.clone()] };
     let mut below = Vec::new();
     client.search_paged(&search, STREAMED_AT_A_TIME, &mut |entry| {
         let uid = selection.uid(&entry)?.to_owned();
