@@ -11,6 +11,9 @@
 -- Whoever writes to a watched table needs no right here: triggers run with those of who called `watch`, and end working when
 -- that user is dropped.
 
+-- Procedures and triggers keep it for ever.
+SET SESSION sql_mode = 'STRICT_TRANS_TABLES';
+
 CREATE DATABASE tidewaiter CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 USE tidewaiter;
 
@@ -21,6 +24,8 @@ CREATE TABLE watched (
     table_name VARCHAR(64) NOT NULL,
     uid VARCHAR(64) NOT NULL,
     trimmed BIGINT,
+    -- When its triggers were made, in their order.
+    made TEXT,
     UNIQUE (table_schema, table_name)
 ) ENGINE = InnoDB;
 
@@ -34,9 +39,11 @@ CREATE TABLE log (
     INDEX (watched, uid, number)
 ) ENGINE = InnoDB ROW_FORMAT = DYNAMIC;
 
--- How many of the three triggers of a watched table are there. A function, because only who may make triggers may see them.
+-- How many of the three triggers of a watched table are there; none, if they were made anew, as by who reads a dump back: then rows came
+-- that none of them saw. A function, because only who may make triggers may see them.
 CREATE FUNCTION triggers (log_id CHAR(36) CHARACTER SET ascii) RETURNS INT READS SQL DATA SQL SECURITY DEFINER RETURN (
-    SELECT COUNT(DISTINCT t.EVENT_MANIPULATION) FROM tidewaiter.watched AS w JOIN information_schema.TRIGGERS AS t
+    SELECT IF(GROUP_CONCAT(UNIX_TIMESTAMP(t.CREATED) ORDER BY t.EVENT_MANIPULATION) <=> MAX(w.made),
+        COUNT(DISTINCT t.EVENT_MANIPULATION), 0) FROM tidewaiter.watched AS w JOIN information_schema.TRIGGERS AS t
         ON t.EVENT_OBJECT_SCHEMA = w.table_schema AND t.EVENT_OBJECT_TABLE = w.table_name
     WHERE w.id = log_id AND t.ACTION_TIMING = 'AFTER' AND LOCATE(w.id, t.ACTION_STATEMENT) > 0
 );
@@ -51,6 +58,7 @@ BEGIN
     DECLARE length_max BIGINT;
     DECLARE new_id CHAR(36) DEFAULT UUID();
     DECLARE source, name, old_text, new_text, note, statement, problem TEXT;
+    DECLARE zone TEXT DEFAULT @@time_zone;
     DECLARE CONTINUE HANDLER FOR NOT FOUND BEGIN END;
 
     SELECT ENGINE INTO kind FROM information_schema.TABLES
@@ -69,7 +77,7 @@ BEGIN
         -- Without the noughts of ZEROFILL.
         WHEN kind IN ('tinyint', 'smallint', 'mediumint', 'int', 'bigint') THEN CONCAT('NEW.', name, ' + 0')
         WHEN kind IN ('decimal', 'char', 'varchar', 'uuid') THEN CONCAT('NEW.', name)
-        WHEN kind IN ('binary', 'varbinary') THEN CONCAT('CONCAT(''\\x'', LOWER(HEX(NEW.', name, ')))')
+        WHEN kind IN ('binary', 'varbinary') THEN CONCAT('CONCAT(0x5C78, LOWER(HEX(NEW.', name, ')))')
     END;
     SET problem = CASE
         WHEN kind IS NULL THEN 'there is no such column'
@@ -87,6 +95,7 @@ BEGIN
     SET old_text = REPLACE(new_text, CONCAT('NEW.', name), CONCAT('OLD.', name));
     SET note = CONCAT('INSERT INTO tidewaiter.log (watched, uid) VALUES (''', new_id, ''', ');
     CALL tidewaiter.unwatch(of_schema, of_table);
+    INSERT INTO tidewaiter.watched (id, table_schema, table_name, uid) VALUES (new_id, of_schema, of_table, of_uid);
     SET statement = CONCAT('CREATE TRIGGER ', tidewaiter.trigger_name(of_schema, new_id, 'insert'),
         ' AFTER INSERT ON ', source, ' FOR EACH ROW ', note, new_text, ')');
     EXECUTE IMMEDIATE statement;
@@ -97,7 +106,14 @@ BEGIN
         ' AFTER UPDATE ON ', source, ' FOR EACH ROW BEGIN ', note, old_text, '); IF ', new_text, ' <> ', old_text,
         ' THEN ', note, new_text, '); END IF; END');
     EXECUTE IMMEDIATE statement;
-    INSERT INTO tidewaiter.watched (id, table_schema, table_name, uid) VALUES (new_id, of_schema, of_table, of_uid);
+    -- In a zone in which no hour comes twice.
+    SET time_zone = '+00:00';
+    UPDATE tidewaiter.watched SET made = (
+        SELECT GROUP_CONCAT(UNIX_TIMESTAMP(t.CREATED) ORDER BY t.EVENT_MANIPULATION) FROM information_schema.TRIGGERS AS t
+            WHERE t.EVENT_OBJECT_SCHEMA = of_schema AND t.EVENT_OBJECT_TABLE = of_table AND t.ACTION_TIMING = 'AFTER'
+            AND LOCATE(new_id, t.ACTION_STATEMENT) > 0
+    ) WHERE id = new_id;
+    SET time_zone = zone;
     COMMIT;
 END//
 

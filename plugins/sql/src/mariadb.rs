@@ -36,6 +36,9 @@ const LIST_EVERY: Duration = Duration::from_millis(110);
 const UTC: &str = "+00:00";
 /// How the server says yes.
 const TRUE: &str = "1";
+/// More transactions, or columns of a table, are not believed in: InnoDB cuts its list short where it takes over 16 MiB, and those that wait
+/// for locks take most of it.
+const LISTED_MAX: usize = 4096;
 /// A transaction that holds changes back for longer is told of.
 const TOLD_AFTER_SECONDS: u64 = 60;
 /// The one engine whose transactions are known.
@@ -75,12 +78,12 @@ impl Writer {
 impl MariaDb {
     pub(crate) fn open(settings: &Settings) -> Result<Self, Error> {
         let zone = if settings.zone == "UTC" { UTC.to_owned() } else { settings.zone.clone() };
-        let mut this = Self { session: Session::open(settings)?, zone, mark: false };
+        let mut this = Self { session: Session::open(settings)?, zone, mark: true };
         // A server may have other ideas of all of these. Whoever takes the changes over may be slow, which is no failure.
         this.session.run("SET NAMES utf8mb4")?;
         this.session.run(
-            "SET SESSION sql_mode = '', time_zone = '+00:00', autocommit = 1, sql_select_limit = DEFAULT, \
-             max_sort_length = 4096, net_write_timeout = 31536000, max_statement_time = 0",
+            "SET SESSION sql_mode = '', time_zone = '+00:00', autocommit = 1, sql_select_limit = 18446744073709551615, \
+             completion_type = 0, max_sort_length = 4096, net_write_timeout = 31536000, max_statement_time = 0",
         )?;
         this.session.run("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")?;
         Ok(this)
@@ -98,13 +101,20 @@ impl MariaDb {
                      LEAST(CONVERT_TZ(trx_started, 'SYSTEM', '+00:00'), \
                      CONVERT_TZ(trx_started - INTERVAL 1 HOUR, 'SYSTEM', '+00:00') + INTERVAL 1 HOUR) AS begun, \
                      TIMESTAMPDIFF(SECOND, CONVERT_TZ(trx_started, 'SYSTEM', '+00:00'), NOW()), \
-                     trx_mysql_thread_id = CONNECTION_ID(), trx_unique_checks, trx_is_read_only \
+                     trx_mysql_thread_id = CONNECTION_ID(), trx_unique_checks, trx_is_read_only, \
+                     (SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS \
+                     WHERE VARIABLE_NAME = 'INNODB_ROW_LOCK_CURRENT_WAITS') > 256 \
                      FROM information_schema.INNODB_TRX";
         let (mut is_ours, mut writers) = (false, Vec::new());
         let mark = if self.mark { "1" } else { "0" };
         self.session.select(query, &[], &mut |row| {
             let number =
                 |place| Ok::<u64, Error>(row.cell(place)?.and_then(|cell| cell.parse().ok()).unwrap_or_default());
+            if row.cell(7)? == Some(TRUE) || writers.len() > LISTED_MAX {
+                let problem =
+                    "so many transactions wait for locks, or go on, that the server's list of them may lack some";
+                return Err(Error::retryable(problem));
+            }
             if row.cell(4)? == Some(TRUE) {
                 is_ours |= row.cell(5)? == Some(mark) && row.cell(6)? == Some(TRUE);
             } else if row.cell(6)? != Some(TRUE) {
@@ -190,6 +200,9 @@ impl MariaDb {
         let parameters: Vec<String> = [&parts[..], &parts[..]].concat().into_iter().map(str::to_owned).collect();
         let mut found = Vec::new();
         self.select(&query, &parameters, &mut |row| {
+            if found.len() > LISTED_MAX {
+                return Err(Error::other(format!("the server tells of over {LISTED_MAX} columns of {table:?}")));
+            }
             found.push((row.cell(0)?.unwrap_or_default().to_owned(), row.cell(1)?.unwrap_or_default().to_owned()));
             Ok(())
         })?;

@@ -133,6 +133,7 @@ impl<'a> Selection<'a> {
     /// The uid of a row whose [`cells`](Self::cells) begin at `first`.
     pub(crate) fn uid_of<'r>(&self, row: Row<'r>, first: usize) -> Result<&'r str, Error> {
         let uid = row.cell(first)?;
+        let uid = uid.filter(|uid| !uid.is_empty());
         uid.ok_or_else(|| self.wrong(&format!("a row has no {:?}, the column of the uid", self.class.uid)))
     }
 

@@ -827,3 +827,45 @@ fn a_server_that_is_killed_in_the_middle_loses_and_repeats_nothing() {
     let Some([Value::Text(body)]) = found[0].get("body") else { panic!() };
     assert!(body.len() == 20_000_000 && body.ends_with("0123456789") && found.len() == 2);
 }
+
+/// Bug: a limit that the server has for all sessions cut the answers short, and the token went on to the end.
+#[test]
+fn what_the_server_has_set_for_all_cuts_nothing_short() {
+    let server = MariaDb::start(None);
+    server.run(PEOPLE);
+    watched(&server);
+    let token = people(&server, by_log()).latest_sync_token("account").unwrap();
+    server.run("SET GLOBAL sql_select_limit = 5, GLOBAL completion_type = 'RELEASE'");
+    server.run("SET sql_select_limit = DEFAULT; INSERT INTO people (id, mail) SELECT seq, 'x' FROM seq_1_to_20");
+    assert_eq!(told(&people(&server, by_log()).sync("account", token)).len(), 20);
+}
+
+/// Bug: the log noted binary uids in another form than rows have.
+#[test]
+fn binary_uids_are_followed_by_a_log() {
+    let server = MariaDb::start(None);
+    server.run("CREATE TABLE devices (id VARBINARY(16) PRIMARY KEY, mail TEXT)");
+    logged(&server);
+    server.run("CALL tidewaiter.watch('hr', 'devices', 'id')");
+    let class = json!({ "account": { "table": "devices", "uid": "id", "changes": by_log() } });
+    let connection = connection(&server, &class);
+    let first = connection.latest_sync_token("account").unwrap();
+    server.run("INSERT INTO devices VALUES (0xab12, 'a'), (0x00, 'b'); DELETE FROM devices WHERE id = 0x00");
+    assert_eq!(told(&connection.sync("account", first)), ["\\xab12 a", "-\\x00"]);
+}
+
+/// Bug: a table that was read back from a dump, with its triggers, passed for one whose every change is in the log.
+#[test]
+fn a_table_that_is_read_back_is_not_watched_any_more() {
+    let server = MariaDb::start(None);
+    server.run(PEOPLE);
+    watched(&server);
+    people(&server, by_log()).check().unwrap();
+    let body =
+        server.run("SELECT ACTION_STATEMENT FROM information_schema.TRIGGERS WHERE EVENT_MANIPULATION = 'DELETE'");
+    let name = server.run("SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE EVENT_MANIPULATION = 'DELETE'");
+    thread::sleep(Duration::from_millis(1100));
+    server.run(&format!("DROP TRIGGER `{name}`; CREATE TRIGGER `{name}` AFTER DELETE ON people FOR EACH ROW {body}"));
+    let error = people(&server, by_log()).check().unwrap_err();
+    assert!(error.message().contains("its triggers are gone"), "{error}");
+}

@@ -28,7 +28,9 @@ use crate::settings::{Settings, Tls};
 /// Read at a time.
 const CHUNK: usize = 128 * 1024;
 /// What is longer is no row of a directory.
-const PACKET_BYTES_MAX: usize = 64 << 20;
+const PACKET_BYTES_MAX: usize = 32 << 20;
+/// What is longer describes no column.
+const FIELD_BYTES_MAX: usize = 64 << 10;
 /// So many columns a table can have, and more than parameters are ever used.
 const FIELDS_MAX: u64 = 4096;
 /// A packet of this length goes on in another one.
@@ -270,7 +272,9 @@ impl Session {
         }
         let mut fields = Vec::new();
         for _ in 0..count {
-            fields.push(Field::read(&self.answer()?, self.has_metadata).ok_or_else(out_of_turn)?);
+            let field = self.answer()?;
+            let field = (field.len() <= FIELD_BYTES_MAX).then(|| Field::read(&field, self.has_metadata)).flatten();
+            fields.push(field.ok_or_else(out_of_turn)?);
         }
         if count > 0 && !is_end(&self.answer()?) {
             return Err(out_of_turn().into());
@@ -285,7 +289,8 @@ impl Session {
         self.send(&serialized(&request))?;
         let answer = self.answer()?;
         match answer.first() {
-            Some(&OK) => return Ok(()),
+            // To a question for rows it is no answer.
+            Some(&OK) => return Err(out_of_turn().into()),
             Some(&FILE_WANTED) => return Err(Error::other("the server asks for a file").into()),
             _ => {}
         }
