@@ -101,6 +101,7 @@ pub mod log;
 pub mod net;
 mod objects;
 pub mod secrets;
+pub mod settings;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 mod values;

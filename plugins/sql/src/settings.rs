@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
-use tidewaiter_connector::Error;
 use tidewaiter_connector::cells::CellType;
+use tidewaiter_connector::{Error, settings};
 
 /// Waiting for longer is a mistake.
 const LAG_MAX: Duration = Duration::from_secs(3600);
@@ -169,22 +169,12 @@ impl Settings {
 
     /// The host and the port of the server.
     pub(crate) fn server(&self) -> Result<(&str, u16), Error> {
-        let parts = self.server.rsplit_once(':');
-        let parsed = parts.and_then(|(host, port)| Some((host.trim_matches(['[', ']']), port.parse().ok()?)));
-        parsed.ok_or_else(|| {
-            Error::configuration(format!("setting `server`: {:?} is not like \"db.corp:5432\"", self.server))
-        })
+        settings::server(&self.server, "db.corp:5432")
     }
 
     /// An object class of these.
     pub(crate) fn class(&self, name: &str) -> Result<&Class, Error> {
-        self.classes.get(name).ok_or_else(|| {
-            let known: Vec<&str> = self.classes.keys().map(String::as_str).collect();
-            Error::unknown_object_class(format!(
-                "no object class {name:?} is configured; there are: {}",
-                known.join(", ")
-            ))
-        })
+        settings::class(&self.classes, name)
     }
 }
 
