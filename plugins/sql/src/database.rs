@@ -178,6 +178,11 @@ pub(crate) trait Database {
     /// A column with a time without an offset: with that of the setting `zone`.
     fn with_offset(&self, column: &Column) -> String;
 
+    /// That a row has something in a column of times or numbers.
+    fn has(&self, column: &Column) -> String {
+        format!("{} IS NOT NULL", self.raw(column))
+    }
+
     /// What rows are put in order by, so that they have one: two texts that differ differ in it, too.
     fn key(&self, column: &Column) -> String {
         self.raw(column)

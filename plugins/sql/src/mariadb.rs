@@ -394,6 +394,12 @@ impl Database for MariaDb {
         )
     }
 
+    fn has(&self, column: &Column) -> String {
+        let raw = self.raw(column);
+        // A time of zero is none.
+        if column.is_time { format!("{raw} > '0000-00-00'") } else { format!("{raw} IS NOT NULL") }
+    }
+
     fn key(&self, column: &Column) -> String {
         let raw = self.raw(column);
         if Self::is_by_bytes(column) { Self::bytes(&raw) } else { raw }

@@ -139,7 +139,7 @@ impl Ordered<'_> {
         let mut parameters = Vec::new();
         let mut conditions = vec![format!("{at} {compared} {}", database.value(column, bound, &mut parameters)?)];
         match since {
-            None => {}
+            None => conditions.push(database.has(column)),
             Some(Position::From(time)) => {
                 conditions.push(format!("{at} >= {}", database.value(column, time, &mut parameters)?));
             }
@@ -175,8 +175,8 @@ impl Ordered<'_> {
     /// Whether it can work; how many rows have nothing in the column, and so are never seen.
     pub(crate) fn check(&self, database: &mut dyn Database, selection: &Selection<'_>) -> Result<u64, Error> {
         database.knows_writers(self.class.source())?;
-        let (column, from) = (database.raw(self.column(selection, database)?), selection.from(database));
-        let query = format!("SELECT count(*) FROM {from} WHERE {column} IS NULL");
+        let (has, from) = (database.has(self.column(selection, database)?), selection.from(database));
+        let query = format!("SELECT count(*) FROM {from} WHERE ({has}) IS NOT TRUE");
         let [counted] = one(database, &query, &[])?;
         Ok(counted.and_then(|count| count.parse().ok()).unwrap_or_default())
     }

@@ -869,3 +869,19 @@ fn a_table_that_is_read_back_is_not_watched_any_more() {
     let error = people(&server, by_log()).check().unwrap_err();
     assert!(error.message().contains("its triggers are gone"), "{error}");
 }
+
+/// Bug: a time of zero became a position, which the next run refused.
+#[test]
+fn a_time_of_zero_is_none() {
+    let server = MariaDb::start(None);
+    server.run(PEOPLE);
+    server.run(
+        "SET sql_mode = ''; INSERT INTO people VALUES (1, 'ann', 'ann@x', NOW(6)), (2, 'bob', 'bob@x', '0000-00-00')",
+    );
+    let connection = people(&server, by_time(0));
+    connection.check().unwrap();
+    let run = connection.sync("account", None);
+    assert_eq!(told(&run), ["1 ann@x"]);
+    server.run("UPDATE people SET at = '0000-00-00' WHERE id = 1; INSERT INTO people (id, mail) VALUES (3, 'cem@x')");
+    assert_eq!(told_soon(&connection, &run.token(), 1), ["3 cem@x"]);
+}
