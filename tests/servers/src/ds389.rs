@@ -3,17 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::thread;
-use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::ldap::{self, Login};
-use crate::{folder, free_port, give, root_of, unprivileged};
-
-/// How often it is asked whether it has started, and how long it is left alone in between.
-const ASKED_MAX: u32 = 600;
-const ASKED_EVERY: Duration = Duration::from_millis(50);
+use crate::ldap::Clients;
+use crate::{appended, await_start, folder, free_port, give, kill, root_of, unprivileged};
 
 /// Its folders, by the names that the package's template has for them.
 const FOLDERS: [(&str, &str); 11] = [
@@ -168,19 +162,12 @@ impl Ds389 {
     /// # Panics
     /// If it doesn't start.
     pub fn restart(&mut self) {
-        let log =
-            fs::File::options().create(true).append(true).open(self.folder.path().join("output")).expect("the log");
+        let log = appended(&self.folder.path().join("output"));
         let mut slapd = unprivileged(&self.root.join("usr/sbin/ns-slapd"), self.folder.path());
         let config = self.folder.path().join("config");
         slapd.arg("-D").arg(config).args(["-i", "run/pid", "-d", "0"]).stdin(Stdio::null()).stdout(Stdio::null());
         self.process = Some(slapd.stderr(log).spawn().expect("running ns-slapd"));
-        for _ in 0..ASKED_MAX {
-            if self.try_run("ldapsearch", &["-b", "", "-s", "base"], "").is_ok() {
-                return;
-            }
-            thread::sleep(ASKED_EVERY);
-        }
-        panic!("ns-slapd doesn't start: {}", self.log());
+        await_start("ns-slapd", || self.log(), || self.clients().are_answered());
     }
 
     /// Ends it at once, with all connections.
@@ -188,9 +175,7 @@ impl Ds389 {
     /// # Panics
     /// If it can't be ended.
     pub fn kill(&mut self) {
-        let Some(mut process) = self.process.take() else { return };
-        process.kill().expect("killing ns-slapd");
-        process.wait().expect("its end");
+        kill(&mut self.process);
     }
 
     /// Its port, on 127.0.0.1.
@@ -211,7 +196,7 @@ impl Ds389 {
     /// If a change is refused.
     #[track_caller]
     pub fn change(&self, ldif: &str) {
-        self.run("ldapmodify", &["-a"], ldif);
+        self.clients().change(ldif);
     }
 
     /// Entries as LDIF: of this filter, and with these attributes.
@@ -220,21 +205,11 @@ impl Ds389 {
     /// If they can't be read.
     #[track_caller]
     pub fn search(&self, base: &str, filter: &str, attributes: &[&str]) -> String {
-        self.run("ldapsearch", &[&["-LLL", "-o", "ldif-wrap=no", "-b", base, filter], attributes].concat(), "")
+        self.clients().search(base, filter, attributes)
     }
 
-    /// One of OpenLDAP's clients, as the manager; what it prints.
-    ///
-    /// # Panics
-    /// If it fails.
-    #[track_caller]
-    pub fn run(&self, program: &str, arguments: &[&str], input: &str) -> String {
-        self.try_run(program, arguments, input).unwrap_or_else(|problem| panic!("{program} {arguments:?}: {problem}"))
-    }
-
-    fn try_run(&self, program: &str, arguments: &[&str], input: &str) -> Result<String, String> {
-        let login = Login { port: self.port, name: Self::MANAGER, password: Self::PASSWORD };
-        ldap::run(&self.folder, &login, program, arguments, input)
+    fn clients(&self) -> Clients<'_> {
+        Clients { folder: self.folder.path(), port: self.port, name: Self::MANAGER, password: Self::PASSWORD }
     }
 
     fn copy(&self, from: &Path, folder: &str) {

@@ -1,42 +1,50 @@
 //! OpenLDAP's clients, which work with any directory.
 
-use std::io::Write;
-use std::path::PathBuf;
-use std::process::Stdio;
-use std::thread;
+use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
+use crate::{fed, root_of, unprivileged};
 
-use crate::{root_of, unprivileged};
-
-/// Who asks which server of this machine.
-pub(crate) struct Login<'a> {
+/// The clients, and who asks which server of this machine by them.
+pub(crate) struct Clients<'a> {
+    pub(crate) folder: &'a Path,
     pub(crate) port: u16,
     pub(crate) name: &'a str,
     pub(crate) password: &'a str,
 }
 
-/// Runs a client, and answers what it prints; or what it says when it fails.
-pub(crate) fn run(
-    folder: &TempDir,
-    login: &Login<'_>,
-    program: &str,
-    arguments: &[&str],
-    input: &str,
-) -> Result<String, String> {
-    let root: PathBuf = root_of("usr/bin/ldapmodify").expect("there is no ldapmodify: `cargo xtask setup` fetches it");
-    let mut client = unprivileged(&root.join("usr/bin").join(program), folder.path());
-    client.args(["-x", "-H", &format!("ldap://127.0.0.1:{}", login.port), "-D", login.name, "-w", login.password]);
-    client.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = client.spawn().expect("running a client");
-    let mut stdin = child.stdin.take().expect("its input");
-    let input = input.to_owned();
-    let writer = thread::spawn(move || stdin.write_all(input.as_bytes()));
-    let output = child.wait_with_output().expect("its output");
-    // What it didn't read it has said something about.
-    let _ = writer.join();
-    match output.status.success() {
-        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+impl Clients<'_> {
+    /// Whether the server answers.
+    pub(crate) fn are_answered(&self) -> bool {
+        self.try_run("ldapsearch", &["-b", "", "-s", "base"], "").is_ok()
+    }
+
+    /// Changes entries: LDIF, in which those without `changetype` are added.
+    #[track_caller]
+    pub(crate) fn change(&self, ldif: &str) {
+        self.run("ldapmodify", &["-a"], ldif);
+    }
+
+    /// Entries as LDIF: of this filter, and with these attributes.
+    #[track_caller]
+    pub(crate) fn search(&self, base: &str, filter: &str, attributes: &[&str]) -> String {
+        self.run("ldapsearch", &[&["-LLL", "-o", "ldif-wrap=no", "-b", base, filter], attributes].concat(), "")
+    }
+
+    #[track_caller]
+    fn run(&self, program: &str, arguments: &[&str], input: &str) -> String {
+        self.try_run(program, arguments, input).unwrap_or_else(|problem| panic!("{program} {arguments:?}: {problem}"))
+    }
+
+    /// Runs one, and answers what it prints; or what it says when it fails.
+    fn try_run(&self, program: &str, arguments: &[&str], input: &str) -> Result<String, String> {
+        let root: PathBuf =
+            root_of("usr/bin/ldapmodify").expect("there is no ldapmodify: `cargo xtask setup` fetches it");
+        let mut client = unprivileged(&root.join("usr/bin").join(program), self.folder);
+        client.args(["-x", "-H", &format!("ldap://127.0.0.1:{}", self.port), "-D", self.name, "-w", self.password]);
+        let output = fed(client.args(arguments), input);
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
     }
 }

@@ -6,14 +6,18 @@ mod ldap;
 mod mariadb;
 mod openldap;
 mod postgresql;
+mod sql;
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
 
 pub use ds389::Ds389;
 pub use mariadb::MariaDb;
@@ -58,6 +62,46 @@ fn unprivileged(program: &Path, folder: &Path) -> Command {
         command.env("LD_LIBRARY_PATH", libraries);
     }
     command
+}
+
+/// How often a server is asked whether it has started, and how long it is left alone in between.
+const ASKED_MAX: u32 = 1000;
+const ASKED_EVERY: Duration = Duration::from_millis(30);
+
+/// Waits until a server answers.
+fn await_start(name: &str, log: impl Fn() -> String, answers: impl Fn() -> bool) {
+    for _ in 0..ASKED_MAX {
+        if answers() {
+            return;
+        }
+        thread::sleep(ASKED_EVERY);
+    }
+    panic!("{name} doesn't start: {}", log());
+}
+
+/// Ends a server at once, with all connections.
+fn kill(process: &mut Option<Child>) {
+    let Some(mut process) = process.take() else { return };
+    process.kill().expect("killing a server");
+    process.wait().expect("its end");
+}
+
+/// Runs a program with something to read.
+fn fed(command: &mut Command, input: &str) -> Output {
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.expect("running a client");
+    let mut stdin = child.stdin.take().expect("its input");
+    let input = input.to_owned();
+    let writer = thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().expect("its output");
+    // What it didn't read it has said something about.
+    let _ = writer.join();
+    output
+}
+
+/// A file that is added to.
+fn appended(path: &Path) -> fs::File {
+    fs::File::options().create(true).append(true).open(path).expect("a log")
 }
 
 fn is_file(path: &Path) -> bool {

@@ -1,19 +1,13 @@
 //! MariaDB.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::{Tls, folder, free_port, give, is_file, unpacked, unprivileged};
+use crate::{Tls, appended, await_start, fed, folder, free_port, give, is_file, kill, sql, unpacked, unprivileged};
 
-/// How often it is asked whether it has started, and how long it is left alone in between.
-const ASKED_MAX: u32 = 600;
-const ASKED_EVERY: Duration = Duration::from_millis(50);
 /// What a new server is made of, in its folder of shared files.
 const TABLES: [&str; 3] = ["mysql_system_tables.sql", "mysql_performance_tables.sql", "mysql_system_tables_data.sql"];
 
@@ -68,15 +62,13 @@ impl MariaDb {
                 .to_owned(),
         ];
         let mut command = self.server();
-        let child = command.arg("--bootstrap").stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
-        let mut child = child.expect("running mariadbd");
-        child.stdin.take().expect("its input").write_all(statements.concat().as_bytes()).expect("its statements");
-        assert!(child.wait().expect("its end").success(), "mariadbd makes no server: {}", self.log());
+        let made = fed(command.arg("--bootstrap"), &statements.concat());
+        assert!(made.status.success(), "mariadbd makes no server: {}", String::from_utf8_lossy(&made.stderr));
     }
 
     fn server(&self) -> Command {
         let folder = self.folder.path();
-        let log = fs::File::options().create(true).append(true).open(folder.join("log")).expect("the log");
+        let log = appended(&folder.join("log"));
         let mut mariadbd = unprivileged(&self.usr.join("sbin/mariadbd"), folder);
         // A machine's zone is not that of the times in a session: here it never is.
         mariadbd.env("TZ", "ELSEWHERE-9");
@@ -108,13 +100,7 @@ impl MariaDb {
     pub fn restart(&mut self) {
         let mut mariadbd = self.server();
         self.process = Some(mariadbd.args(&self.options).spawn().expect("running mariadbd"));
-        for _ in 0..ASKED_MAX {
-            if self.client_of("SELECT 1").status.success() {
-                return;
-            }
-            thread::sleep(ASKED_EVERY);
-        }
-        panic!("mariadbd doesn't start: {}", self.log());
+        await_start("mariadbd", || self.log(), || sql::answers(&mut self.client()));
     }
 
     /// Restarts it with one more option, such as `--read-only`.
@@ -132,9 +118,7 @@ impl MariaDb {
     /// # Panics
     /// If it can't be ended.
     pub fn kill(&mut self) {
-        let Some(mut process) = self.process.take() else { return };
-        process.kill().expect("ending mariadbd");
-        process.wait().expect("its end");
+        kill(&mut self.process);
     }
 
     /// Its port, on 127.0.0.1.
@@ -153,9 +137,7 @@ impl MariaDb {
     /// If one fails.
     #[track_caller]
     pub fn run(&self, statements: &str) -> String {
-        let done = self.client_of(statements);
-        assert!(done.status.success(), "{statements}: {}", String::from_utf8_lossy(&done.stderr));
-        String::from_utf8_lossy(&done.stdout).trim_end().to_owned()
+        sql::run(&mut self.client(), statements)
     }
 
     /// Why statements fail.
@@ -164,9 +146,7 @@ impl MariaDb {
     /// If they don't.
     #[track_caller]
     pub fn refuses(&self, statements: &str) -> String {
-        let done = self.client_of(statements);
-        assert!(!done.status.success(), "{statements}: done");
-        String::from_utf8_lossy(&done.stderr).into_owned()
+        sql::refuses(&mut self.client(), statements)
     }
 
     /// A session that runs statements as they are written to its standard input.
@@ -174,22 +154,7 @@ impl MariaDb {
     /// # Panics
     /// If the client can't be run.
     pub fn session(&self) -> Child {
-        let mut client = self.client();
-        client.arg("--unbuffered").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        client.spawn().expect("running mariadb")
-    }
-
-    fn client_of(&self, statements: &str) -> std::process::Output {
-        let mut client = self.client();
-        let child = client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let mut child = child.expect("running mariadb");
-        let mut input = child.stdin.take().expect("its input");
-        let statements = statements.to_owned();
-        let writer = thread::spawn(move || input.write_all(statements.as_bytes()));
-        let output = child.wait_with_output().expect("its output");
-        // What it didn't read it has said something about.
-        let _ = writer.join();
-        output
+        sql::session(self.client().arg("--unbuffered"))
     }
 
     fn client(&self) -> Command {

@@ -3,17 +3,11 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::ldap::{self, Login};
-use crate::{Tls, folder, free_port, give, root_of, unprivileged};
-
-/// How often it is asked whether it has started, and how long it is left alone in between.
-const ASKED_MAX: u32 = 600;
-const ASKED_EVERY: Duration = Duration::from_millis(20);
+use crate::ldap::Clients;
+use crate::{Tls, appended, await_start, folder, free_port, give, kill, root_of, unprivileged};
 
 /// How a server is set up.
 #[derive(Debug, Clone, Default)]
@@ -96,21 +90,15 @@ impl OpenLdap {
     /// # Panics
     /// If it doesn't start.
     pub fn restart(&mut self) {
-        let log = fs::File::options().create(true).append(true).open(self.folder.path().join("slapd.log"));
+        let log = appended(&self.folder.path().join("slapd.log"));
         let mut urls = format!("ldap://127.0.0.1:{}", self.port);
         if let Some(port) = self.tls_port {
             urls.push_str(&format!(" ldaps://127.0.0.1:{port}"));
         }
         let mut slapd = self.program("usr/sbin/slapd");
         slapd.args(["-d", "0", "-f", "slapd.conf", "-h", &urls]).stdin(Stdio::null()).stdout(Stdio::null());
-        self.process = Some(slapd.stderr(log.expect("the log")).spawn().expect("running slapd"));
-        for _ in 0..ASKED_MAX {
-            if self.try_run("ldapsearch", &["-b", "", "-s", "base"], "").is_ok() {
-                return;
-            }
-            thread::sleep(ASKED_EVERY);
-        }
-        panic!("slapd doesn't start: {}", self.log());
+        self.process = Some(slapd.stderr(log).spawn().expect("running slapd"));
+        await_start("slapd", || self.log(), || self.clients().are_answered());
     }
 
     /// Ends it at once, with all connections.
@@ -118,9 +106,7 @@ impl OpenLdap {
     /// # Panics
     /// If it can't be ended.
     pub fn kill(&mut self) {
-        let Some(mut process) = self.process.take() else { return };
-        process.kill().expect("killing slapd");
-        process.wait().expect("its end");
+        kill(&mut self.process);
     }
 
     /// Ends it in order, adds many entries at once as LDIF, and starts it again.
@@ -168,7 +154,7 @@ impl OpenLdap {
     /// If a change is refused.
     #[track_caller]
     pub fn change(&self, ldif: &str) {
-        self.run("ldapmodify", &["-a"], ldif);
+        self.clients().change(ldif);
     }
 
     /// Entries as LDIF: of this filter, and with these attributes.
@@ -177,21 +163,11 @@ impl OpenLdap {
     /// If they can't be read.
     #[track_caller]
     pub fn search(&self, base: &str, filter: &str, attributes: &[&str]) -> String {
-        self.run("ldapsearch", &[&["-LLL", "-o", "ldif-wrap=no", "-b", base, filter], attributes].concat(), "")
+        self.clients().search(base, filter, attributes)
     }
 
-    /// One of OpenLDAP's clients, as the administrator; what it prints.
-    ///
-    /// # Panics
-    /// If it fails.
-    #[track_caller]
-    pub fn run(&self, program: &str, arguments: &[&str], input: &str) -> String {
-        self.try_run(program, arguments, input).unwrap_or_else(|problem| panic!("{program} {arguments:?}: {problem}"))
-    }
-
-    fn try_run(&self, program: &str, arguments: &[&str], input: &str) -> Result<String, String> {
-        let login = Login { port: self.port, name: Self::ADMINISTRATOR, password: Self::PASSWORD };
-        ldap::run(&self.folder, &login, program, arguments, input)
+    fn clients(&self) -> Clients<'_> {
+        Clients { folder: self.folder.path(), port: self.port, name: Self::ADMINISTRATOR, password: Self::PASSWORD }
     }
 
     fn program(&self, path: &str) -> Command {

@@ -1,19 +1,12 @@
 //! PostgreSQL.
 
 use std::fs;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::{Tls, folder, free_port, is_file, unpacked, unprivileged};
-
-/// How often it is asked whether it has started, and how long it is left alone in between.
-const ASKED_MAX: u32 = 600;
-const ASKED_EVERY: Duration = Duration::from_millis(50);
+use crate::{Tls, appended, await_start, folder, free_port, is_file, sql, unpacked, unprivileged};
 
 /// A server with the superuser `postgres`, whose password is [`PASSWORD`](Self::PASSWORD). Ends when it is dropped.
 #[derive(Debug)]
@@ -62,17 +55,11 @@ impl PostgreSql {
     /// # Panics
     /// If it doesn't start.
     pub fn restart(&mut self) {
-        let log = fs::File::options().create(true).append(true).open(self.folder.path().join("log")).expect("the log");
+        let log = appended(&self.folder.path().join("log"));
         let mut postgres = unprivileged(&self.programs.join("postgres"), self.folder.path());
         postgres.args(["-D", "data"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.process = Some(postgres.spawn().expect("running postgres"));
-        for _ in 0..ASKED_MAX {
-            if self.psql_of("SELECT 1").status.success() {
-                return;
-            }
-            thread::sleep(ASKED_EVERY);
-        }
-        panic!("postgres doesn't start: {}", self.log());
+        await_start("postgres", || self.log(), || sql::answers(&mut self.psql()));
     }
 
     /// Ends it at once, with all connections.
@@ -103,9 +90,7 @@ impl PostgreSql {
     /// If one fails.
     #[track_caller]
     pub fn run(&self, statements: &str) -> String {
-        let done = self.psql_of(statements);
-        assert!(done.status.success(), "{statements}: {}", String::from_utf8_lossy(&done.stderr));
-        String::from_utf8_lossy(&done.stdout).trim_end().to_owned()
+        sql::run(&mut self.psql(), statements)
     }
 
     /// Why statements fail.
@@ -114,9 +99,7 @@ impl PostgreSql {
     /// If they don't.
     #[track_caller]
     pub fn refuses(&self, statements: &str) -> String {
-        let done = self.psql_of(statements);
-        assert!(!done.status.success(), "{statements}: done");
-        String::from_utf8_lossy(&done.stderr).into_owned()
+        sql::refuses(&mut self.psql(), statements)
     }
 
     /// A session that runs statements as they are written to its standard input.
@@ -124,20 +107,7 @@ impl PostgreSql {
     /// # Panics
     /// If psql can't be run.
     pub fn session(&self) -> Child {
-        self.psql().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("psql")
-    }
-
-    fn psql_of(&self, statements: &str) -> std::process::Output {
-        let mut psql = self.psql();
-        let child = psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let mut child = child.expect("running psql");
-        let mut input = child.stdin.take().expect("its input");
-        let statements = statements.to_owned();
-        let writer = thread::spawn(move || input.write_all(statements.as_bytes()));
-        let output = child.wait_with_output().expect("its output");
-        // What it didn't read it has said something about.
-        let _ = writer.join();
-        output
+        sql::session(&mut self.psql())
     }
 
     fn psql(&self) -> Command {
