@@ -4,9 +4,6 @@
 
 mod support;
 
-use std::thread;
-use std::time::Duration;
-
 use serde_json::json;
 use support::*;
 use tidewaiter_connector::{ErrorKind, Filter};
@@ -18,20 +15,8 @@ fn server() -> Ds389 {
     server
 }
 
-fn by_syncrepl() -> serde_json::Value {
-    json!({ "by": "syncrepl" })
-}
-
 fn by_log() -> serde_json::Value {
     json!({ "by": "changelog" })
-}
-
-fn by_time() -> serde_json::Value {
-    json!({ "by": "timestamp", "lag_ms": 1000 })
-}
-
-fn next_second() {
-    thread::sleep(Duration::from_millis(1100));
 }
 
 #[test]

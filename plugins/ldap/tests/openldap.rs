@@ -24,21 +24,8 @@ fn server(slapd: &Slapd) -> OpenLdap {
     server
 }
 
-fn by_syncrepl() -> serde_json::Value {
-    json!({ "by": "syncrepl" })
-}
-
 fn by_log() -> serde_json::Value {
     json!({ "by": "accesslog" })
-}
-
-fn by_time() -> serde_json::Value {
-    json!({ "by": "timestamp", "lag_ms": 1000 })
-}
-
-/// Until the second is another one, so that what comes next has another time.
-fn next_second() {
-    thread::sleep(Duration::from_millis(1100));
 }
 
 #[test]

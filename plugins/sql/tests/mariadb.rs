@@ -2,15 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod support;
+
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::process::Child;
+use std::io::Write;
 use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use sql::Sql;
-use tidewaiter_connector::testing::{Connection, Run};
+use support::*;
+use tidewaiter_connector::testing::Connection;
 use tidewaiter_connector::{Change, ErrorKind, Filter, SyncToken, Value, ValueType};
 use tidewaiter_servers::MariaDb;
 
@@ -33,10 +35,6 @@ fn people(server: &MariaDb, changes: Json) -> Connection<Sql> {
     connection(server, &json!({ "account": { "table": "people", "uid": "id", "name": "login", "changes": changes } }))
 }
 
-fn by_time(lag_ms: u64) -> Json {
-    json!({ "by": "timestamp", "column": "at", "lag_ms": lag_ms })
-}
-
 fn by_log() -> Json {
     json!({ "by": "log" })
 }
@@ -55,22 +53,6 @@ fn watched(server: &MariaDb) {
     server.run("CALL tidewaiter.watch('hr', 'people', 'id')");
 }
 
-/// What was handed over, one text a change.
-fn told(run: &Run) -> Vec<String> {
-    if let Err(error) = &run.outcome {
-        panic!("{error}");
-    }
-    let text = |change: &Change| match change {
-        Change::CreateOrUpdate(updated) => match updated.object.get("mail") {
-            Some([Value::Text(mail)]) => format!("{} {mail}", updated.object.uid),
-            _ => updated.object.uid.clone(),
-        },
-        Change::Delete(deleted) => format!("-{}", deleted.uid),
-        other => format!("{other:?}"),
-    };
-    run.deltas().into_iter().map(|delta| text(&delta.change)).collect()
-}
-
 /// What is told once the server's clock has gone on to where a time is not the present one any more.
 fn told_soon(connection: &Connection<Sql>, token: &Option<SyncToken>, count: usize) -> Vec<String> {
     for _ in 0..100 {
@@ -81,29 +63,6 @@ fn told_soon(connection: &Connection<Sql>, token: &Option<SyncToken>, count: usi
         thread::sleep(Duration::from_millis(50));
     }
     panic!("nothing more comes");
-}
-
-/// A session in a transaction that has written.
-struct Writer(Child);
-
-impl Writer {
-    fn begins(server: &MariaDb, statements: &str) -> Self {
-        let mut this = Self(server.session());
-        this.says(&format!("BEGIN; {statements}; SELECT 'written';\n"));
-        let mut said = [0; 8];
-        this.0.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
-        this
-    }
-
-    fn says(&mut self, statements: &str) {
-        self.0.stdin.as_mut().unwrap().write_all(statements.as_bytes()).unwrap();
-    }
-
-    fn ends(mut self, how: &str) {
-        self.says(how);
-        drop(self.0.stdin.take());
-        assert!(self.0.wait().unwrap().success());
-    }
 }
 
 #[test]
@@ -133,7 +92,7 @@ fn a_time_that_is_committed_late_is_waited_for() {
     server.run(PEOPLE);
     let connection = people(&server, by_time(50));
     let first = connection.latest_sync_token("account").unwrap();
-    let late = Writer::begins(&server, "INSERT INTO people (id, mail) VALUES (1, 'late@x')");
+    let late = Writer::begins(server.session(), "INSERT INTO people (id, mail) VALUES (1, 'late@x')");
     thread::sleep(Duration::from_millis(1100));
     server.run("INSERT INTO people (id, mail) VALUES (2, 'soon@x')");
     thread::sleep(Duration::from_millis(100));
@@ -145,7 +104,8 @@ fn a_time_that_is_committed_late_is_waited_for() {
     assert_eq!(told(&connection.sync("account", run.token().or(first.clone()))), ["1 late@x", "2 soon@x"]);
     assert_eq!(told(&connection.sync("account", meanwhile)), ["1 late@x", "2 soon@x"]);
     // A transaction that only reads holds nothing back.
-    let reads = Writer::begins(&server, "COMMIT; START TRANSACTION READ ONLY; SELECT 'x' FROM people WHERE id = 0");
+    let reads =
+        Writer::begins(server.session(), "COMMIT; START TRANSACTION READ ONLY; SELECT 'x' FROM people WHERE id = 0");
     server.run("INSERT INTO people (id, mail) VALUES (5, 'read@x')");
     thread::sleep(Duration::from_millis(100));
     assert_eq!(told(&connection.sync("account", first.clone()))[2..], ["5 read@x"]);
@@ -156,7 +116,7 @@ fn a_time_that_is_committed_late_is_waited_for() {
         settings(&server, &json!({ "account": { "table": "people", "uid": "id", "changes": by_time(1500) } }));
     of_reader["user"] = "reader".into();
     let reader = Connection::<Sql>::new(of_reader).secret("password", "reader");
-    let late = Writer::begins(&server, "INSERT INTO people (id, mail) VALUES (3, 'late@x')");
+    let late = Writer::begins(server.session(), "INSERT INTO people (id, mail) VALUES (3, 'late@x')");
     server.run("INSERT INTO people (id, mail) VALUES (4, 'soon@x')");
     let before = told(&reader.sync("account", first.clone()));
     assert!(!before.contains(&"4 soon@x".to_owned()), "{before:?}");
@@ -198,7 +158,7 @@ fn a_number_that_is_committed_late_is_waited_for() {
     server.run("INSERT INTO people (id, login) SELECT seq, 'p' FROM seq_10_to_20");
     let run = connection.replays_exactly("account", None);
     assert_eq!(run.deltas().len(), 11);
-    let late = Writer::begins(&server, "INSERT INTO people (id, mail) VALUES (1, 'late@x')");
+    let late = Writer::begins(server.session(), "INSERT INTO people (id, mail) VALUES (1, 'late@x')");
     server.run("INSERT INTO people (id, mail) VALUES (2, 'soon@x')");
     // It waits for the transaction, and reads what was numbered before it began to wait.
     let commits = thread::spawn(move || {
@@ -234,7 +194,7 @@ fn a_log_tells_of_everything_once_as_it_is_now() {
     assert_eq!(told(&run), ["1 newer@x", "-7", "-3", "30 old@x", "2 again@x", "6 other six@x"]);
 
     // One that began earlier ends later, around another that is wholly within.
-    let early = Writer::begins(&server, "UPDATE people SET mail = 'early@x' WHERE id = 4");
+    let early = Writer::begins(server.session(), "UPDATE people SET mail = 'early@x' WHERE id = 4");
     server.run("UPDATE people SET mail = 'within@x' WHERE id = 5");
     let commits = thread::spawn(move || {
         thread::sleep(Duration::from_millis(300));
@@ -262,7 +222,7 @@ fn a_transaction_that_does_not_end_holds_changes_back() {
     let by_number = people(&server, json!({ "by": "number", "column": "change", "lag_ms": 1 }));
     let by_log = people(&server, by_log());
     let tokens = [&by_number, &by_log].map(|connection| connection.latest_sync_token("account").unwrap());
-    let late = Writer::begins(&server, "INSERT INTO people (id, mail) VALUES (1, 'late@x')");
+    let late = Writer::begins(server.session(), "INSERT INTO people (id, mail) VALUES (1, 'late@x')");
     server.run("INSERT INTO people (id, mail) VALUES (2, 'soon@x')");
     thread::scope(|scope| {
         for (connection, token) in [&by_number, &by_log].into_iter().zip(&tokens) {
@@ -760,7 +720,7 @@ fn what_is_wrong_is_named() {
     connection(&server, &classes).check().unwrap();
     server.run("SET GLOBAL max_connections = 10");
     let sessions: Vec<Writer> =
-        (0..10).map(|_| Writer::begins(&server, "SELECT 'x' FROM people WHERE id = 0")).collect();
+        (0..10).map(|_| Writer::begins(server.session(), "SELECT 'x' FROM people WHERE id = 0")).collect();
     failed(connection(&server, &classes), ErrorKind::Retryable, "(1040)");
     drop(sessions.into_iter().map(|session| session.ends("ROLLBACK;\n")).collect::<Vec<_>>());
     let quick = people(&server, by_time(0)).options(|options| options.deadline_ms = 300);

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::thread;
@@ -9,7 +11,8 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use sql::Sql;
-use tidewaiter_connector::testing::{Connection, Run};
+use support::*;
+use tidewaiter_connector::testing::Connection;
 use tidewaiter_connector::{Change, ErrorKind, Filter, SyncToken, Value, ValueType};
 use tidewaiter_servers::PostgreSql;
 
@@ -32,52 +35,9 @@ fn people(server: &PostgreSql, changes: Json) -> Connection<Sql> {
     connection(server, &json!({ "account": { "table": "people", "uid": "id", "name": "login", "changes": changes } }))
 }
 
-fn by_time(lag_ms: u64) -> Json {
-    json!({ "by": "timestamp", "column": "at", "lag_ms": lag_ms })
-}
-
 fn watched(server: &PostgreSql) {
     server.run(include_str!("../postgresql-log.sql"));
     server.run("SELECT tidewaiter.watch('people', 'id')");
-}
-
-/// What was handed over, one text a change.
-fn told(run: &Run) -> Vec<String> {
-    if let Err(error) = &run.outcome {
-        panic!("{error}");
-    }
-    let text = |change: &Change| match change {
-        Change::CreateOrUpdate(updated) => match updated.object.get("mail") {
-            Some([Value::Text(mail)]) => format!("{} {mail}", updated.object.uid),
-            _ => updated.object.uid.clone(),
-        },
-        Change::Delete(deleted) => format!("-{}", deleted.uid),
-        other => format!("{other:?}"),
-    };
-    run.deltas().into_iter().map(|delta| text(&delta.change)).collect()
-}
-
-/// A session in a transaction that has written.
-struct Writer(std::process::Child);
-
-impl Writer {
-    fn begins(server: &PostgreSql, statements: &str) -> Self {
-        let mut this = Self(server.session());
-        this.says(&format!("BEGIN; {statements}; SELECT 'written';\n"));
-        let mut said = [0; 8];
-        std::io::Read::read_exact(this.0.stdout.as_mut().unwrap(), &mut said).unwrap();
-        this
-    }
-
-    fn says(&mut self, statements: &str) {
-        self.0.stdin.as_mut().unwrap().write_all(statements.as_bytes()).unwrap();
-    }
-
-    fn ends(mut self, how: &str) {
-        self.says(how);
-        drop(self.0.stdin.take());
-        assert!(self.0.wait().unwrap().success());
-    }
 }
 
 #[test]
@@ -105,7 +65,7 @@ fn a_time_that_is_committed_late_is_waited_for() {
     server.run(PEOPLE);
     let connection = people(&server, by_time(0));
     let first = connection.latest_sync_token("account").unwrap();
-    let late = Writer::begins(&server, "INSERT INTO people VALUES (1, 'late', 'late@x')");
+    let late = Writer::begins(server.session(), "INSERT INTO people VALUES (1, 'late', 'late@x')");
     server.run("INSERT INTO people VALUES (2, 'soon', 'soon@x')");
     let run = connection.sync("account", first.clone());
     assert_eq!(told(&run), Vec::<String>::new(), "what is later waits, too");
@@ -120,7 +80,7 @@ fn a_time_that_is_committed_late_is_waited_for() {
         settings(&server, &json!({ "account": { "table": "people", "uid": "id", "changes": by_time(1500) } }));
     of_reader["user"] = "reader".into();
     let reader = Connection::<Sql>::new(of_reader).secret("password", "reader");
-    let late = Writer::begins(&server, "INSERT INTO people VALUES (3, 'late', 'late@x')");
+    let late = Writer::begins(server.session(), "INSERT INTO people VALUES (3, 'late', 'late@x')");
     server.run("INSERT INTO people VALUES (4, 'soon', 'soon@x')");
     let before = told(&reader.sync("account", first.clone()));
     assert!(!before.contains(&"4 soon@x".to_owned()), "{before:?}");
@@ -141,7 +101,7 @@ fn a_number_that_is_committed_late_is_waited_for() {
     server.run("INSERT INTO people SELECT n, 'p', 'p@x' FROM generate_series(10, 20) AS n");
     let run = connection.replays_exactly("account", None);
     assert_eq!(run.deltas().len(), 11);
-    let late = Writer::begins(&server, "INSERT INTO people VALUES (1, 'late', 'late@x')");
+    let late = Writer::begins(server.session(), "INSERT INTO people VALUES (1, 'late', 'late@x')");
     server.run("INSERT INTO people VALUES (2, 'soon', 'soon@x')");
     // It waits for the transaction, and reads what was numbered before it began to wait.
     let commits = thread::spawn(move || {
@@ -172,7 +132,7 @@ fn a_log_tells_of_everything_once_as_it_is_now() {
     assert_eq!(told(&run), ["1 newer@x", "6 six@x", "-7", "-3", "30 old@x", "2 again@x"]);
 
     // One that began earlier ends later, around another that is wholly within.
-    let early = Writer::begins(&server, "UPDATE people SET mail = 'early@x' WHERE id = 4");
+    let early = Writer::begins(server.session(), "UPDATE people SET mail = 'early@x' WHERE id = 4");
     server.run("UPDATE people SET mail = 'within@x' WHERE id = 5");
     let waiting = connection.sync("account", run.token());
     assert_eq!(told(&waiting), Vec::<String>::new());

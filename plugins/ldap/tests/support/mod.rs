@@ -71,6 +71,19 @@ impl Directory for Ds389 {
     }
 }
 
+pub(crate) fn by_syncrepl() -> Json {
+    json!({ "by": "syncrepl" })
+}
+
+pub(crate) fn by_time() -> Json {
+    json!({ "by": "timestamp", "lag_ms": 1000 })
+}
+
+/// Until the second is another one, so that what comes next has another time.
+pub(crate) fn next_second() {
+    thread::sleep(Duration::from_millis(1100));
+}
+
 /// A connection with these classes.
 pub(crate) fn connection(server: &dyn Directory, classes: Json) -> Connection<Ldap> {
     let mut settings = server.settings();
