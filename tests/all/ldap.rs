@@ -1,26 +1,12 @@
 //! The connector `ldap` in its sandbox, with a real directory, over TLS; and what becomes of it when server or network fail.
 
-use std::collections::BTreeMap;
-
 use tidewaiter_servers::{OpenLdap, Slapd, Tls};
+use tidewaiter_tests::following::{outlive, sync, told};
+use tidewaiter_tests::is_quick;
 use tidewaiter_tests::ldap::{
     BY_COOKIE, BY_TIME, PEOPLE, address, clear_address, people, place, place_with, server, server_with,
 };
 use tidewaiter_tests::web::{Authority, Relay};
-use tidewaiter_tests::{Ended, Place, is_quick};
-
-fn sync(place: &Place) -> Ended {
-    place.run("sync hr account --json")
-}
-
-/// How often each uid was told of.
-fn told(place: &Place) -> BTreeMap<String, usize> {
-    let mut told = BTreeMap::new();
-    for entry in place.changes() {
-        *told.entry(entry["uid"].as_str().unwrap().to_owned()).or_default() += 1;
-    }
-    told
-}
 
 #[test]
 fn a_directory_is_followed_over_tls_and_its_deletions_by_a_cookie() {
@@ -99,25 +85,10 @@ fn a_server_that_is_killed_and_a_network_that_is_cut_lose_and_repeat_nothing() {
     server.load(&people(2, count));
     for (nth, place) in places.iter().enumerate() {
         // Later and later: by cookie all has to come at once.
-        let mut cuts = 0;
-        relay.cuts_after(600_000);
-        loop {
-            let ended = sync(place);
-            if ended.code == 0 {
-                break;
-            }
-            assert!(ended.code == 4 && ended.stdout.contains("connection-broken"), "{ended:?}");
-            cuts += 1;
-            relay.cuts_after(600_000 + 600_000 * cuts);
-            server.kill();
-            let down = sync(place);
-            assert!(down.code == 4 && down.stdout.contains("connection-"), "{down:?}");
-            server.restart();
-        }
+        let cuts = outlive(place, &relay, 600_000, &mut server, [OpenLdap::kill, OpenLdap::restart]);
         assert!(cuts >= 1, "{cuts} cuts");
         // Slow is no failure. What slapd got right before it was killed it may give only after the next change.
         let slow = 300;
-        relay.cuts_after(u64::MAX);
         relay.pauses(20);
         server.change(&people(100_000 * (nth + 1), slow));
         assert!(sync(place).json()["deltas"].as_u64().unwrap() >= slow as u64);

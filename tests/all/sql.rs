@@ -1,25 +1,11 @@
 //! The connector `sql` in its sandbox, with a real PostgreSQL and a real MariaDB, over TLS; and what becomes of it when server or
 //! network fail.
 
-use std::collections::BTreeMap;
-
 use tidewaiter_servers::{MariaDb, PostgreSql, Tls};
+use tidewaiter_tests::following::{outlive, sync, told};
 use tidewaiter_tests::sql::{BY_TIME, PEOPLE, address, mariadb, place, place_of_mariadb, server};
 use tidewaiter_tests::web::{Authority, Relay};
-use tidewaiter_tests::{Ended, Place, built, is_quick};
-
-fn sync(place: &Place) -> Ended {
-    place.run("sync hr account --json")
-}
-
-/// How often each uid was told of.
-fn told(place: &Place) -> BTreeMap<String, usize> {
-    let mut told = BTreeMap::new();
-    for entry in place.changes() {
-        *told.entry(entry["uid"].as_str().unwrap().to_owned()).or_default() += 1;
-    }
-    told
-}
+use tidewaiter_tests::{Place, built, is_quick};
 
 #[test]
 fn a_table_is_followed_over_tls_and_its_deletions_by_a_log() {
@@ -89,27 +75,12 @@ fn a_server_that_is_killed_and_a_network_that_is_cut_lose_and_repeat_nothing() {
         "INSERT INTO people (id, login, mail) SELECT n, 'p' || n, repeat('x', 50) FROM generate_series(1, {rows}) AS n"
     ));
     // Later and later, while the rest gets shorter: it ends.
-    let mut cuts = 0;
-    relay.cuts_after(100_000);
-    loop {
-        let ended = sync(&place);
-        if ended.code == 0 {
-            break;
-        }
-        assert!(ended.code == 4 && ended.stdout.contains("connection-broken"), "{ended:?}");
-        cuts += 1;
-        relay.cuts_after(100_000 * (cuts + 1));
-        server.kill();
-        let down = sync(&place);
-        assert!(down.code == 4 && down.stdout.contains("connection-"), "{down:?}");
-        server.restart();
-    }
+    let cuts = outlive(&place, &relay, 100_000, &mut server, [PostgreSql::kill, PostgreSql::restart]);
     assert!(cuts >= 2, "{cuts} cuts");
     let told = told(&place);
     assert_eq!(told.len(), rows);
     assert!(told.values().all(|times| *times == 1), "{:?}", told.iter().find(|(_, times)| **times > 1));
     // Slow is no failure.
-    relay.cuts_after(u64::MAX);
     relay.pauses(20);
     server.run("UPDATE people SET mail = 'slow@x', at = clock_timestamp() WHERE id <= 500");
     assert_eq!(sync(&place).json()["deltas"], 500);
@@ -173,21 +144,7 @@ fn a_mariadb_that_is_killed_and_a_network_that_is_cut_lose_and_repeat_nothing() 
     assert_eq!(sync(&place).code, 0);
     let rows = if is_quick() { 3_000 } else { 20_000 };
     server.run(&format!("INSERT INTO people (id, login, mail) SELECT seq, 'p', REPEAT('x', 50) FROM seq_1_to_{rows}"));
-    let mut cuts = 0;
-    relay.cuts_after(100_000);
-    loop {
-        let ended = sync(&place);
-        if ended.code == 0 {
-            break;
-        }
-        assert!(ended.code == 4 && ended.stdout.contains("connection-broken"), "{ended:?}");
-        cuts += 1;
-        relay.cuts_after(100_000 * (cuts + 1));
-        server.kill();
-        let down = sync(&place);
-        assert!(down.code == 4 && down.stdout.contains("connection-"), "{down:?}");
-        server.restart();
-    }
+    let cuts = outlive(&place, &relay, 100_000, &mut server, [MariaDb::kill, MariaDb::restart]);
     assert!(cuts >= 1, "{cuts} cuts");
     let told = told(&place);
     assert_eq!(told.len(), rows);

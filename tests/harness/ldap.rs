@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use tidewaiter_servers::{OpenLdap, Slapd, Tls};
 
-use crate::Place;
 use crate::web::Authority;
+use crate::{Place, following};
 
 /// Where they are.
 pub const PEOPLE: &str = "ou=people,dc=example,dc=com";
@@ -54,27 +54,18 @@ pub fn people(from: usize, count: usize) -> String {
     })
 }
 
-/// A place with a connection `hr` that reaches its server here, and trusts the authority.
+/// A place with a connection `hr` that reaches its server here.
 pub fn place(address: SocketAddr, authority: &Authority, changes: &str) -> Place {
     place_with(address, authority, changes, "required")
 }
 
 /// The same, with another word for `tls`.
 pub fn place_with(address: SocketAddr, authority: &Authority, changes: &str, tls: &str) -> Place {
-    let place = Place::empty();
-    place.install("ldap");
-    authority.write(&place.path("ca.pem"));
-    place.write("tidewaiter.toml", "trust = [\"ca.pem\"]\n");
-    place.write("password", OpenLdap::PASSWORD);
-    let grants = format!("tcp = [{{ to = \"{address}\", tls = \"required\" }}]\nreveal = [\"password\"]\n");
-    place.write("grants/hr.toml", &grants);
-    let connection = format!(
-        "connector = \"ldap\"\n[types.account]\nclass = \"account\"\n[secrets.password]\nfile = \"password\"\n[settings]\n\
-         server = \"{address}\"\ntls = \"{tls}\"\nbind = \"{}\"\n\
+    let settings = format!(
+        "tls = \"{tls}\"\nbind = \"{}\"\n\
          classes.account = {{ base = \"{PEOPLE}\", filter = \"(objectClass=inetOrgPerson)\", name = \"uid\", \
          attributes = [\"uid\", \"cn\", \"sn\", \"mail\"], changes = {changes} }}\n",
         OpenLdap::ADMINISTRATOR
     );
-    place.write("connections/hr.toml", &connection);
-    place
+    following::place("ldap", &settings, OpenLdap::PASSWORD, address, authority)
 }

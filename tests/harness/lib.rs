@@ -5,6 +5,7 @@
 
 pub mod bodies;
 mod built;
+pub mod following;
 pub mod fuzz;
 pub mod ldap;
 pub mod sql;

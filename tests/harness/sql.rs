@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use tidewaiter_servers::{MariaDb, PostgreSql, Tls};
 
-use crate::Place;
 use crate::web::Authority;
+use crate::{Place, following};
 
 /// People, each with the time of their last change.
 pub const PEOPLE: &str = "CREATE TABLE people (id integer PRIMARY KEY, login text, mail text, at timestamptz DEFAULT clock_timestamp());\
@@ -39,31 +39,20 @@ pub fn address(server: &PostgreSql) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], server.port()))
 }
 
-/// A place with a connection `hr` that reaches its server here, and trusts the authority.
+/// A place with a connection `hr` that reaches its server here.
 pub fn place(address: SocketAddr, authority: &Authority, changes: &str) -> Place {
     let server = "dialect = \"postgresql\"\ndatabase = \"postgres\"\nuser = \"postgres\"";
-    place_of(server, PostgreSql::PASSWORD, (address, authority, changes))
+    following::place("sql", &settings(server, changes), PostgreSql::PASSWORD, address, authority)
 }
 
 /// The same, of a MariaDB.
 pub fn place_of_mariadb(address: SocketAddr, authority: &Authority, changes: &str) -> Place {
     let server = "dialect = \"mariadb\"\ndatabase = \"hr\"\nuser = \"tidewaiter\"";
-    place_of(server, MariaDb::PASSWORD, (address, authority, changes))
+    following::place("sql", &settings(server, changes), MariaDb::PASSWORD, address, authority)
 }
 
-fn place_of(server: &str, password: &str, (address, authority, changes): (SocketAddr, &Authority, &str)) -> Place {
-    let place = Place::empty();
-    place.install("sql");
-    authority.write(&place.path("ca.pem"));
-    place.write("tidewaiter.toml", "trust = [\"ca.pem\"]\n");
-    place.write("password", password);
-    let grants = format!("tcp = [{{ to = \"{address}\", tls = \"required\" }}]\nreveal = [\"password\"]\n");
-    place.write("grants/hr.toml", &grants);
-    let connection = format!(
-        "connector = \"sql\"\n[types.account]\nclass = \"account\"\n[secrets.password]\nfile = \"password\"\n[settings]\n\
-         {server}\nserver = \"{address}\"\n\
-         classes.account = {{ table = \"people\", uid = \"id\", name = \"login\", changes = {changes} }}\n"
-    );
-    place.write("connections/hr.toml", &connection);
-    place
+fn settings(server: &str, changes: &str) -> String {
+    format!(
+        "{server}\nclasses.account = {{ table = \"people\", uid = \"id\", name = \"login\", changes = {changes} }}\n"
+    )
 }
