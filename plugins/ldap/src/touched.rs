@@ -48,7 +48,8 @@ struct Entry {
     name: Option<String>,
     /// If it isn't found, it may have been told before.
     may_be_gone: bool,
-    was_renamed: bool,
+    /// It was renamed, and whether it was where it may have been told before.
+    renamed: Option<bool>,
 }
 
 impl<'a> Touched<'a> {
@@ -72,14 +73,16 @@ impl<'a> Touched<'a> {
         };
         let place = *self.places.entry(uid.clone()).or_insert(self.entries.len());
         if place == self.entries.len() {
-            self.entries.push(Entry { uid, name: None, may_be_gone: false, was_renamed: false });
+            self.entries.push(Entry { uid, name: None, may_be_gone: false, renamed: None });
         }
         let entry = &mut self.entries[place];
         if was_within {
             entry.name = self.selection.class.name.is_none().then_some(dn);
         }
         entry.may_be_gone |= may_be_gone;
-        entry.was_renamed |= matches!(what, What::Renamed(_));
+        if matches!(what, What::Renamed(_)) {
+            entry.renamed = Some(was_within || entry.renamed == Some(true));
+        }
     }
 
     /// Whether what entries are called by decides, too.
@@ -110,18 +113,16 @@ impl<'a> Touched<'a> {
         changes: &mut Changes,
     ) -> Result<(), Error> {
         let (mut entries, mut places) = (std::mem::take(&mut self.entries), std::mem::take(&mut self.places));
-        let renamed: Vec<String> =
-            entries.iter().filter(|entry| entry.was_renamed).map(|entry| entry.uid.clone()).collect();
-        for uid in renamed {
+        let renamed: Vec<(String, bool)> =
+            entries.iter().filter_map(|entry| Some((entry.uid.clone(), entry.renamed?))).collect();
+        for (uid, may_be_gone) in renamed {
             // What is below it was renamed with it, of which no log says anything.
             for below in below(client, self.selection, top, &uid)? {
-                match places.get(&below.uid) {
-                    Some(place) => entries[*place].may_be_gone = true,
-                    None => {
-                        places.insert(below.uid.clone(), entries.len());
-                        entries.push(below);
-                    }
+                let place = *places.entry(below.clone()).or_insert(entries.len());
+                if place == entries.len() {
+                    entries.push(Entry { uid: below, name: None, may_be_gone: false, renamed: None });
                 }
+                entries[place].may_be_gone |= may_be_gone;
             }
         }
         for some in entries.chunks(AT_A_TIME) {
@@ -157,9 +158,9 @@ fn found(client: &mut Client, selection: &Selection<'_>, entries: &[Entry]) -> R
     Ok(found)
 }
 
-/// What is below a renamed entry now: it may have come in, gone out, or only changed its name. Whatever it is: what left the filter since may
-/// have been told before.
-fn below(client: &mut Client, selection: &Selection<'_>, top: &str, uid: &str) -> Result<Vec<Entry>, Error> {
+/// The uids of what is below a renamed entry now: it may have come in, gone out, or only changed its name. Whatever it is: what left the filter
+/// since may have been told before.
+fn below(client: &mut Client, selection: &Selection<'_>, top: &str, uid: &str) -> Result<Vec<String>, Error> {
     let attribute = &selection.class.uid;
     let search = Search {
         base: top.to_owned(),
@@ -180,8 +181,10 @@ fn below(client: &mut Client, selection: &Selection<'_>, top: &str, uid: &str) -
     let search = Search { base, scope: Scope::Subtree, filter, attributes: vec![attribute.clone()] };
     let mut below = Vec::new();
     client.search_paged(&search, STREAMED_AT_A_TIME, &mut |entry| {
-        let uid = selection.uid(&entry)?.to_owned();
-        below.push(Entry { uid, name: None, may_be_gone: true, was_renamed: false });
+        let below_it = selection.uid(&entry)?;
+        if below_it != uid {
+            below.push(below_it.to_owned());
+        }
         Ok(())
     })?;
     Ok(below)
