@@ -5,6 +5,7 @@ mod credentials;
 mod grants;
 mod limits;
 mod timing;
+mod together;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ pub(crate) use self::grants::grant_lines;
 use self::limits::{JournalTable, LimitsTable, RunsTable};
 use self::timing::TimingTable;
 use crate::db::Quota;
-use crate::egress::{Credential, Kind, Resolve};
+use crate::egress::{Credential, Resolve};
 use crate::secret::Source;
 
 /// A configuration that can't be used.
@@ -343,9 +344,6 @@ impl Config {
         let (concurrency, keep) = (file.runs.concurrency().map_err(invalid)?, file.journal.keep().map_err(invalid)?);
         let quota = file.journal.quota().map_err(invalid)?;
         let encryption = file.encryption.encryption(&base).map_err(invalid)?;
-        if encryption.key.is_none() {
-            keyless(&connections).map_err(invalid)?;
-        }
         let config = Self {
             compiler: None,
             concurrency,
@@ -362,9 +360,7 @@ impl Config {
             connections,
             file: path,
         };
-        config.distinct_ids()?;
-        config.distinct_files()?;
-        config.private()?;
+        config.fits_together()?;
         Ok(config)
     }
 
@@ -384,81 +380,6 @@ impl Config {
             config.types.keys().map(key)
         })
     }
-
-    fn distinct_ids(&self) -> Result<(), ConfigError> {
-        let mut ids: BTreeMap<String, TypeKey> = BTreeMap::new();
-        for second in self.keys() {
-            let id = second.openidm_id();
-            if let Some(first) = ids.insert(id.clone(), second.clone()) {
-                return Err(ConfigError::SameId { first, second, id });
-            }
-        }
-        Ok(())
-    }
-
-    /// No connector is granted what the host keeps to itself.
-    fn private(&self) -> Result<(), ConfigError> {
-        let file = |source: &Source| match source {
-            Source::File(path) => Some(real(path)),
-            Source::Env(_) | Source::Command(_) => None,
-        };
-        let of_db = self.encryption.key.iter().chain(&self.encryption.old_keys);
-        let of_connections = self.connections.values().flat_map(|config| config.access.sources());
-        let secrets: Vec<PathBuf> = of_db.chain(of_connections.map(|(_, source)| source)).filter_map(file).collect();
-        let data = real(&self.data);
-        for Access { granted, granted_in, .. } in self.connections.values().map(|config| &config.access) {
-            for folder in &granted.read {
-                let real = real(folder);
-                let message = if real.starts_with(&data) || data.starts_with(&real) {
-                    exposes(folder, "the data of the host in", &data)
-                } else if let Some(secret) = secrets.iter().find(|secret| secret.starts_with(&real)) {
-                    exposes(folder, "the secret in", secret)
-                } else {
-                    continue;
-                };
-                return Err(ConfigError::Invalid { path: granted_in.clone(), message });
-            }
-        }
-        Ok(())
-    }
-
-    fn distinct_files(&self) -> Result<(), ConfigError> {
-        let mut files: BTreeMap<PathBuf, &String> = BTreeMap::new();
-        for (second, path) in &self.sinks {
-            if let Some(first) = files.insert(real(path), second) {
-                let (first, second, path) = (first.clone(), second.clone(), path.clone());
-                return Err(ConfigError::SameFile { first, second, path });
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What is wrong with a folder that is granted.
-fn exposes(folder: &Path, what: &str, path: &Path) -> String {
-    format!("read: whoever reads {} reads {what} {} too: grant another folder", folder.display(), path.display())
-}
-
-/// The same for every way to a file, whether it is there already or only its folder.
-fn real(path: &Path) -> PathBuf {
-    let in_folder = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
-    path.canonicalize().ok().or_else(in_folder).unwrap_or_else(|| path.to_owned())
-}
-
-/// Refresh tokens come in the place of others, and are only kept encrypted.
-fn keyless(connections: &BTreeMap<ConnectionName, Arc<ConnectionConfig>>) -> Result<(), String> {
-    for (name, config) in connections {
-        let refreshes =
-            |credential: &&Credential| matches!(&credential.kind, Kind::OAuth(oauth) if oauth.refresh_token.is_some());
-        if let Some(credential) = config.access.credentials.iter().find(refreshes) {
-            return Err(format!(
-                "the connection {name} has the oauth2-refresh credential {}, whose tokens are only kept encrypted: add\n\
-                 [encryption]\nkey = {{ file = \"secrets/db.key\" }}\nand make the key with `openssl rand -base64 32`",
-                credential.name
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// The ceiling's file, and what it says if it is there.
