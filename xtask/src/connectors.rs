@@ -1,6 +1,6 @@
 //! Owns the building of connectors: each ends up as `target/connectors/NAME.wasm`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -37,6 +37,17 @@ pub(crate) fn build_guests(root: &Path) -> Result<()> {
     scripts::build_driver(root)
 }
 
+/// Leaves this machine's folders out of components, in which they take room, and tell where each was built.
+#[expect(clippy::disallowed_methods, reason = "where cargo keeps sources")]
+fn without_paths(root: &Path) -> Vec<String> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let sources = home.and_then(|home| std::fs::read_dir(home.join("registry/src")).ok());
+    let registries = sources.into_iter().flatten().flatten().map(|registry| registry.path());
+    let folders = registries.chain([root.to_owned()]);
+    folders.map(|folder| format!("--remap-path-prefix={}=", folder.display())).collect()
+}
+
 fn build_rust(root: &Path, name: &str, folder: &str) -> Result<()> {
     let compiler = toolchain::find(root)?;
     let folder = root.join(folder);
@@ -45,6 +56,7 @@ fn build_rust(root: &Path, name: &str, folder: &str) -> Result<()> {
     let arguments = ["build", "--locked", "--profile", profile, "--target", toolchain::TARGET, "--package", name];
     let mut command = cargo(&root.join("plugins"), &arguments);
     command.env("CARGO_TARGET_DIR", root.join("target/guests"));
+    command.env("CARGO_ENCODED_RUSTFLAGS", without_paths(root).join("\u{1f}"));
     if let Some(rustc) = compiler {
         command.env("RUSTC", rustc);
     }
