@@ -244,9 +244,6 @@ fn a_transaction_that_does_not_end_holds_changes_back() {
     }
 }
 
-/// A strategy, its connection, where it is, and how often it told of each row.
-type Reader = (&'static str, Connection<Sql>, Option<SyncToken>, BTreeMap<String, u32>);
-
 /// Writers that commit early, late, in any order, and not at all; a reader beside them. At the end it has every row, and once.
 #[test]
 fn beside_concurrent_writers_nothing_is_lost_or_repeated() {
@@ -275,44 +272,14 @@ fn beside_concurrent_writers_nothing_is_lost_or_repeated() {
         ("number", json!({ "by": "number", "column": "change", "lag_ms": 20 })),
         ("log", by_log()),
     ];
-    let mut readers: Vec<Reader> = strategies
-        .into_iter()
-        .map(|(name, changes)| {
-            let connection = people(&server, changes).batches_of(3);
-            let token = connection.latest_sync_token("account").unwrap();
-            (name, connection, token, BTreeMap::<String, u32>::new())
-        })
-        .collect();
-    let mut writers: Vec<_> = (1..=6).map(writer).collect();
-    let read = |readers: &mut Vec<Reader>| {
-        for (_, connection, token, seen) in readers.iter_mut() {
-            let run = connection.sync("account", token.clone());
-            for uid in told(&run) {
-                *seen.entry(uid.split(' ').next().unwrap().to_owned()).or_default() += 1;
-            }
-            *token = run.token();
-        }
-    };
-    let mut early = 0;
-    while !writers.is_empty() {
-        read(&mut readers);
-        early = readers.iter().map(|reader| reader.3.len()).max().unwrap();
-        writers.retain_mut(|(session, input)| {
-            // Its input ends once all was taken.
-            input.write_all(b"\\q\n").unwrap_or_default();
-            session.try_wait().unwrap().is_none()
-        });
-    }
+    let mut readers = Readers::of(strategies.map(|(name, changes)| (name, people(&server, changes))));
+    let early = readers.read_beside((1..=6).map(writer).collect());
+    thread::sleep(Duration::from_millis(200));
+    readers.read();
     let rows: Vec<String> = server.run("SELECT id FROM people ORDER BY id").lines().map(str::to_owned).collect();
     assert_eq!(rows.len(), 6 * 2 * 36);
-    thread::sleep(Duration::from_millis(200));
-    read(&mut readers);
-    for (name, _, _, seen) in &readers {
-        let lost: Vec<_> = rows.iter().filter(|id| !seen.contains_key(*id)).collect();
-        let repeated: Vec<_> = seen.iter().filter(|(_, times)| **times > 1).collect();
-        assert!(lost.is_empty() && repeated.is_empty() && seen.len() == rows.len(), "{name}: {lost:?} {repeated:?}");
-    }
-    assert!(early > 0, "it was read while others wrote");
+    readers.judge(&rows);
+    assert!(early.into_iter().max().unwrap() > 0, "it was read while others wrote");
 }
 
 #[test]

@@ -2,12 +2,14 @@
 
 #![allow(dead_code, reason = "each test binary uses some of it")]
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::process::Child;
+use std::process::{Child, ChildStdin};
 
 use serde_json::{Value as Json, json};
-use tidewaiter_connector::testing::Run;
-use tidewaiter_connector::{Change, Value};
+use sql::Sql;
+use tidewaiter_connector::testing::{Connection, Run};
+use tidewaiter_connector::{Change, SyncToken, Value};
 
 pub(crate) fn by_time(lag_ms: u64) -> Json {
     json!({ "by": "timestamp", "column": "at", "lag_ms": lag_ms })
@@ -49,5 +51,63 @@ impl Writer {
         self.says(how);
         drop(self.0.stdin.take());
         assert!(self.0.wait().unwrap().success());
+    }
+}
+
+/// Several strategies that read beside writers.
+pub(crate) struct Readers(Vec<Reader>);
+
+struct Reader {
+    strategy: &'static str,
+    connection: Connection<Sql>,
+    token: Option<SyncToken>,
+    /// How often it told of each row.
+    seen: BTreeMap<String, u32>,
+}
+
+impl Readers {
+    /// From now on.
+    pub(crate) fn of(connections: impl IntoIterator<Item = (&'static str, Connection<Sql>)>) -> Self {
+        let reader = |(strategy, connection): (_, Connection<Sql>)| {
+            let connection = connection.batches_of(3);
+            let token = connection.latest_sync_token("account").unwrap();
+            Reader { strategy, connection, token, seen: BTreeMap::new() }
+        };
+        Self(connections.into_iter().map(reader).collect())
+    }
+
+    pub(crate) fn read(&mut self) {
+        for Reader { connection, token, seen, .. } in &mut self.0 {
+            let run = connection.sync("account", token.clone());
+            for uid in told(&run) {
+                *seen.entry(uid.split(' ').next().unwrap().to_owned()).or_default() += 1;
+            }
+            *token = run.token();
+        }
+    }
+
+    /// Reads until the writers have ended. Answers how many rows each had told of before the last of them did.
+    pub(crate) fn read_beside(&mut self, mut writers: Vec<(Child, ChildStdin)>) -> Vec<usize> {
+        let mut early = Vec::new();
+        while !writers.is_empty() {
+            self.read();
+            early = self.0.iter().map(|reader| reader.seen.len()).collect();
+            writers.retain_mut(|(session, input)| {
+                // Its input ends once all was taken.
+                input.write_all(b"\\q\n").unwrap_or_default();
+                session.try_wait().unwrap().is_none()
+            });
+        }
+        early
+    }
+
+    /// Each has told of each of these rows, and once.
+    pub(crate) fn judge(&self, rows: &[String]) {
+        for Reader { strategy, seen, .. } in &self.0 {
+            let lost: Vec<_> = rows.iter().filter(|id| !seen.contains_key(*id)).collect();
+            let repeated: Vec<_> = seen.iter().filter(|(_, times)| **times > 1).collect();
+            let is_whole = lost.is_empty() && repeated.is_empty() && seen.len() == rows.len();
+            assert!(is_whole, "{strategy}: {lost:?} {repeated:?}");
+        }
     }
 }
