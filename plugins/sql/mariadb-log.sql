@@ -146,9 +146,12 @@ BEGIN
         SELECT MAX(number) INTO up_to FROM tidewaiter.log WHERE watched = one.id AND at < NOW(6) - INTERVAL days DAY;
         IF up_to IS NOT NULL THEN
             UPDATE tidewaiter.watched SET trimmed = up_to WHERE id = one.id AND IFNULL(trimmed, 0) < up_to;
-            DELETE FROM tidewaiter.log WHERE watched = one.id AND number <= up_to;
         END IF;
         COMMIT;
+        -- A few at a time: whoever writes to the table waits for no more than those.
+        REPEAT
+            DELETE FROM tidewaiter.log WHERE watched = one.id AND number <= up_to ORDER BY number LIMIT 1000;
+        UNTIL ROW_COUNT() < 1000 END REPEAT;
     END FOR;
 END//
 

@@ -5,7 +5,7 @@
 mod support;
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ldap::Ldap;
 use serde_json::json;
@@ -258,6 +258,69 @@ fn a_token_of_something_else_is_refused() {
     let json: serde_json::Value = serde_json::from_str(token.as_text().unwrap()).unwrap();
     let copy = json["server"].as_str().unwrap().replace("001", "002");
     refused(&syncrepl, altered(&token, "/server", copy.into()), "is of another server or tree");
+}
+
+/// Two that both are written to, and replicate.
+#[test]
+fn what_comes_by_replication_is_told_once_and_tokens_stay_with_their_server() {
+    let one = server(&remembering());
+    let follows = format!(
+        "syncprov-sessionlog 10000\nsyncrepl rid=1 provider=ldap://127.0.0.1:{} bindmethod=simple binddn={} credentials=\"{}\" \
+         searchbase=dc=example,dc=com type=refreshAndPersist retry=\"1 +\"\nmultiprovider on\n",
+        one.port(),
+        OpenLdap::ADMINISTRATOR,
+        OpenLdap::PASSWORD
+    );
+    let two = OpenLdap::start(&Slapd { server_id: 2, database: follows, ..Slapd::default() });
+    let arrived = |what: &str| {
+        let until = Instant::now() + Duration::from_secs(30);
+        while !two.search("dc=example,dc=com", "(objectClass=inetOrgPerson)", &["sn"]).contains(what) {
+            assert!(Instant::now() < until, "{what} is not replicated: {}", two.log());
+            thread::sleep(Duration::from_millis(50));
+        }
+    };
+    one.change(&person("ann", "at-one"));
+    arrived("at-one");
+    let (fresh, mut names) = (people(&two, by_syncrepl()), Names::default());
+    let first = fresh.latest_sync_token("account").unwrap().unwrap();
+    assert_eq!(names.told(&fresh.sync("account", None)), ["ann at-one"]);
+    two.change(&person("own", "at-two"));
+    // What a server that never wrote before did isn't all known: no deletion of its may have been forgotten.
+    refused(&fresh, first, "is older than what the server knows of deletions");
+    for changes in [by_syncrepl(), by_log()] {
+        let (here, there) = (people(&two, changes.clone()), people(&one, changes.clone()));
+        let mut names = Names::default();
+        names.told(&here.sync("account", None));
+        let mut token = here.latest_sync_token("account").unwrap();
+        refused(&there, token.clone().unwrap(), "is of another server or tree");
+        refused(&here, there.latest_sync_token("account").unwrap().unwrap(), "is of another server or tree");
+        for (round, (written, arriving)) in [("first", "second"), ("third", "fourth")].into_iter().enumerate() {
+            // While one of them is read, others come from both sides.
+            one.change(&[renamed("ann", arriving), person(&format!("bob{round}"), arriving)].concat());
+            two.change(&person(&format!("cem{round}"), written));
+            arrived(&format!("sn: {arriving}"));
+            let mut told = Vec::new();
+            // Who follows may have one of two entries that came, and the other one a moment later.
+            let until = Instant::now() + Duration::from_secs(30);
+            while told.len() < 3 && Instant::now() < until {
+                let run = here.sync("account", token);
+                told.extend(names.sorted(&run));
+                token = run.token();
+            }
+            let run = here.sync("account", token);
+            told.extend(names.sorted(&run));
+            token = run.token();
+            told.sort();
+            assert_eq!(
+                told,
+                [format!("ann {arriving}"), format!("bob{round} {arriving}"), format!("cem{round} {written}")],
+                "{changes}"
+            );
+        }
+        one.change(&[renamed("ann", "at-one"), gone("bob0"), gone("bob1")].concat());
+        two.change(&[gone("cem0"), gone("cem1")].concat());
+        arrived("at-one");
+    }
 }
 
 #[test]

@@ -31,6 +31,9 @@ impl<'a> Selection<'a> {
         let columns = database.columns(class.source())?;
         let mut this = Self { name_of_class, class, columns, uid: 0, name: 0, deleted: None, attributes: Vec::new() };
         this.uid = this.place(&class.uid)?;
+        if this.uid().cell == CellType::Real {
+            return Err(this.wrong(&format!("{:?}, the column of the uid, has numbers that are not exact", class.uid)));
+        }
         this.name = this.place(class.name())?;
         this.deleted = class.deleted.as_ref().map(|name| this.place(name)).transpose()?;
         let keys = [Some(this.uid), Some(this.name), this.deleted];

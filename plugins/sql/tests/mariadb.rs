@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 use sql::Sql;
@@ -372,7 +372,10 @@ fn a_log_is_of_one_table_and_stays_useful_when_it_is_trimmed() {
     server.run("INSERT INTO other SELECT seq FROM seq_1_to_5");
     let run = connection.sync("account", quiet.clone());
     assert!(run.deltas().is_empty() && run.token() != quiet, "it goes along");
-    server.run("INSERT INTO people (id) VALUES (1); CALL tidewaiter.trim_log(0)");
+    // More than are thrown away at a time.
+    server.run("INSERT INTO other SELECT seq FROM seq_6_to_2005; INSERT INTO people (id) VALUES (1)");
+    server.run("CALL tidewaiter.trim_log(0)");
+    assert_eq!(server.run("SELECT COUNT(*) FROM tidewaiter.log"), "0");
     let error = connection.sync("account", run.token()).outcome.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidSyncToken);
     // Who writes needs no right but to write, and gets none.
@@ -492,13 +495,13 @@ fn every_type_is_told_without_loss() {
              medium MEDIUMINT UNSIGNED, filled INT(5) ZEROFILL, money DECIMAL(65,30), ratio DOUBLE, `single` FLOAT, active BOOLEAN, odd BOOLEAN,
              bits BIT(12), flag BIT(1), photo LONGBLOB, pad BINARY(3), data JSON, born DATE, never DATE, wait TIME(3), founded YEAR,
              seen DATETIME(2), zero DATETIME, changed TIMESTAMP(6) NOT NULL, mood ENUM('ok', 'bad'), roles SET('a', 'b c', 'd'), no_roles SET('a'),
-             address INET6, latin VARCHAR(10) CHARACTER SET latin1, gone_at DATETIME, pin CHAR(8));
+             address INET6, place POINT, latin VARCHAR(10) CHARACTER SET latin1, gone_at DATETIME, pin CHAR(8));
          INSERT INTO kinds VALUES ('6f1c2e5e-0000-4000-8000-00000000000a', 'Ann', -7, 255, -9223372036854775808,
              18446744073709551615, 16777215, 42, '-12345678901234567890123456789012345.100000000000000000000000000001', 0.1, 0.1, true, 2,
              b'101010101010', b'1', x'00ff', x'01', '{\"a\": [1]}', '2000-02-29', '0000-00-00', '-838:59:59.5', 2026,
-             '2026-07-01 12:00:00.25', '0000-00-00', '2026-03-01 07:00:00.25', 'bad', 'a,d,b c', '', '2001:db8::1', 'M\u{fc}ller', NULL, '0000'),
+             '2026-07-01 12:00:00.25', '0000-00-00', '2026-03-01 07:00:00.25', 'bad', 'a,d,b c', '', '2001:db8::1', POINT(1, 2), 'M\u{fc}ller', NULL, '0000'),
              ('6f1c2e5e-0000-4000-8000-00000000000b', 'Bob', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-             NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '2026-03-01 08:00:01', NULL, NULL, NULL, NULL, NULL, '2026-03-02', NULL)",
+             NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '2026-03-01 08:00:01', NULL, NULL, NULL, NULL, NULL, NULL, '2026-03-02', NULL)",
     );
     let class = json!({
         "table": "hr.kinds", "uid": "id", "name": "name", "deleted": "gone_at",
@@ -529,6 +532,8 @@ fn every_type_is_told_without_loss() {
     assert_eq!((ann.object.uid.as_str(), ann.object.name.as_str()), ("6f1c2e5e-0000-4000-8000-00000000000a", "Ann"));
     let text = |text: &str| Value::Text(text.to_owned());
     let decimal = |text: &str| Value::Decimal(text.to_owned());
+    // As the server keeps it: its system of coordinates, the order of bytes, the kind, x and y.
+    let point = [&[0; 4][..], &[1, 1, 0, 0, 0], &1f64.to_le_bytes(), &2f64.to_le_bytes()].concat();
     for (name, values) in [
         ("small", vec![Value::Integer(-7)]),
         ("tiny", vec![Value::Integer(255)]),
@@ -557,6 +562,7 @@ fn every_type_is_told_without_loss() {
         ("roles", vec![text("a"), text("b c"), text("d")]),
         ("no_roles", vec![]),
         ("address", vec![text("2001:db8::1")]),
+        ("place", vec![Value::Binary(point)]),
         ("latin", vec![text("M\u{fc}ller")]),
         ("pin", vec![Value::Secret(b"0000".to_vec())]),
     ] {
@@ -660,6 +666,11 @@ fn what_is_wrong_is_named() {
         "there is no column \"uid\"; there are: id, login, mail, at",
     );
     failed(of(json!({ "query": "SELECT 1 AS", "uid": "id" })), wrong, "(1064)");
+    failed(
+        of(json!({ "query": "SELECT CAST(0.1 AS FLOAT) AS x", "uid": "x" })),
+        wrong,
+        "\"x\", the column of the uid, has numbers that are not exact",
+    );
     failed(of(json!({ "query": "SELECT x FROM people", "uid": "x" })), wrong, "Unknown column 'x' in 'SELECT' (1054)");
     let by =
         |by: &str, column: &str| json!({ "table": "people", "uid": "id", "changes": { "by": by, "column": column } });
@@ -703,6 +714,36 @@ fn what_is_wrong_is_named() {
     let error = people(&server, by_time(0)).check().unwrap_err();
     assert!(error.kind() == wrong && error.message().contains("follows another one"), "{error:?}");
     connection(&server, &classes).check().unwrap();
+}
+
+/// What another server commits there has the times and numbers of that one.
+#[test]
+fn a_server_that_follows_another_one_is_read_by_comparison_only() {
+    let (mut primary, mut replica) = (MariaDb::start(None), MariaDb::start(None));
+    primary.restart_with("--log-bin=changes");
+    replica.restart_with("--server-id=2");
+    replica.run(&format!(
+        "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {}, MASTER_USER = 'admin', MASTER_PASSWORD = '{}', \
+         MASTER_LOG_FILE = 'changes.000001', MASTER_LOG_POS = 4; START SLAVE",
+        primary.port(),
+        MariaDb::PASSWORD
+    ));
+    primary.run(PEOPLE);
+    primary.run("INSERT INTO people (id) VALUES (1)");
+    let has_it = || replica.run("SHOW TABLES LIKE 'people'") == "people" && replica.run("SELECT id FROM people") == "1";
+    let until = Instant::now() + Duration::from_secs(30);
+    while !has_it() {
+        assert!(Instant::now() < until, "it is not replicated: {}", replica.run("SHOW SLAVE STATUS"));
+        thread::sleep(Duration::from_millis(50));
+    }
+    for changes in [by_time(0), json!({ "by": "number", "column": "change" })] {
+        let error = people(&replica, changes).check().unwrap_err();
+        let is_so = error.kind() == ErrorKind::Configuration && error.message().contains("follows another one");
+        assert!(is_so, "{error:?}");
+    }
+    let by_comparison = connection(&replica, &json!({ "account": { "table": "people", "uid": "id" } }));
+    assert_eq!(by_comparison.search("account", Filter::All).unwrap().len(), 1);
+    people(&primary, by_time(0)).check().unwrap();
 }
 
 /// Each way of proving a password that works in clear, and none that shows it.

@@ -63,7 +63,8 @@ impl Field {
     }
 
     fn is_binary(&self) -> bool {
-        self.collation == BINARY && self.is.is_empty()
+        let is_plain = self.is.is_empty() || self.wire == ColumnType::MYSQL_TYPE_GEOMETRY;
+        self.collation == BINARY && is_plain
     }
 
     /// The name of its type, as a table is made with.
@@ -71,6 +72,7 @@ impl Field {
         use ColumnType as Wire;
         let unsigned = if self.flags.contains(ColumnFlags::UNSIGNED_FLAG) { " unsigned" } else { "" };
         let name = match self.wire {
+            Wire::MYSQL_TYPE_GEOMETRY => "binary",
             _ if !self.is.is_empty() => self.is.as_str(),
             _ if self.flags.contains(ColumnFlags::ENUM_FLAG) => "enum",
             _ if self.flags.contains(ColumnFlags::SET_FLAG) => "set",

@@ -33,6 +33,8 @@ const PACKET_BYTES_MAX: usize = 32 << 20;
 const FIELD_BYTES_MAX: usize = 64 << 10;
 /// So many columns a table can have, and more than parameters are ever used.
 const FIELDS_MAX: u64 = 4096;
+/// What a server says in a login, in packets.
+const LOGIN_STEPS_MAX: usize = 8;
 /// A packet of this length goes on in another one.
 const FRAME_BYTES_MAX: usize = 0xff_ff_ff;
 /// What every server of the last twenty years does.
@@ -132,7 +134,7 @@ impl Session {
         let (user, database) = (Some(settings.user.as_bytes()), Some(settings.database.as_bytes()));
         let answer = HandshakeResponse::new(Some(response), (10, 5, 0), user, database, name, wanted, None, size);
         self.send(&serialized(&answer.with_mariadb_ext_capabilities(self.wished())))?;
-        loop {
+        for _ in 0..LOGIN_STEPS_MAX {
             let packet = self.packet()?;
             let answer = match packet.first() {
                 Some(&OK) => return Ok(()),
@@ -157,6 +159,7 @@ impl Session {
                 self.send(&answer)?;
             }
         }
+        Err(out_of_turn())
     }
 
     /// Sends a packet. None is ever so long that it needs two: of what is sent only a parameter could be, and is refused before.
