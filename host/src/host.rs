@@ -7,6 +7,7 @@ pub mod ask;
 mod erase;
 mod load;
 pub(crate) mod seal;
+mod token;
 pub mod view;
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,12 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewaiter_core::grant::BadAsk;
-use tidewaiter_core::journal::{Entry, EntryId, Incarnation, Marker};
+use tidewaiter_core::journal::{Entry, EntryId, Incarnation};
 use tidewaiter_core::name::{ConnectionName, TypeKey};
 use tidewaiter_core::run::{RunReport, Trigger};
 use tidewaiter_core::schedule::{Refusal, Scheduled};
-use tidewaiter_core::state::{Actor, From, SyncState, TypeState};
-use tidewaiter_core::token::{SyncToken, TOKEN_BYTES_MAX};
+use tidewaiter_core::state::{Actor, TypeState};
+use tidewaiter_core::token::TOKEN_BYTES_MAX;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -28,11 +29,10 @@ use tokio_util::sync::CancellationToken;
 use self::erase::Erasures;
 pub use self::load::{Known, Loaded, load};
 use self::seal::KeyError;
-use self::view::TokenView;
 use crate::audit::{Audit, AuditError};
 use crate::clock::Clock;
-use crate::config::{Config, TypeConfig};
-use crate::db::{Commit, CommitError, Db, OpenError, Policy, ReadError, TokenChange};
+use crate::config::Config;
+use crate::db::{CommitError, Db, OpenError, Policy, ReadError};
 use crate::driver::{Connection, Delivery, Lateness, Request, Task, retain};
 use crate::egress::TlsError;
 
@@ -113,6 +113,23 @@ pub enum HostError {
         /// Its size.
         bytes: usize,
     },
+    /// Nothing is held.
+    #[error("{key} is not held by its guard")]
+    NotHeld {
+        /// Which type.
+        key: TypeKey,
+    },
+    /// The history has no token to go back to.
+    #[error("{key}: {}", match revision {
+        Some(revision) => format!("its history has no token of revision {revision} that a run can go on from; `token history` has them"),
+        None => "its history has no other token that a run can go on from".to_owned(),
+    })]
+    NoSuchToken {
+        /// Of which type.
+        key: TypeKey,
+        /// The row that was named.
+        revision: Option<u64>,
+    },
     /// An entry of another journal.
     #[error("{id} is not an entry of this journal, whose entries are {incarnation}-1 and on")]
     OtherJournal {
@@ -180,73 +197,6 @@ pub struct Host {
     ended: CancellationToken,
 }
 
-/// An operator's act on a token.
-struct TokenWrite {
-    db: Db,
-    requests: mpsc::Sender<Request>,
-    clock: Clock,
-    key: TypeKey,
-    from: From,
-    sync: SyncState,
-    marker: Marker,
-    expected: Option<u64>,
-    by: Actor,
-}
-
-impl TokenWrite {
-    /// Answers the state before and after.
-    async fn perform(self) -> Result<(TypeState, TypeState), HostError> {
-        let Self { db, requests, clock, key, from, sync, marker, expected, by } = self;
-        let verb = if marker == Marker::TokenReset { "reset" } else { "set" };
-        loop {
-            let now = clock.now();
-            let stored = db.state(&key)?.unwrap_or_else(|| TypeState::first(from, now));
-            if let Some(expected) = expected.filter(|expected| *expected != stored.revision) {
-                return Err(HostError::Changed { key, expected, found: stored.revision });
-            }
-            let state = TypeState {
-                sync: sync.clone(),
-                revision: stored.revision + 1,
-                generation: stored.generation + 1,
-                failures: 0,
-                why: format!("{verb} by {by} at {now}"),
-                changed_at: now,
-                changed_by: by.clone(),
-            };
-            let commit = Commit {
-                key: key.clone(),
-                expected_revision: stored.revision,
-                state: state.clone(),
-                staged: Vec::new(),
-                batches: Vec::new(),
-                marker: Some((marker.clone(), by.clone())),
-                run: None,
-                report: None,
-                at: now,
-            };
-            match db.commit(commit).await {
-                // A run committed in between: the operator wins, on top of it.
-                Err(CommitError::Conflict) => {}
-                Err(error) => {
-                    // It may have been written all the same.
-                    if let Ok(Some(state)) = db.state(&key) {
-                        let _ = requests.send(Request::StateChanged { key, state }).await;
-                    }
-                    return Err(error.into());
-                }
-                Ok(_) => {
-                    tracing::info!(
-                        target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, why = state.why,
-                        state = state.sync.name(), "token {verb}"
-                    );
-                    let _ = requests.send(Request::StateChanged { key, state: state.clone() }).await;
-                    return Ok((stored, state));
-                }
-            }
-        }
-    }
-}
-
 #[derive(Debug)]
 struct Tasks {
     /// What operators asked for, until it is done.
@@ -285,6 +235,11 @@ impl Host {
         }
         let mut stored = db.states()?;
         let mut types = Vec::new();
+        let faults = |connection: &ConnectionName| {
+            let known = db.faults(&config.connections[connection].connector)?;
+            let sha256 = connections[connection].connector.sha256();
+            Ok::<_, ReadError>(known.filter(|known| known.sha256 == sha256).map_or(0, |known| known.count))
+        };
         for key in config.keys().filter(|key| connections.contains_key(&key.connection)) {
             let written = &config.connections[&key.connection].types[&key.object_type];
             let state = stored.remove(&key).unwrap_or_else(|| TypeState::first(written.from, clock.now()));
@@ -294,6 +249,7 @@ impl Host {
                 timing: written.timing.clone().filter(|_| runs == Runs::Scheduled),
                 rank: written.rank,
                 parallel: connection.parallel_types,
+                faults: faults(&key.connection)?,
                 state,
                 key,
             });
@@ -382,73 +338,6 @@ impl Host {
         let _ = self.requests.send(Request::Begin).await;
     }
 
-    /// The token of a type, and the state around it.
-    ///
-    /// # Errors
-    /// Unknown type, or the db.
-    pub fn token(&self, key: &TypeKey) -> Result<TokenView, HostError> {
-        let from = self.type_config(key)?.from;
-        let stored = self.db.state(key)?.unwrap_or_else(|| TypeState::first(from, self.clock.now()));
-        Ok(TokenView::new(key, stored))
-    }
-
-    /// What became of the token of a type, newest first.
-    ///
-    /// # Errors
-    /// Unknown type, or the db.
-    pub fn token_history(&self, key: &TypeKey, limit: usize) -> Result<Vec<TokenChange>, HostError> {
-        self.type_config(key)?;
-        Ok(self.db.token_history(key, limit)?)
-    }
-
-    /// Throws the token away: the next run asks for the latest one, and syncs nothing. Wins over a run under way. With `expected`,
-    /// only if the state has that revision. Answers the state before it.
-    ///
-    /// # Errors
-    /// Unknown type, another revision, or the db.
-    pub async fn token_reset(&self, key: &TypeKey, expected: Option<u64>, by: Actor) -> Result<TokenView, HostError> {
-        self.token_write(key, SyncState::New, Marker::TokenReset, expected, by).await.map(|(before, _)| before)
-    }
-
-    /// Sets the token: the next run goes on from it. Wins over a run under way. With `expected`, only if the state has that
-    /// revision. Answers the state after it.
-    ///
-    /// # Errors
-    /// As `token_reset`; or the token is too large.
-    pub async fn token_set(
-        &self,
-        key: &TypeKey,
-        token: SyncToken,
-        expected: Option<u64>,
-        by: Actor,
-    ) -> Result<TokenView, HostError> {
-        if token.size() > TOKEN_BYTES_MAX {
-            return Err(HostError::TokenTooLarge { bytes: token.size() });
-        }
-        self.token_write(key, SyncState::Live(token), Marker::TokenSet, expected, by).await.map(|(_, after)| after)
-    }
-
-    async fn token_write(
-        &self,
-        key: &TypeKey,
-        sync: SyncState,
-        marker: Marker,
-        expected: Option<u64>,
-        by: Actor,
-    ) -> Result<(TokenView, TokenView), HostError> {
-        let from = self.type_config(key)?.from;
-        let what = if marker == Marker::TokenReset { "token reset" } else { "token set" };
-        let (audit, who, on) = (self.audit.clone(), by.clone(), key.to_string());
-        let (db, requests, clock) = (self.db.clone(), self.requests.clone(), self.clock);
-        let act = TokenWrite { db, requests, clock, key: key.clone(), from, sync, marker, expected, by };
-        let done = async move {
-            audit.act(&who, what, on).await?;
-            act.perform().await
-        };
-        let (before, state) = self.act(done).await?;
-        Ok((TokenView::new(key, before), TokenView::new(key, state)))
-    }
-
     /// Does what somebody asked for, who may go away before it is done: it is done all the same.
     async fn act<T: Send + 'static>(
         &self,
@@ -488,11 +377,6 @@ impl Host {
             ask::After::Id(id) if id.incarnation == incarnation => Ok(id.sequence),
             ask::After::Id(id) => Err(HostError::OtherJournal { id, incarnation }),
         }
-    }
-
-    fn type_config(&self, key: &TypeKey) -> Result<&TypeConfig, HostError> {
-        let configured = self.config.connections.get(&key.connection).and_then(|c| c.types.get(&key.object_type));
-        Ok(configured.ok_or_else(|| Refusal::Unknown(key.clone()))?)
     }
 
     /// Told when the host begins to end: servers on top of it stop to take requests then.

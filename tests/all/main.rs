@@ -8,6 +8,7 @@
 //! - `egress`: what leaves over HTTP, and what does not
 //! - `engine`: compiling, the cache of what was compiled, memory for instances
 //! - `fuzz`: readers of foreign bytes, fed by a seeded mutator
+//! - `guard`: what waits for somebody: floods, lost tokens, wrong settings, connectors that trap
 //! - `host`: schedules, operators' acts, restarts, through the library's face
 //! - `hostile`: guests that misbehave
 //! - `kill`: SIGKILL at seeded instants
@@ -37,6 +38,7 @@ mod data;
 mod egress;
 mod engine;
 mod fuzz;
+mod guard;
 mod host;
 mod hostile;
 mod kill;

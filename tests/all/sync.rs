@@ -46,14 +46,7 @@ impl World {
         let settings = serde_json::json!({
             "folder": "people", "uid": "id", "updated_at": "updated_at", "deleted_at": "deleted_at", "settle_ms": 0
         });
-        let account = TypeConfig {
-            class: "account".into(),
-            timing: None,
-            rank: 0,
-            from: From::Latest,
-            attributes: None,
-            options: BTreeMap::new(),
-        };
+        let account = TypeConfig { class: "account".into(), ..TypeConfig::default() };
         let config = ConnectionConfig {
             parallel_types: false,
             connector: name("csv"),

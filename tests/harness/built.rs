@@ -43,8 +43,7 @@ pub fn connection(
 
 /// A connection to it with one type, `account`, that runs when asked.
 pub fn connection_config(connector: &str, settings: Json, from: From, limits: Limits) -> ConnectionConfig {
-    let account =
-        TypeConfig { class: "account".into(), timing: None, rank: 0, from, attributes: None, options: BTreeMap::new() };
+    let account = TypeConfig { class: "account".into(), from, ..TypeConfig::default() };
     ConnectionConfig {
         connector: connector.parse().unwrap(),
         settings,

@@ -61,6 +61,12 @@ pub enum Marker {
     TokenReset,
     /// The db was restored from a copy: what was journaled after the copy was made is not here, and comes again.
     Restored,
+    /// The token was set to one that was held before: what comes after it comes again.
+    TokenRewound,
+    /// What the guard held was thrown away, and the token with it; the next run asks for the latest.
+    Discarded,
+    /// The source refused the token, and as it is configured the next run asks for the latest: what happened in between is skipped.
+    TokenLost,
 }
 
 impl Marker {
@@ -70,6 +76,9 @@ impl Marker {
             Self::TokenSet => "token-set",
             Self::TokenReset => "token-reset",
             Self::Restored => "restored",
+            Self::TokenRewound => "token-rewound",
+            Self::Discarded => "discarded",
+            Self::TokenLost => "token-lost",
         }
     }
 }
@@ -101,6 +110,8 @@ pub enum Body {
 pub struct Packed {
     /// How many.
     pub count: u32,
+    /// How many of them are deletions.
+    pub deletes: u32,
     /// The bytes; only the db reads them.
     pub bytes: Vec<u8>,
 }

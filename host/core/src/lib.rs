@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod grant;
+pub mod guard;
 pub mod inspect;
 pub mod journal;
 pub mod limit;

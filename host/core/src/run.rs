@@ -5,91 +5,22 @@
 //! What it guarantees: a token is ordered into a commit only together with every batch before it; at most one commit is
 //! under way; nothing is ordered after the end.
 
+mod effect;
 mod report;
 
 use std::collections::VecDeque;
 
+pub use self::effect::{BatchInfo, CommitFailure, Effect, Terms};
 pub use self::report::{ConnectorError, ErrorKind, Failure, Outcome, RunReport, Spent, Trigger};
-use crate::limit::Limits;
+use crate::guard::Tally;
+use crate::journal::Marker;
 use crate::name::TypeKey;
-use crate::state::{SyncState, TypeState};
+use crate::state::{Actor, OnTokenLost, SyncState, TypeState};
 use crate::time::UnixMillis;
 use crate::token::SyncToken;
 
 /// Batches that wait for a commit under way: beside their deltas, each may have a token of 64 KiB.
 const HELD_COUNT_MAX: usize = 256;
-
-/// What the machine needs to know of a batch; the driver holds the rest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BatchInfo {
-    /// How many deltas.
-    pub deltas: u64,
-    /// Their size in bytes.
-    pub bytes: u64,
-    /// The checkpoint that came with them.
-    pub checkpoint: Option<SyncToken>,
-}
-
-/// Something to be done.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    /// Call `get-latest-sync-token`.
-    AskLatest {
-        /// For the log.
-        why: String,
-    },
-    /// Call `sync`.
-    Sync {
-        /// With this token.
-        token: Option<SyncToken>,
-        /// For the log.
-        why: String,
-    },
-    /// Write the first `batches` that are held where nobody sees them: no token covers them yet, and they are too many to hold.
-    Stage {
-        /// How many of the batches held, from the oldest.
-        batches: usize,
-    },
-    /// Journal what is staged and then the first `batches` that are held, and store the state, in one transaction, if the stored
-    /// revision is the expected one.
-    Commit {
-        /// What is staged is journaled too.
-        published: bool,
-        /// How many of the batches held, from the oldest.
-        batches: usize,
-        /// The revision that must be stored for this to happen.
-        expected_revision: u64,
-        /// The state to store; its revision is the next one.
-        state: TypeState,
-        /// The run is over with this commit: record it.
-        report: Option<RunReport>,
-    },
-    /// Answer `stop` to the connector's next `emit`.
-    Stop,
-    /// Answer the waiting `flush`.
-    Flushed {
-        /// Everything up to the last checkpoint is durable.
-        durable: bool,
-    },
-    /// The run is over. The instance and whatever batches are still held are dropped.
-    Finish {
-        /// What to tell.
-        report: RunReport,
-        /// The state after it, as far as this run knows.
-        state: TypeState,
-    },
-}
-
-/// Why a commit did not happen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CommitFailure {
-    /// Somebody else wrote the state: an operator's act.
-    Conflict,
-    /// There is no room, in the db's words.
-    Full(String),
-    /// The db could not write.
-    Storage(String),
-}
 
 #[derive(Debug)]
 enum Phase {
@@ -118,13 +49,13 @@ struct Committing {
 /// Some deltas.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {
-    deltas: u64,
+    tally: Tally,
     bytes: u64,
 }
 
 impl Sum {
     fn of<'a>(batches: impl IntoIterator<Item = &'a BatchInfo>) -> Self {
-        let add = |sum: Self, batch: &BatchInfo| sum + Self { deltas: batch.deltas, bytes: batch.bytes };
+        let add = |sum: Self, batch: &BatchInfo| sum + Self { tally: batch.tally, bytes: batch.bytes };
         batches.into_iter().fold(Self::default(), add)
     }
 }
@@ -132,7 +63,7 @@ impl Sum {
 impl std::ops::Add for Sum {
     type Output = Self;
     fn add(self, other: Self) -> Self {
-        Self { deltas: self.deltas + other.deltas, bytes: self.bytes + other.bytes }
+        Self { tally: self.tally + other.tally, bytes: self.bytes + other.bytes }
     }
 }
 
@@ -143,7 +74,7 @@ pub struct Run {
     run: u64,
     trigger: Trigger,
     started: UnixMillis,
-    limits: Limits,
+    terms: Terms,
     /// The state as it is stored, as far as this run knows.
     stored: TypeState,
     token_in: Option<SyncToken>,
@@ -176,8 +107,8 @@ pub struct Run {
 
 impl Run {
     /// Begins a run from the stored state.
-    pub fn new(key: TypeKey, run: u64, trigger: Trigger, stored: TypeState, limits: Limits, now: UnixMillis) -> Self {
-        let mut machine = Self::idle(key, run, trigger, stored, limits, now);
+    pub fn new(key: TypeKey, run: u64, trigger: Trigger, stored: TypeState, terms: Terms, now: UnixMillis) -> Self {
+        let mut machine = Self::idle(key, run, trigger, stored, terms, now);
         machine.begin(now);
         machine
     }
@@ -188,23 +119,23 @@ impl Run {
         run: u64,
         trigger: Trigger,
         stored: TypeState,
-        limits: Limits,
+        terms: Terms,
         why: String,
         now: UnixMillis,
     ) -> Self {
-        let mut machine = Self::idle(key, run, trigger, stored, limits, now);
+        let mut machine = Self::idle(key, run, trigger, stored, terms, now);
         machine.abandon(Outcome::Held(why), now);
         machine
     }
 
-    fn idle(key: TypeKey, run: u64, trigger: Trigger, stored: TypeState, limits: Limits, now: UnixMillis) -> Self {
+    fn idle(key: TypeKey, run: u64, trigger: Trigger, stored: TypeState, terms: Terms, now: UnixMillis) -> Self {
         let token_in = stored.sync.token().cloned();
         Self {
             key,
             run,
             trigger,
             started: now,
-            limits,
+            terms,
             token_in,
             phase: Phase::Syncing,
             held: VecDeque::new(),
@@ -229,6 +160,9 @@ impl Run {
 
     fn begin(&mut self, now: UnixMillis) {
         let why = self.stored.why.clone();
+        if let Some(why) = self.stored.held.clone() {
+            return self.abandon(Outcome::Guarded(why), now);
+        }
         match &self.stored.sync {
             SyncState::New => {
                 self.phase = Phase::AskingLatest;
@@ -252,7 +186,7 @@ impl Run {
 
     /// Whether the driver should take more batches from the connector; if not, `emit` blocks.
     pub fn wants_batches(&self) -> bool {
-        let few = self.held_bytes < self.limits.pending_bytes_max && self.held.len() < HELD_COUNT_MAX;
+        let few = self.held_bytes < self.terms.limits.pending_bytes_max && self.held.len() < HELD_COUNT_MAX;
         self.in_flight.is_none() || few
     }
 
@@ -273,7 +207,7 @@ impl Run {
         };
         self.phase = Phase::Establishing;
         let state = self.next_state(sync, why, 0, now);
-        self.commit(0, state, None);
+        self.commit(0, state);
     }
 
     /// The connector handed a batch over; the driver holds it.
@@ -283,6 +217,10 @@ impl Run {
         }
         self.held_bytes += batch.bytes;
         self.taken = self.taken + Sum::of([&batch]);
+        if let Some(why) = self.guard(now) {
+            self.drop_held();
+            return self.end(Outcome::Guarded(why), now);
+        }
         let resumable = batch.checkpoint.is_some();
         self.held.push_back(batch);
         if resumable {
@@ -291,8 +229,8 @@ impl Run {
         let uncovered = self.uncovered_bytes();
         self.held_peak_bytes = self.held_peak_bytes.max(self.held_bytes);
         self.uncovered_peak_bytes = self.uncovered_peak_bytes.max(uncovered);
-        if uncovered > self.limits.uncovered_bytes_max {
-            let max = self.limits.uncovered_bytes_max;
+        if uncovered > self.terms.limits.uncovered_bytes_max {
+            let max = self.terms.limits.uncovered_bytes_max;
             let message = format!("{uncovered} bytes of deltas without a checkpoint; at most {max} are staged");
             let failure = Failure::Trapped { code: "limit.uncovered-bytes".into(), message };
             return self.end(Outcome::Failed(failure), now);
@@ -361,11 +299,23 @@ impl Run {
         if !self.wrote || matches!(self.phase, Phase::Ending(Outcome::Held(_))) {
             return self.abandon(Outcome::Held(why), now);
         }
+        self.drop_held();
+        self.end(Outcome::Held(why), now);
+    }
+
+    /// Nothing more is journaled.
+    fn drop_held(&mut self) {
         self.held.clear();
         self.held_bytes = 0;
         self.staged = Sum::default();
         self.returned = None;
-        self.end(Outcome::Held(why), now);
+    }
+
+    /// Whether more came than is let pass, with what a commit under way journals.
+    fn guard(&self, now: UnixMillis) -> Option<String> {
+        let pending = self.taken.tally - self.journaled.tally;
+        let hour = self.stored.hour.plus(pending, now).tally;
+        self.terms.guard.refuses(self.taken.tally, hour).filter(|_| !self.stored.released)
     }
 
     /// An operator set or reset the token: nothing of this run is written any more.
@@ -387,15 +337,17 @@ impl Run {
     /// The time of the run is up: end at the next checkpoint.
     pub fn handle_time_up(&mut self) {
         self.time_is_up = true;
-        if self.taken.deltas > 0 && self.uncovered_bytes() == 0 {
+        if self.taken.tally.changes > 0 && self.uncovered_bytes() == 0 {
             self.spend();
         }
     }
 
     /// Stops the connector when the budget is spent. Only asked at a checkpoint, so that every run gets further.
     fn spend(&mut self) {
-        let Limits { run_deltas_max, run_bytes_max, .. } = self.limits;
-        let spent = self.time_is_up || self.taken.deltas >= run_deltas_max || self.taken.bytes >= run_bytes_max;
+        let limits = &self.terms.limits;
+        let spent = self.time_is_up
+            || self.taken.tally.changes >= limits.run_deltas_max
+            || self.taken.bytes >= limits.run_bytes_max;
         if spent && !self.budget_spent && !self.shutting_down && matches!(self.phase, Phase::Syncing) {
             self.budget_spent = true;
             self.effects.push_back(Effect::Stop);
@@ -448,9 +400,9 @@ impl Run {
             Phase::Syncing => match self.covered() {
                 Some((batches, token)) => {
                     let state = self.live(token, now);
-                    self.commit(batches, state, None);
+                    self.commit(batches, state);
                 }
-                None if self.held_bytes >= self.limits.stage_bytes => self.stage(),
+                None if self.held_bytes >= self.terms.limits.stage_bytes => self.stage(),
                 None => self.answer_flush(true),
             },
             Phase::Ending(outcome) => {
@@ -470,32 +422,51 @@ impl Run {
     }
 
     fn conclude(&mut self, outcome: Outcome, now: UnixMillis) {
-        let (covered, batches, sync) = match self.covered() {
-            Some((batches, token)) => (true, batches, SyncState::Live(token)),
-            None => (false, 0, self.stored.sync.clone()),
-        };
-        let sum = match covered {
+        let covered = self.covered();
+        let refused = refused_token(&outcome);
+        let skips = refused.is_some() && self.terms.on_token_lost == OnTokenLost::FromLatest;
+        if let (true, Some((batches, token))) = (skips, &covered) {
+            // It belongs to the generation before the marker. This comes again when it is written.
+            let state = self.live(token.clone(), now);
+            return self.commit(*batches, state);
+        }
+        let (published, batches) = (covered.is_some(), covered.as_ref().map_or(0, |(batches, _)| *batches));
+        let sum = match published {
             true => self.staged + Sum::of(self.held.iter().take(batches)),
             false => Sum::default(),
         };
-        let (sync, failures) = match &outcome {
-            Outcome::Ok | Outcome::More => (sync, 0),
-            Outcome::Failed(failure) => (lost(sync, failure), self.stored.failures.saturating_add(1)),
-            Outcome::Stopped | Outcome::Held(_) | Outcome::Superseded => (sync, self.stored.failures),
-        };
+        let mut next = self.stored.clone();
+        if let Some((_, token)) = covered {
+            next.sync = SyncState::Live(token);
+        }
+        match &outcome {
+            Outcome::Ok => (next.failures, next.released) = (0, false),
+            Outcome::More => next.failures = 0,
+            Outcome::Guarded(why) => next.held = Some(why.clone()),
+            Outcome::Failed(_) => next.failures = next.failures.saturating_add(1),
+            Outcome::Stopped | Outcome::Held(_) | Outcome::Superseded => {}
+        }
+        match refused {
+            None => {}
+            Some(_) if skips => (next.sync, next.generation) = (SyncState::New, next.generation + 1),
+            Some(reason) => next.sync = SyncState::TokenLost { token: next.sync.token().cloned(), reason },
+        }
         // The token came back untouched, with nothing: there is nothing to write. A run that wrote something is recorded.
-        if !self.wrote && sum.deltas == 0 && sync == self.stored.sync && failures == self.stored.failures {
-            let report = self.report(outcome, Sum::default(), &sync, now);
+        if !self.wrote && sum.tally == Tally::default() && next == self.stored {
+            let report = self.report(outcome, Sum::default(), &next.sync, now);
             return self.finish(report);
         }
-        let why = match &sync {
+        let why = match &next.sync {
+            _ if next.held != self.stored.held => format!("held by the guard in run {}", self.run),
             sync if *sync == self.stored.sync => self.stored.why.clone(),
             SyncState::TokenLost { .. } => format!("refused in run {}", self.run),
+            SyncState::New => format!("the token was refused in run {}, and on-token-lost is from-latest", self.run),
             _ => format!("reached by run {}", self.run),
         };
-        let state = self.next_state(sync, why, failures, now);
+        let state = TypeState { why, revision: next.revision + 1, changed_at: now, changed_by: Actor::Host, ..next };
         let report = self.report(outcome, sum, &state.sync, now);
-        self.commit_with(covered, batches, state, Some(report));
+        let marker = skips.then_some(Marker::TokenLost);
+        self.commit_with(published, batches, state, marker, Some(report));
     }
 
     /// Ends without writing anything.
@@ -534,20 +505,31 @@ impl Run {
         self.effects.push_back(Effect::Stage { batches });
     }
 
-    fn commit(&mut self, batches: usize, state: TypeState, report: Option<RunReport>) {
-        self.commit_with(batches > 0, batches, state, report);
+    fn commit(&mut self, batches: usize, state: TypeState) {
+        self.commit_with(batches > 0, batches, state, None, None);
     }
 
     /// `published`: what is staged is covered too, and journaled first.
-    fn commit_with(&mut self, published: bool, batches: usize, state: TypeState, report: Option<RunReport>) {
+    fn commit_with(
+        &mut self,
+        published: bool,
+        batches: usize,
+        mut state: TypeState,
+        marker: Option<Marker>,
+        report: Option<RunReport>,
+    ) {
         let mut sum = self.take(batches);
         if published {
             sum = std::mem::take(&mut self.staged) + sum;
         }
-        let expected_revision = self.stored.revision;
+        // What was released doesn't count.
+        if !self.stored.released {
+            state.hour = state.hour.plus(sum.tally, state.changed_at);
+        }
         let committing = Committing { sum, state: state.clone(), report: report.clone() };
         self.in_flight = Some(InFlight::Commit(Box::new(committing)));
-        self.effects.push_back(Effect::Commit { published, batches, expected_revision, state, report });
+        let expected_revision = self.stored.revision;
+        self.effects.push_back(Effect::Commit { published, batches, expected_revision, state, marker, report });
     }
 
     fn live(&self, token: SyncToken, now: UnixMillis) -> TypeState {
@@ -561,7 +543,7 @@ impl Run {
             failures,
             why,
             changed_at: now,
-            changed_by: crate::state::Actor::Host,
+            changed_by: Actor::Host,
             ..self.stored.clone()
         }
     }
@@ -576,8 +558,8 @@ impl Run {
             ended: now,
             token_in: self.token_in.clone(),
             token_out: sync.token().cloned(),
-            deltas: journaled.deltas,
-            dropped: self.taken.deltas - journaled.deltas,
+            deltas: journaled.tally.changes,
+            dropped: self.taken.tally.changes - journaled.tally.changes,
             bytes: journaled.bytes,
             retries: self.retries,
             spent: Spent {
@@ -590,13 +572,12 @@ impl Run {
     }
 }
 
-/// A refused token is a state of its own; every other failure keeps what there is.
-fn lost(sync: SyncState, failure: &Failure) -> SyncState {
-    match failure {
-        Failure::Connector(error) if error.kind == ErrorKind::InvalidSyncToken => {
-            let token = sync.token().cloned();
-            SyncState::TokenLost { token, reason: error.message.clone() }
+/// Why the source refused the token, if it did: a state of its own. Every other failure keeps what there is.
+fn refused_token(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Failed(Failure::Connector(error)) if error.kind == ErrorKind::InvalidSyncToken => {
+            Some(error.message.clone())
         }
-        _ => sync,
+        _ => None,
     }
 }

@@ -9,12 +9,19 @@ use crate::name::{ConnectionName, ConnectorName, TypeKey};
 use crate::run::{Outcome, RunReport, Trigger};
 use crate::state::{SyncState, TypeState};
 use crate::time::{Moment, Now, UnixMillis};
-use crate::timing::{Misfire, Timing, When, part};
+use crate::timing::{Misfire, Timing, When, hash, part};
 
 /// The first delay before a failed run is tried again.
 pub const RETRY_DELAY_MIN: Duration = Duration::from_secs(1);
 /// The longest delay before a failed run is tried again, unless the connector asks for more.
 pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(300);
+
+/// So many runs of a connector in a row that trap or break the contract, whatever the connection: then it is in quarantine.
+pub const QUARANTINE_FAULTS: u32 = 5;
+/// How long a connector in quarantine waits for its next run, at first; doubles with every run that goes wrong.
+pub const PROBE_DELAY_MIN: Duration = Duration::from_secs(60);
+/// The longest that it waits.
+pub const PROBE_DELAY_MAX: Duration = Duration::from_secs(3600);
 
 /// The longest that a connector can ask for.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -52,6 +59,8 @@ pub struct Scheduled {
     pub parallel: bool,
     /// Its state.
     pub state: TypeState,
+    /// Runs of its connector that went wrong in a row.
+    pub faults: u32,
 }
 
 /// Somebody who waits for the end of a run.
@@ -70,6 +79,14 @@ pub enum Refusal {
         key: TypeKey,
         /// In the connector's words.
         reason: String,
+    },
+    /// More came than the guard lets pass.
+    #[error("{key} is held: {why}; look at what came, then `guard release` or `guard discard` it")]
+    Held {
+        /// Which.
+        key: TypeKey,
+        /// What is too much.
+        why: String,
     },
     /// The host shuts down.
     #[error("the host is shutting down")]
@@ -94,6 +111,13 @@ pub enum Effect {
     Supersede(TypeKey),
     /// Tell a run to end at a checkpoint.
     Stop(TypeKey),
+    /// Note how many runs of a connector went wrong in a row.
+    NoteFaults {
+        /// Of which connector.
+        connector: ConnectorName,
+        /// How many; 0: the last one was fine.
+        faults: u32,
+    },
     /// Tell a waiter how its run ended.
     Answer {
         /// Who.
@@ -129,6 +153,8 @@ struct Slot {
     running: Option<Vec<WaiterId>>,
     /// Queued in its connection, or for after the run under way.
     wanted: Option<Wanted>,
+    /// Its settings are wrong: nothing is due until a run is asked for and succeeds, or a secret changes.
+    misconfigured: bool,
 }
 
 /// The machine.
@@ -165,6 +191,10 @@ struct Lane {
 #[derive(Debug, Default)]
 struct Pool {
     running: usize,
+    /// Runs in a row that trapped or broke the contract.
+    faults: u32,
+    /// In quarantine: the first run that is due from then on may begin, and shows whether it goes on.
+    probe: Option<Moment>,
     queue: VecDeque<(u64, ConnectionName)>,
 }
 
@@ -176,11 +206,14 @@ impl Scheduler {
 
     /// Adds a type. Nothing is due before `handle_begin`.
     pub fn add(&mut self, scheduled: Scheduled) {
-        let Scheduled { key, connector, timing, rank, parallel, state } = scheduled;
-        self.pools.entry(connector.clone()).or_default();
+        let Scheduled { key, connector, timing, rank, parallel, state, faults } = scheduled;
+        let pool = self.pools.entry(connector.clone()).or_default();
+        pool.faults = faults;
+        pool.probe = (faults >= QUARANTINE_FAULTS).then_some(Moment(0));
         let lane = || Lane { connector, parallel, running: 0, refused: false, waiting: VecDeque::new(), queued: false };
         self.lanes.entry(key.connection.clone()).or_insert_with(lane);
-        let slot = Slot { timing, rank, state, next: None, due: None, running: None, wanted: None };
+        let slot =
+            Slot { timing, rank, state, next: None, due: None, running: None, wanted: None, misconfigured: false };
         self.slots.insert(key, slot);
     }
 
@@ -248,7 +281,7 @@ impl Scheduler {
             let retry = slot.state.failures > 0;
             let runs = slot.occur(now) || retry;
             self.plan(&key);
-            if runs {
+            if runs && self.admits(&key, now.steady) {
                 self.want(&key, if retry { Trigger::Retry } else { Trigger::Schedule }, None, moment);
             }
         }
@@ -290,7 +323,8 @@ impl Scheduler {
             slot.state = state;
         }
         if let (Outcome::Failed(_), Some(_)) = (&report.outcome, &slot.timing) {
-            let due = now.steady + retry_delay(slot.state.failures, report.retry_after_ms());
+            let chance = hash(&(&report.key, slot.state.failures, now.wall.0));
+            let due = now.steady + retry_delay(slot.state.failures, report.retry_after_ms(), chance);
             // An occurrence that came meanwhile waits as long as the retry does.
             if slot.wanted.take_if(|wanted| wanted.waiters.is_empty()).is_some()
                 && let Some(lane) = self.lanes.get_mut(&report.key.connection)
@@ -301,13 +335,18 @@ impl Scheduler {
         }
         match &report.outcome {
             outcome if outcome.is_refused_login() => self.hold(&report.key.connection),
+            outcome if outcome.is_misconfigured() => self.wait_for_settings(&report.key),
             Outcome::Ok | Outcome::More => {
+                if let Some(slot) = self.slots.get_mut(&report.key) {
+                    slot.misconfigured = false;
+                }
                 // A retry that was far away has no reason any more.
                 self.plan(&report.key);
-                self.release(&report.key.connection, now);
+                self.release_login(&report.key.connection, now);
             }
             _ => {}
         }
+        self.count_fault(report, now);
         self.answer(waiters, &Ok(report.clone()));
         self.running -= 1;
         if let Some(lane) = self.lanes.get_mut(&report.key.connection) {
@@ -343,8 +382,23 @@ impl Scheduler {
 
     /// A secret of a connection has changed: what its source refused is tried again.
     pub fn handle_secret_changed(&mut self, connection: &ConnectionName, now: Now) {
-        self.release(connection, now);
+        self.release_login(connection, now);
+        let keys: Vec<TypeKey> = self.slots.keys().filter(|key| key.connection == *connection).cloned().collect();
+        for key in keys {
+            let Some(slot) = self.slots.get_mut(&key) else { continue };
+            if std::mem::take(&mut slot.misconfigured) {
+                self.try_again(&key, now);
+            }
+        }
         self.start_ready();
+    }
+
+    /// Nothing of a type is due any more: whoever asks for a run gets it.
+    fn wait_for_settings(&mut self, key: &TypeKey) {
+        if let Some(slot) = self.slots.get_mut(key).filter(|slot| slot.timing.is_some()) {
+            slot.misconfigured = true;
+            slot.due = None;
+        }
     }
 
     /// Nothing of a connection is due any more: accounts get locked by those who try too often. Whoever asks for a run gets it.
@@ -362,17 +416,69 @@ impl Scheduler {
     }
 
     /// Its schedules go on, and what failed is tried again.
-    fn release(&mut self, connection: &ConnectionName, now: Now) {
+    fn release_login(&mut self, connection: &ConnectionName, now: Now) {
         let Some(lane) = self.lanes.get_mut(connection).filter(|lane| lane.refused) else { return };
         lane.refused = false;
         let keys: Vec<TypeKey> = self.slots.keys().filter(|key| key.connection == *connection).cloned().collect();
-        for key in keys {
-            self.plan(&key);
-            let failed = |slot: &Slot| slot.timing.is_some() && slot.state.failures > 0;
-            if self.slots.get(&key).is_some_and(failed) {
-                self.want(&key, Trigger::Retry, None, now.steady);
-            }
+        keys.iter().for_each(|key| self.try_again(key, now));
+    }
+
+    /// Its schedule goes on, at once if its last run failed.
+    fn try_again(&mut self, key: &TypeKey, now: Now) {
+        self.plan(key);
+        let failed = |slot: &Slot| slot.timing.is_some() && slot.state.failures > 0 && !slot.misconfigured;
+        if self.slots.get(key).is_some_and(failed) && self.admits(key, now.steady) {
+            self.want(key, Trigger::Retry, None, now.steady);
         }
+    }
+
+    fn pool(&mut self, key: &TypeKey) -> Option<&mut Pool> {
+        let lane = self.lanes.get(&key.connection)?;
+        self.pools.get_mut(&lane.connector)
+    }
+
+    /// Whether a run that nobody asked for may begin. Of a connector in quarantine only one may, now and then; what has to wait
+    /// for that is due again then.
+    fn admits(&mut self, key: &TypeKey, now: Moment) -> bool {
+        let Some(pool) = self.pool(key) else { return true };
+        let Some(probe) = pool.probe else { return true };
+        if probe <= now && pool.running == 0 {
+            pool.probe = Some(now + probe_delay(pool.faults));
+            return true;
+        }
+        let probe = probe.max(now + PROBE_DELAY_MIN);
+        if let Some(slot) = self.slots.get(key)
+            && slot.due.is_none_or(|due| due > probe)
+        {
+            self.set_due(key, Some(probe));
+        }
+        false
+    }
+
+    /// Counts the runs of a connector that went wrong in a row: it is not the source's failure, nor that of the settings or of data.
+    fn count_fault(&mut self, report: &RunReport, now: Now) {
+        let wrong = match &report.outcome {
+            Outcome::Failed(failure) if failure.is_the_connectors() => true,
+            Outcome::Ok | Outcome::More => false,
+            _ => return,
+        };
+        let Some(lane) = self.lanes.get(&report.key.connection) else { return };
+        let connector = lane.connector.clone();
+        let Some(pool) = self.pools.get_mut(&connector) else { return };
+        if !wrong && pool.faults == 0 {
+            return;
+        }
+        pool.faults = if wrong { pool.faults.saturating_add(1) } else { 0 };
+        let (faults, was_quarantined) = (pool.faults, pool.probe.is_some());
+        pool.probe = (faults >= QUARANTINE_FAULTS).then_some(now.steady + probe_delay(faults));
+        if !wrong && was_quarantined {
+            let is_its = |lanes: &BTreeMap<ConnectionName, Lane>, key: &TypeKey| {
+                lanes.get(&key.connection).is_some_and(|lane| lane.connector == connector && !lane.refused)
+            };
+            let keys: Vec<TypeKey> = self.slots.keys().filter(|key| is_its(&self.lanes, key)).cloned().collect();
+            keys.iter().filter(|key| **key != report.key).for_each(|key| self.try_again(key, now));
+        }
+        self.effects.push_back(Effect::NoteFaults { connector, faults });
     }
 
     /// The host shuts down: runs end at a checkpoint, nothing new begins.
@@ -399,7 +505,10 @@ impl Scheduler {
             Some(SyncState::TokenLost { reason, .. }) => {
                 Some(Refusal::TokenLost { key: key.clone(), reason: reason.clone() })
             }
-            Some(_) => None,
+            Some(_) => {
+                let held = self.slots.get(key).and_then(|slot| slot.state.held.clone());
+                held.map(|why| Refusal::Held { key: key.clone(), why })
+            }
         }
     }
 
@@ -484,7 +593,7 @@ impl Scheduler {
         let jitter = |next: &Occurrence| {
             slot.timing.as_ref().map_or(Duration::ZERO, |timing| timing.delay(&key.connection, next.steady.0))
         };
-        let due = slot.next.map(|next| next.steady + jitter(&next));
+        let due = slot.next.filter(|_| !slot.misconfigured).map(|next| next.steady + jitter(&next));
         self.set_due(key, due);
     }
 
@@ -541,9 +650,20 @@ fn startable(slots: &BTreeMap<TypeKey, Slot>, lane: &Lane) -> Option<usize> {
     lane.waiting.iter().position(|(_, key)| slots.get(key).is_some_and(|slot| slot.running.is_none()))
 }
 
-/// Doubles with every failure in a row; never less than the connector asks for.
-fn retry_delay(failures: u32, retry_after_ms: Option<u64>) -> Duration {
+/// At random below a bound that doubles with every failure in a row, so that those who failed together don't come again together;
+/// never less than the connector asks for.
+fn retry_delay(failures: u32, retry_after_ms: Option<u64>, chance: u64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
-    let delay = RETRY_DELAY_MIN.saturating_mul(1 << doublings).min(RETRY_DELAY_MAX);
-    delay.max(Duration::from_millis(retry_after_ms.unwrap_or(0)).min(RETRY_AFTER_MAX))
+    let max = RETRY_DELAY_MIN.saturating_mul(1 << doublings).min(RETRY_DELAY_MAX);
+    let millis = u64::try_from(max.as_millis()).unwrap_or(u64::MAX);
+    let delay = Duration::from_millis(chance % millis + 1);
+    match retry_after_ms {
+        None => delay,
+        Some(asked) => Duration::from_millis(asked).saturating_add(delay.min(RETRY_DELAY_MIN)).min(RETRY_AFTER_MAX),
+    }
+}
+
+fn probe_delay(faults: u32) -> Duration {
+    let doublings = faults.saturating_sub(QUARANTINE_FAULTS).min(16);
+    PROBE_DELAY_MIN.saturating_mul(1 << doublings).min(PROBE_DELAY_MAX)
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::guard::Hour;
 use crate::text::erase;
 use crate::time::UnixMillis;
 use crate::token::SyncToken;
@@ -90,6 +91,15 @@ pub struct TypeState {
     pub generation: u64,
     /// Runs that failed since the last one that didn't.
     pub failures: u32,
+    /// Nothing runs, in these words, until an operator decides: more came than the guard lets pass.
+    #[serde(default)]
+    pub held: Option<String>,
+    /// An operator released what was held: nothing is counted until a run has come to its end.
+    #[serde(default)]
+    pub released: bool,
+    /// What was journaled in this hour.
+    #[serde(default)]
+    pub hour: Hour,
     /// Why the state is what it is, for the log: `first run`, `reset by uid 1000 at 2026-03-01T08:00:00Z`.
     pub why: String,
     /// When the row was written.
@@ -106,8 +116,26 @@ impl TypeState {
             From::Beginning => (SyncState::Origin, "first run, from the beginning"),
         };
         let why = why.to_owned();
-        Self { sync, revision: 0, generation: 0, failures: 0, why, changed_at: now, changed_by: Actor::Host }
+        let (held, released, hour) = (None, false, Hour::default());
+        let (changed_at, changed_by) = (now, Actor::Host);
+        Self { sync, revision: 0, generation: 0, failures: 0, held, released, hour, why, changed_at, changed_by }
     }
+
+    /// The name of the state: that of live sync, or `held`.
+    pub fn name(&self) -> &'static str {
+        if self.held.is_some() { "held" } else { self.sync.name() }
+    }
+}
+
+/// What becomes of a type whose token the source refuses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnTokenLost {
+    /// Nothing runs until an operator sets or resets the token.
+    #[default]
+    Stop,
+    /// The next run asks for the latest one: what happened in between is skipped, and the journal has a marker that says so.
+    FromLatest,
 }
 
 /// Where a new connection begins.

@@ -70,7 +70,8 @@ pub(crate) fn part(of: &impl Hash, end: u64) -> u64 {
     if end == 0 { 0 } else { hash(of) % end }
 }
 
-fn hash(of: &impl Hash) -> u64 {
+/// A number that is always the same for the same thing, and like chance over many.
+pub(crate) fn hash(of: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     of.hash(&mut hasher);
     hasher.finish()

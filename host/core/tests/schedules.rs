@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::run::{ConnectorError, ErrorKind, Failure, Outcome, RunReport, Spent, Trigger};
-use tidewaiter_core::schedule::{Concurrency, Effect, Scheduled, Scheduler};
+use tidewaiter_core::schedule::{Concurrency, Effect, QUARANTINE_FAULTS, Scheduled, Scheduler};
 use tidewaiter_core::state::{From, TypeState};
 use tidewaiter_core::time::{Moment, Now, UnixMillis};
 use tidewaiter_core::timing::{Cron, Misfire, Timing, Weekdays, When};
@@ -29,6 +29,7 @@ fn scheduled(connection: &str, object_type: &str, timing: Timing) -> Scheduled {
         rank: 0,
         parallel: false,
         state: TypeState::first(From::Latest, UnixMillis(0)),
+        faults: 0,
     }
 }
 
@@ -311,6 +312,141 @@ fn a_refused_login_is_not_tried_again_until_a_secret_changes_or_somebody_succeed
         after.iter().any(|(_, key)| key == "hr/account") && after.iter().any(|(_, key)| key == "hr/group"),
         "{after:?}"
     );
+}
+
+fn answered(kind: ErrorKind) -> Outcome {
+    Outcome::Failed(Failure::Connector(ConnectorError { kind, message: "no".into(), retry_after_ms: None }))
+}
+
+fn trapped() -> Outcome {
+    Outcome::Failed(Failure::Trapped { code: "trap.unreachable".into(), message: "unreachable".into() })
+}
+
+/// Counts the failure, as runs do.
+fn fail(machine: &mut Machine, key: &str, outcome: Outcome) -> Vec<String> {
+    for (_, _, state) in machine.running.iter_mut().filter(|(running, ..)| running.to_string() == key) {
+        state.failures += 1;
+        state.revision += 1;
+    }
+    machine.finish(key, outcome)
+}
+
+#[test]
+fn those_who_fail_together_do_not_come_again_together_and_each_later_and_later() {
+    let types = (0..200).map(|n| Scheduled { parallel: true, ..scheduled(&format!("c{n}"), "account", every(3600)) });
+    let mut machine = Machine::new(Concurrency { total: 200, per_connector: 200 }, types).begin();
+    machine.steady = 3600 * SECOND;
+    let started = machine.tick();
+    for key in &started {
+        fail(&mut machine, key, answered(ErrorKind::Retryable));
+    }
+    for bound in [1, 2, 4, 8] {
+        let begun = machine.steady;
+        let mut times = Vec::new();
+        while times.len() < 200 {
+            machine.steady = machine.scheduler.next_due().unwrap().0;
+            // They wait for each other, so that all begin the next time at once.
+            times.extend(machine.tick().into_iter().map(|_| machine.steady - begun));
+        }
+        assert!(times.iter().all(|time| *time <= bound * SECOND), "{bound}: {times:?}");
+        let early = times.iter().filter(|time| **time <= bound * SECOND / 2).count();
+        assert!((60..140).contains(&early), "{bound}: evenly spread, and not {early} in the first half");
+        for _ in 0..200 {
+            let key = machine.running[0].0.to_string();
+            fail(&mut machine, &key, answered(ErrorKind::Retryable));
+        }
+    }
+}
+
+#[test]
+fn wrong_settings_wait_for_somebody_and_keep_nothing_else_from_running() {
+    let types = || [scheduled("hr", "account", every(1)), scheduled("hr", "group", every(1))];
+    let mut machine = Machine::new(Concurrency::default(), types()).begin();
+    machine.run_for(SECOND);
+    while !machine.running.iter().any(|(key, ..)| key.to_string() == "hr/account") {
+        machine.steady = machine.scheduler.next_due().map_or(machine.steady, |due| due.0);
+        if machine.tick() == ["hr/group"] {
+            machine.finish("hr/group", Outcome::Ok);
+        }
+    }
+    if fail(&mut machine, "hr/account", answered(ErrorKind::Configuration)) == ["hr/group"] {
+        machine.finish("hr/group", Outcome::Ok);
+    }
+    let after = machine.run_for(100 * SECOND);
+    assert!(after.len() > 90 && after.iter().all(|(_, key)| key == "hr/group"), "{after:?}");
+    machine.scheduler.handle_secret_changed(&"hr".parse().unwrap(), machine.now());
+    assert_eq!(machine.started(), ["hr/account"], "a secret is part of it");
+    fail(&mut machine, "hr/account", answered(ErrorKind::Configuration));
+    machine.scheduler.handle_trigger(&key("hr", "account"), Trigger::Command, Some(1), machine.now());
+    assert_eq!(machine.started(), ["hr/account"], "who asks gets a run");
+    machine.running.iter_mut().for_each(|(_, _, state)| state.failures = 0);
+    machine.finish("hr/account", Outcome::Ok);
+    assert!(machine.run_for(5 * SECOND).iter().any(|(_, key)| key == "hr/account"));
+}
+
+#[test]
+fn a_connector_that_traps_again_and_again_is_tried_now_and_then_by_one_run() {
+    let types = ["a", "b", "c"].map(|name| scheduled(name, "account", every(1)));
+    let other = Scheduled { connector: "ldap".parse().unwrap(), ..scheduled("other", "account", every(1)) };
+    let mut machine = Machine::new(Concurrency::default(), types.into_iter().chain([other])).begin();
+    // Begins, and ends with a trap, whatever is due; says when what began.
+    let runs = |machine: &mut Machine, seconds: u64, outcome: &dyn Fn(&str) -> Outcome| {
+        let (end, mut log) = (machine.steady + seconds * SECOND, Vec::new());
+        while let Some(due) = machine.scheduler.next_due().filter(|due| due.0 <= end) {
+            machine.steady = machine.steady.max(due.0);
+            let mut started = machine.tick();
+            assert!(machine.running.len() <= 4);
+            while let Some(key) = started.pop() {
+                log.push((machine.steady, key.clone()));
+                match outcome(&key) {
+                    Outcome::Ok => started.extend(machine.finish(&key, Outcome::Ok)),
+                    failed => started.extend(fail(machine, &key, failed)),
+                }
+            }
+        }
+        machine.steady = end;
+        log
+    };
+    let traps = |key: &str| if key.starts_with("other") { Outcome::Ok } else { trapped() };
+    let log = runs(&mut machine, 600, &traps);
+    let of =
+        |log: &[(u64, String)], other: bool| log.iter().filter(|(_, key)| key.starts_with("other") == other).count();
+    assert!(of(&log, true) > 500, "another connector is not concerned");
+    // Five runs, and those under way; then after 60, 120 and 240 seconds.
+    assert!((8..=12).contains(&of(&log, false)), "{} runs", of(&log, false));
+    // A failure of the source says nothing of the connector.
+    let away = |key: &str| if key.starts_with("other") { Outcome::Ok } else { answered(ErrorKind::ConnectionFailed) };
+    assert!(of(&runs(&mut machine, 1200, &away), false) < 6, "it stays in quarantine");
+    let log = runs(&mut machine, 3600, &|_| Outcome::Ok);
+    let first = log.iter().position(|(_, key)| !key.starts_with("other")).unwrap();
+    let rest: BTreeSet<&str> = log[first..].iter().map(|(_, key)| key.as_str()).collect();
+    assert_eq!(rest.len(), 4, "one that goes well, and all run again: {rest:?}");
+    let at_once = log[first..].iter().filter(|(time, _)| *time <= log[first].0 + SECOND).map(|(_, key)| key.as_str());
+    assert_eq!(at_once.collect::<BTreeSet<_>>().len(), 4, "at once");
+}
+
+#[test]
+fn a_quarantine_outlives_a_restart_and_whoever_asks_gets_a_run() {
+    let known = |faults| {
+        Machine::new(Concurrency::default(), [Scheduled { faults, ..scheduled("a", "account", every(1)) }]).begin()
+    };
+    let mut machine = known(QUARANTINE_FAULTS);
+    machine.steady = SECOND;
+    assert_eq!(machine.tick(), ["a/account"], "the first run shows whether it goes on");
+    fail(&mut machine, "a/account", trapped());
+    assert_eq!(machine.run_for(59 * SECOND), [], "and no other");
+    machine.scheduler.handle_trigger(&key("a", "account"), Trigger::Command, Some(1), machine.now());
+    assert_eq!(machine.started(), ["a/account"]);
+    fail(&mut machine, "a/account", trapped());
+    let mut machine = known(QUARANTINE_FAULTS - 1);
+    machine.steady = SECOND;
+    machine.tick();
+    fail(
+        &mut machine,
+        "a/account",
+        Outcome::Failed(Failure::Contract { code: "data-fault".into(), message: "x".into(), uid: None }),
+    );
+    assert!(!machine.run_for(59 * SECOND).is_empty(), "bad data is not the connector's");
 }
 
 #[test]

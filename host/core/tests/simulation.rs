@@ -8,13 +8,14 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use fastrand::Rng;
+use tidewaiter_core::guard::{Hour, Tally};
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::run::{
-    BatchInfo, CommitFailure, ConnectorError, Effect, ErrorKind, Failure, Outcome, Run, Trigger,
+    BatchInfo, CommitFailure, ConnectorError, Effect, ErrorKind, Failure, Outcome, Run, Terms, Trigger,
 };
 use tidewaiter_core::schedule::{self, Scheduled, Scheduler};
-use tidewaiter_core::state::{Actor, From, SyncState, TypeState};
+use tidewaiter_core::state::{Actor, From, OnTokenLost, SyncState, TypeState};
 use tidewaiter_core::time::{Moment, Now, UnixMillis};
 use tidewaiter_core::timing::Timing;
 use tidewaiter_core::token::SyncToken;
@@ -68,6 +69,9 @@ struct World {
     process: Process,
     /// Failures happen; off while things settle.
     rough: bool,
+    terms: Terms,
+    /// The run under way goes on with what an operator released.
+    released: bool,
 }
 
 fn key() -> TypeKey {
@@ -79,15 +83,23 @@ fn at(now: u64) -> Now {
     Now { steady: Moment(now), wall: UnixMillis(1_774_000_000_000 + i64::try_from(now).unwrap()) }
 }
 
+fn tally(changes: usize) -> Tally {
+    Tally { changes: changes as u64, deletes: 0 }
+}
+
+/// More changes than that in a run are looked at first.
+const GUARD_CHANGES: u64 = 25;
+
 /// Small ones, so that runs stage and spend their budgets.
-fn limits() -> Limits {
-    Limits {
+fn terms() -> Terms {
+    let limits = Limits {
         stage_bytes: 250,
         run_deltas_max: 20,
         uncovered_bytes_max: 2000,
         pending_bytes_max: 400,
         ..Limits::default()
-    }
+    };
+    Terms { limits, ..Terms::default() }
 }
 
 fn number(token: Option<&SyncToken>) -> i64 {
@@ -108,6 +120,7 @@ fn start(disk: &Disk, now: Now) -> Process {
         rank: 0,
         parallel: false,
         state,
+        faults: 0,
     });
     scheduler.handle_begin(now);
     let (held, staged) = Default::default();
@@ -120,7 +133,16 @@ impl World {
         let last = i64::try_from(chance.u64(..3)).unwrap() * 7;
         let disk = Disk::default();
         let process = start(&disk, at(0));
-        Self { chance, now: 0, ahead: 0, last, disk, process, rough: true }
+        let mut terms = terms();
+        // Some have a guard, and some a source that forgets.
+        if seed.is_multiple_of(3) {
+            terms.guard.run.changes = Some(GUARD_CHANGES);
+            terms.guard.hour.changes = seed.is_multiple_of(2).then_some(2 * GUARD_CHANGES);
+        }
+        if seed.is_multiple_of(5) {
+            terms.on_token_lost = OnTokenLost::FromLatest;
+        }
+        Self { chance, now: 0, ahead: 0, last, disk, process, rough: true, terms, released: false }
     }
 
     fn both(&self) -> Now {
@@ -186,14 +208,16 @@ impl World {
                 );
                 self.process.runs += 1;
                 self.process.stop = false;
-                self.process.run = Some(Run::new(key, self.process.runs, trigger, state, limits(), now));
+                assert!(state.held.is_none(), "a held type ran");
+                self.released = state.released;
+                self.process.run = Some(Run::new(key, self.process.runs, trigger, state, self.terms, now));
             }
             schedule::Effect::Supersede(_) => {
                 if let Some(run) = &mut self.process.run {
                     run.handle_superseded(now);
                 }
             }
-            schedule::Effect::Stop(_) | schedule::Effect::Answer { .. } => {}
+            schedule::Effect::Stop(_) | schedule::Effect::Answer { .. } | schedule::Effect::NoteFaults { .. } => {}
         }
     }
 
@@ -212,6 +236,8 @@ impl World {
             Effect::Stop => self.process.stop = true,
             Effect::Flushed { .. } => {}
             Effect::Finish { report, state } => {
+                let max = self.terms.guard.run.changes.filter(|_| !self.released);
+                assert!(max.is_none_or(|max| report.deltas <= max), "more than the guard lets pass: {report:?}");
                 self.process.run = None;
                 self.process.call = None;
                 self.process.writing = None;
@@ -278,12 +304,19 @@ impl World {
             retry_after_ms: None,
         });
         let fails = self.rough && self.chance.u64(..25) == 0;
+        let forgot = Failure::Connector(ConnectorError {
+            kind: ErrorKind::InvalidSyncToken,
+            message: "trimmed".into(),
+            retry_after_ms: None,
+        });
+        let forgets = self.terms.on_token_lost == OnTokenLost::FromLatest && self.chance.u64(..8) == 0;
         match call {
             Call::Latest if fails => run.handle_latest(Err(failure), now),
             Call::Latest => {
                 let token = (self.last > 0).then_some(SyncToken::Integer(self.last));
                 run.handle_latest(Ok(token), now);
             }
+            Call::Sync { .. } if fails && forgets => run.handle_returned(Err(forgot), false, now),
             Call::Sync { .. } if fails => run.handle_returned(Err(failure), false, now),
             Call::Sync { from } if from >= self.last => {
                 let token = (from > 0).then_some(SyncToken::Integer(from)).filter(|_| self.chance.u64(..3) != 0);
@@ -298,7 +331,7 @@ impl World {
                 let to = (from + 1 + i64::try_from(self.chance.u64(..9)).unwrap()).min(self.last);
                 let checkpoint = (self.chance.u64(..2) == 0).then_some(SyncToken::Integer(to));
                 let deltas: Vec<i64> = (from + 1..=to).collect();
-                let info = BatchInfo { deltas: deltas.len() as u64, bytes: 100, checkpoint };
+                let info = BatchInfo { tally: tally(deltas.len()), bytes: 100, checkpoint };
                 self.process.held.push_back(deltas);
                 self.process.call = Some(Call::Sync { from: to });
                 run.handle_batch(info, now);
@@ -306,9 +339,21 @@ impl World {
         }
     }
 
-    /// An operator resets the token, or sets it to somewhere.
+    /// An operator lets what the guard held pass.
+    fn release(&mut self) {
+        let Some(stored) = self.disk.state.clone().filter(|state| state.held.is_some()) else { return };
+        let revision = stored.revision + 1;
+        let state = TypeState { held: None, released: true, hour: Hour::default(), revision, ..stored };
+        self.disk.state = Some(state.clone());
+        self.process.scheduler.handle_state_changed(&key(), state, self.both());
+    }
+
+    /// An operator resets the token, or sets it to somewhere; what is held is thrown away by that.
     fn operate(&mut self) {
         let Some(stored) = self.disk.state.clone() else { return };
+        if stored.held.is_some() && self.chance.u64(..2) == 0 {
+            return self.release();
+        }
         let generation = stored.generation + 1;
         let sync = if self.chance.u64(..2) == 0 {
             SyncState::New
@@ -318,8 +363,15 @@ impl World {
             SyncState::Live(SyncToken::Integer(to))
         };
         let revision = stored.revision + 1;
-        let state =
-            TypeState { sync, generation, revision, changed_by: Actor::Uid(1000), why: "operator".into(), ..stored };
+        let state = TypeState {
+            sync,
+            generation,
+            revision,
+            held: None,
+            changed_by: Actor::Uid(1000),
+            why: "operator".into(),
+            ..stored
+        };
         self.disk.state = Some(state.clone());
         self.process.scheduler.handle_state_changed(&key(), state, self.both());
     }
@@ -333,6 +385,7 @@ impl World {
                 1 => self.work(),
                 _ => self.pass_time(),
             }
+            self.release();
             self.settle();
         }
     }
@@ -453,9 +506,9 @@ fn deltas_without_any_token_fail_the_run() {
         revision: 1,
         ..TypeState::first(From::Latest, UnixMillis(0))
     };
-    let mut run = Run::new(key(), 1, Trigger::Command, state, Limits::default(), UnixMillis(0));
+    let mut run = Run::new(key(), 1, Trigger::Command, state, Terms::default(), UnixMillis(0));
     assert!(matches!(run.poll_effect(), Some(Effect::Sync { .. })));
-    run.handle_batch(BatchInfo { deltas: 3, bytes: 10, checkpoint: None }, UnixMillis(0));
+    run.handle_batch(BatchInfo { tally: tally(3), bytes: 10, checkpoint: None }, UnixMillis(0));
     run.handle_returned(Ok(None), false, UnixMillis(0));
     let Some(Effect::Commit { batches: 0, report: Some(report), .. }) = run.poll_effect() else { panic!("no commit") };
     assert_eq!((report.deltas, report.dropped, report.token_out), (0, 3, Some(SyncToken::Integer(1))));

@@ -106,6 +106,7 @@ async fn sync(host: &Host, key: &TypeKey) -> Result<Value, ApiError> {
         Outcome::Failed(failure) => Err(failure.into()),
         Outcome::Stopped => Err(ApiError::unavailable("the host is shutting down; the run ended at a checkpoint")),
         Outcome::Held(why) => Err(ApiError::unavailable(format!("{key}: {why}"))),
+        Outcome::Guarded(why) => Err(ApiError::conflict(format!("{key} is held: {why}"))),
         Outcome::Superseded => Err(ApiError::conflict(format!("{key}: the token was set or reset during the run"))),
     }
 }

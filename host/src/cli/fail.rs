@@ -111,6 +111,7 @@ impl From<Problem> for Fail {
             ProblemCode::BadRequest | ProblemCode::Broken => Exit::Usage,
             ProblemCode::Unknown | ProblemCode::OtherJournal | ProblemCode::Dropped => Exit::Unknown,
             ProblemCode::TokenLost
+            | ProblemCode::Held
             | ProblemCode::ShuttingDown
             | ProblemCode::Changed
             | ProblemCode::NotAllowed

@@ -8,6 +8,7 @@ mod consumers;
 mod db;
 mod door;
 mod fail;
+mod guard;
 mod print;
 mod serve;
 mod token;
@@ -40,7 +41,8 @@ Exit codes:
   2  bad usage or configuration
   3  what was named doesn't exist
   4  a run failed, or a check found something
-  5  refused in the present state, or to this user: token lost, data in use, shutting down, run superseded";
+  5  refused in the present state, or to this user: token lost, held by its guard, data in use,
+     shutting down, run superseded";
 
 /// Runs sandboxed connectors, and journals every change that they hand over with the sync token that covers it.
 #[derive(Debug, Parser)]
@@ -74,6 +76,9 @@ enum Command {
     /// Show, set or throw away sync tokens
     #[command(subcommand)]
     Token(token::Command),
+    /// Decide about what a type's guard held
+    #[command(subcommand)]
+    Guard(guard::Command),
     /// Print journaled changes, oldest first
     Changes(changes::Arguments),
     /// Readers of the journal with a place of their own
@@ -194,6 +199,7 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
         Command::Run { .. } => run_once(config, json).await,
         Command::Sync(named) => sync(config, vec![named.into()], json).await,
         Command::Token(command) => token::perform(config, command, json).await,
+        Command::Guard(command) => guard::perform(config, command, json).await,
         Command::Changes(arguments) => changes::perform(config, arguments, json).await,
         Command::Consumers(command) => consumers::perform(config, command, json).await,
         Command::Backup { file } => db::backup(config, &file, json).await,
@@ -291,6 +297,10 @@ fn judged(report: &RunReport) -> Result<(), Fail> {
         }
         Outcome::Stopped => Err(Fail::new(Exit::Refused, format!("{key}: stopped at a checkpoint"))),
         Outcome::Held(why) => Err(Fail::new(Exit::Refused, format!("{key}: {why}"))),
+        Outcome::Guarded(why) => {
+            let what = "look at what came, then `guard release` or `guard discard` it";
+            Err(Fail::new(Exit::Refused, format!("{key} is held: {why}; {what}")))
+        }
         Outcome::Superseded => {
             Err(Fail::new(Exit::Refused, format!("{key}: the token was set or reset during the run")))
         }

@@ -93,6 +93,9 @@ pub(super) fn token(view: &TokenView) -> String {
         vec!["token".to_owned(), whole(view.token.as_ref())],
         vec!["why".to_owned(), shown(&view.why, TEXT_BYTES_MAX)],
     ];
+    if let Some(held) = &view.held {
+        rows.push(vec!["held".to_owned(), shown(held, TEXT_BYTES_MAX)]);
+    }
     if view.revision > 0 {
         rows.push(vec!["written".to_owned(), format!("{} by {}", view.changed_at, view.changed_by)]);
         let counts =
@@ -265,7 +268,7 @@ pub(super) fn connection(view: &ConnectionView) -> String {
             Outcome::Failed(failure) => {
                 let _ = write!(text, ", {}: {}", failure.code(), shown(&failure.to_string(), TEXT_BYTES_MAX));
             }
-            Outcome::Held(why) => _ = write!(text, ": {why}"),
+            Outcome::Held(why) | Outcome::Guarded(why) => _ = write!(text, ": {why}"),
             _ => {}
         }
         if run.spent.tcp_connections > 0 {

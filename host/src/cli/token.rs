@@ -31,6 +31,14 @@ pub(super) enum Command {
     },
     /// Throw the token away: the next run asks getLatestSyncToken, and syncs nothing. Ends a run under way
     Reset(Type),
+    /// Go back to an earlier token of the history: what came after it comes again. Ends a run under way
+    Rewind {
+        #[command(flatten)]
+        of: Type,
+        /// The revision of a row of the history [default: the newest row with another token than is held]
+        #[arg(long, value_name = "REVISION")]
+        to: Option<u64>,
+    },
     /// What became of the token, newest first
     History {
         #[command(flatten)]
@@ -72,6 +80,10 @@ async fn answer(door: &mut Door, command: Command, json: bool) -> Result<(), Fai
             let set = Ask::TokenSet { key, token: parse(&written, kind)? };
             print::out(json, &token(door, &set).await?, print::token)
         }
+        Command::Rewind { of, to } => {
+            let rewind = Ask::TokenRewind { key: of.into(), to };
+            print::out(json, &token(door, &rewind).await?, print::token)
+        }
         Command::History { of, limit } => match door.ask(&Ask::TokenHistory { key: of.into(), limit }).await? {
             Answer::TokenHistory(rows) => print::out(json, &rows, |rows| print::history(rows)),
             _ => Err(Fail::other_answer()),
@@ -79,9 +91,9 @@ async fn answer(door: &mut Door, command: Command, json: bool) -> Result<(), Fai
     }
 }
 
-async fn token(door: &mut Door, ask: &Ask) -> Result<TokenView, Fail> {
+pub(super) async fn token(door: &mut Door, ask: &Ask) -> Result<TokenView, Fail> {
     match door.ask(ask).await? {
-        Answer::Token(view) => Ok(view),
+        Answer::Token(view) => Ok(*view),
         _ => Err(Fail::other_answer()),
     }
 }

@@ -3,6 +3,7 @@
 
 mod credentials;
 mod grants;
+mod guard;
 mod limits;
 mod timing;
 mod together;
@@ -15,15 +16,17 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tidewaiter_core::grant::Grants;
+use tidewaiter_core::guard::Guard;
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::{BadName, ConnectionName, ConnectorName, TypeKey, TypeName, object_class};
 use tidewaiter_core::schedule::Concurrency;
-use tidewaiter_core::state::{Actor, From};
+use tidewaiter_core::state::{Actor, From, OnTokenLost};
 use tidewaiter_core::timing::{Misfire, Timing};
 
 use self::credentials::{CredentialTable, SourceTable};
 use self::grants::GrantsFile;
 pub(crate) use self::grants::grant_lines;
+use self::guard::GuardTable;
 use self::limits::{JournalTable, LimitsTable, RunsTable};
 use self::timing::TimingTable;
 use crate::db::Quota;
@@ -175,7 +178,7 @@ impl Access {
 }
 
 /// An object type of a connection.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct TypeConfig {
     /// The connector's class.
     pub class: String,
@@ -187,6 +190,10 @@ pub struct TypeConfig {
     pub from: From,
     /// The only attributes wanted.
     pub attributes: Option<Vec<String>>,
+    /// How much is journaled before somebody has looked.
+    pub guard: Guard,
+    /// What becomes of a token that the source refuses.
+    pub on_token_lost: OnTokenLost,
     /// Passed to the connector as it is.
     pub options: BTreeMap<String, String>,
 }
@@ -301,6 +308,10 @@ struct TypeTable {
     from: From,
     attributes: Option<Vec<String>>,
     #[serde(default)]
+    guard: GuardTable,
+    #[serde(default, rename = "on-token-lost")]
+    on_token_lost: OnTokenLost,
+    #[serde(default)]
     options: BTreeMap<String, String>,
 }
 
@@ -407,8 +418,9 @@ fn connection(path: &Path, base: &Path, access: Access) -> Result<ConnectionConf
         let class = object_class(&table.class).to_owned();
         // Those that `order` doesn't name come after those that it names.
         let rank = file.order.iter().position(|named| *named == name).unwrap_or(file.order.len());
-        let TypeTable { from, attributes, options, .. } = table;
-        types.insert(name, TypeConfig { class, timing, rank, from, attributes, options });
+        let TypeTable { from, attributes, guard, on_token_lost, options, .. } = table;
+        let guard = guard.guard();
+        types.insert(name, TypeConfig { class, timing, rank, from, attributes, guard, on_token_lost, options });
     }
     if let Some(unknown) = file.order.iter().find(|name| !types.contains_key(name)) {
         return Err(invalid(format!("order: there is no type {unknown}")));

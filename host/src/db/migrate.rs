@@ -14,15 +14,15 @@ use super::open::OpenError;
 use super::redb::builder;
 use super::segment::Unpacked;
 use super::tables::{
-    APPROVED, BYTES, CONSUMERS, FIRST_SEQUENCE, FORMAT, INCARNATION, INDEX, LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE,
-    META, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SINKS, STAGED, STATES, TOKENS, USAGE, VAULT,
+    APPROVED, BYTES, CONSUMERS, FAULTS, FIRST_SEQUENCE, FORMAT, INCARNATION, INDEX, LAST_RUN, LAST_SEGMENT,
+    LAST_SEQUENCE, META, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SINKS, STAGED, STATES, TOKENS, USAGE, VAULT,
 };
 
 /// Brings a db from one format to the next, in one transaction and so that doing it again does no harm.
 type Migration = fn(&WriteTransaction) -> Result<(), redb::Error>;
 
 /// The n-th leads from format n to n + 1.
-const MIGRATIONS: [Migration; 3] = [to_2, to_3, to_4];
+const MIGRATIONS: [Migration; 4] = [to_2, to_3, to_4, to_5];
 
 /// The format that this host writes.
 const FORMAT_NOW: u64 = MIGRATIONS.len() as u64 + 1;
@@ -68,6 +68,7 @@ pub(super) fn write_first(database: &Database) -> Result<(), redb::Error> {
         txn.open_table(VAULT)?;
         txn.open_table(SENSITIVE)?;
         txn.open_table(APPROVED)?;
+        txn.open_table(FAULTS)?;
     }
     txn.commit()?;
     Ok(())
@@ -113,6 +114,12 @@ fn to_3(txn: &WriteTransaction) -> Result<(), redb::Error> {
 /// What is approved has a table. What connections ask for at the next start is approved then, as for new ones.
 fn to_4(txn: &WriteTransaction) -> Result<(), redb::Error> {
     txn.open_table(APPROVED)?;
+    Ok(())
+}
+
+/// What went wrong with connectors has a table. States have what the guard knows, and markers have more cases.
+fn to_5(txn: &WriteTransaction) -> Result<(), redb::Error> {
+    txn.open_table(FAULTS)?;
     Ok(())
 }
 

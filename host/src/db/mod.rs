@@ -29,7 +29,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::journal::{Entry, Incarnation, Packed};
-use tidewaiter_core::name::{ConnectionName, TypeKey};
+use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::run::RunReport;
 use tidewaiter_core::state::{Actor, TypeState};
 use tidewaiter_core::time::UnixMillis;
@@ -90,6 +90,17 @@ pub struct Checked {
     pub types: u64,
     /// What doesn't fit, a sentence each.
     pub problems: Vec<String>,
+}
+
+/// Runs of a connector in a row that trapped or broke the contract.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Faults {
+    /// Of which file: its hash. Another one begins anew.
+    pub sha256: String,
+    /// How many.
+    pub count: u32,
+    /// When the last one ended.
+    pub at: UnixMillis,
 }
 
 /// Names of sensitive attributes that are kept of a connection.
@@ -369,6 +380,22 @@ impl Db {
     /// Whether a directory has a db.
     pub fn is_there(dir: &Path) -> bool {
         dir.join(open::DB_FILE).exists()
+    }
+
+    /// What went wrong with a connector; none: nothing ever did.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub fn faults(&self, connector: &ConnectorName) -> Result<Option<Faults>, ReadError> {
+        self.inner.store.faults(connector)
+    }
+
+    /// Notes what went wrong with a connector, and returns when that is durable.
+    ///
+    /// # Errors
+    /// The storage engine failed.
+    pub async fn note_faults(&self, connector: &ConnectorName, faults: Faults) -> Result<(), CommitError> {
+        self.write(Write::Faults { connector: connector.clone(), faults }).await.map(drop)
     }
 
     /// What a connection may ask for; none: it has not run yet.

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use redb::{Database, ReadableDatabase, ReadableTable};
 use tidewaiter_core::grant::approval::Approved;
-use tidewaiter_core::name::{BadName, ConnectionName, TypeKey};
+use tidewaiter_core::name::{BadName, ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::run::RunReport;
 use tidewaiter_core::state::TypeState;
 
@@ -28,10 +28,10 @@ use super::seal::{Keys, Kind, SealError};
 use super::sensitive::Sensitive;
 use super::store::{Chore, Counters, Done, Quota, ReadError, StorageError, Store, Usage, Visit, Write, Written};
 use super::tables::{
-    APPROVED, BYTES, CONSUMERS, FIRST_SEQUENCE, INDEX, LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, RUNS, RUNS_OF,
-    SEGMENTS, SENSITIVE, SINKS, STATES, TOKENS, USAGE, VAULT, ordered_key, parse, state_key,
+    APPROVED, BYTES, CONSUMERS, FAULTS, FIRST_SEQUENCE, INDEX, LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, RUNS,
+    RUNS_OF, SEGMENTS, SENSITIVE, SINKS, STATES, TOKENS, USAGE, VAULT, ordered_key, parse, state_key,
 };
-use super::{Checked, CommitError, TokenChange};
+use super::{Checked, CommitError, Faults, TokenChange};
 
 /// Memory for pages. The journal is appended and read once, so more hardly helps; redb's default of 1 GiB fills up with it
 /// (measured: 528 MiB resident after a journal of 488 MiB).
@@ -349,6 +349,15 @@ impl Store for RedbStore {
             let table = db.begin_read()?.open_table(APPROVED)?;
             let Some(row) = table.get(connection.as_str())? else { return Ok(None) };
             Ok(Some(parse(row.value(), || format!("what is approved for {connection}"))?))
+        };
+        Ok(self.with(read)?)
+    }
+
+    fn faults(&self, connector: &ConnectorName) -> Result<Option<Faults>, ReadError> {
+        let read = |db: &Database| {
+            let table = db.begin_read()?.open_table(FAULTS)?;
+            let Some(row) = table.get(connector.as_str())? else { return Ok(None) };
+            Ok(Some(parse(row.value(), || format!("what went wrong with {connector}"))?))
         };
         Ok(self.with(read)?)
     }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tidewaiter_core::journal::{Body, Packed};
 use tidewaiter_core::name::TypeKey;
-use tidewaiter_core::object::SyncDelta;
+use tidewaiter_core::object::{Change, SyncDelta};
 use tidewaiter_core::time::UnixMillis;
 
 /// Where a segment is closed. Larger than lz4's window of 64 KiB, so that nothing is gained by more; a reader that wants one
@@ -83,7 +83,9 @@ pub fn pack(deltas: &[SyncDelta]) -> Result<Packed, EncodeError> {
             u32::try_from(size).ok().filter(|_| size < BODY_BYTES_MAX / 2).ok_or(EncodeError::TooLarge(size))?;
         bytes[start..start + 4].copy_from_slice(&length.to_le_bytes());
     }
-    Ok(Packed { count: u32::try_from(deltas.len()).unwrap_or(u32::MAX), bytes })
+    let deletes = deltas.iter().filter(|delta| matches!(delta.change, Change::Delete { .. })).count();
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    Ok(Packed { count: count(deltas.len()), deletes: count(deletes), bytes })
 }
 
 /// The deltas again, as far as they can be read.

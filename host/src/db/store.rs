@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::journal::Incarnation;
-use tidewaiter_core::name::{ConnectionName, TypeKey};
+use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::run::RunReport;
 use tidewaiter_core::state::{Actor, TypeState};
 use tidewaiter_core::time::UnixMillis;
@@ -55,6 +55,8 @@ pub(super) trait Store: Send + Sync + 'static {
     fn sensitive(&self) -> Result<super::Sensitive, ReadError>;
     /// What a connection may ask for; none: it has not run yet.
     fn approved(&self, connection: &ConnectionName) -> Result<Option<Approved>, ReadError>;
+    /// What went wrong with a connector; none: nothing ever did.
+    fn faults(&self, connector: &ConnectorName) -> Result<Option<super::Faults>, ReadError>;
     /// What is kept for a credential.
     fn kept(&self, credential: &str) -> Result<Option<Vec<u8>>, ReadError>;
     /// Gives unused room back, while nothing else works with the file. False: there was none.
@@ -164,6 +166,11 @@ pub(super) enum Write {
     Approve {
         connection: ConnectionName,
         approved: Approved,
+    },
+    /// So many runs of a connector went wrong.
+    Faults {
+        connector: ConnectorName,
+        faults: super::Faults,
     },
     /// Keep this for a credential, sealed.
     Keep {
@@ -360,9 +367,11 @@ impl<'a, S: Stored> Plan<'a, S> {
                     Ok(Step::Stage)
                 }
             },
-            Write::SinkPosition { .. } | Write::Keep { .. } | Write::Sensitive { .. } | Write::Approve { .. } => {
-                Ok(Step::Do)
-            }
+            Write::SinkPosition { .. }
+            | Write::Keep { .. }
+            | Write::Sensitive { .. }
+            | Write::Approve { .. }
+            | Write::Faults { .. } => Ok(Step::Do),
             Write::AddConsumer { name, consumer } => match self.consumer(name)? {
                 Some(_) => Err(ConsumerError::Exists { name: name.clone() }.into()),
                 None if consumer.position > self.counters.sequence => {

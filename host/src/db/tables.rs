@@ -68,6 +68,9 @@ pub(super) const SENSITIVE: TableDefinition<'_, (&str, &str, &str), u8> = TableD
 /// What connections may ask for. Key: connection. Value: JSON of `Approved`.
 pub(super) const APPROVED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("approved");
 
+/// Runs of connectors that went wrong in a row. Key: connector. Value: JSON of `Faults`.
+pub(super) const FAULTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("faults");
+
 /// A key of rows that are numbered without gaps for each type, so that the row to drop is found without counting.
 pub(super) type Ordered = (&'static str, &'static str, u64);
 

@@ -14,7 +14,7 @@ use tidewaiter_core::grant::policy::EgressPolicy;
 use tidewaiter_core::grant::{self, BadAsk, Decided, Decision, Grants};
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::{ConnectionName, TypeKey, TypeName};
-use tidewaiter_core::run::Failure;
+use tidewaiter_core::run::{Failure, Terms};
 use tidewaiter_core::schema::{
     ALL_CLASSES, AttributeInfo, Capability, Classes, ConnectorInfo, ObjectClassInfo, Operation, masked,
 };
@@ -182,6 +182,13 @@ impl Connection {
     }
 
     /// The connector's name for the class of a type.
+    /// What the operator says of the runs of a type.
+    pub(crate) fn terms(&self, object_type: &TypeName) -> Terms {
+        let config = self.type_config(object_type);
+        let (guard, on_token_lost) = config.map(|config| (config.guard, config.on_token_lost)).unwrap_or_default();
+        Terms { limits: self.config.limits, guard, on_token_lost }
+    }
+
     pub(crate) fn class(&self, object_type: &TypeName) -> String {
         self.type_config(object_type).map(|config| config.class.clone()).unwrap_or_default()
     }

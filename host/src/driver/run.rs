@@ -11,11 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tidewaiter_core::guard::Tally;
 use tidewaiter_core::journal::Packed;
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::run::{BatchInfo, Effect, Failure, Outcome, Run, RunReport, Spent, Trigger};
-use tidewaiter_core::state::TypeState;
+use tidewaiter_core::state::{Actor, TypeState};
 use tidewaiter_core::token::{Shown, SyncToken};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
@@ -103,12 +104,13 @@ struct Performer {
 
 /// Performs a run to its end, and answers what is known of it and the state that it left.
 pub async fn perform(order: Order, mut signals: mpsc::Receiver<Signal>) -> (RunReport, TypeState) {
-    let limits = order.connection.config.limits;
+    let terms = order.connection.terms(&order.key.object_type);
+    let limits = terms.limits;
     let Order { db, key, run, trigger, state, clock, .. } = &order;
     let (key, run, trigger, state, now) = (key.clone(), *run, *trigger, state.clone(), clock.now());
     let machine = match db.full(&key.connection) {
-        Ok(Some(full)) => Run::held(key, run, trigger, state, limits, full.to_string(), now),
-        _ => Run::new(key, run, trigger, state, limits, now),
+        Ok(Some(full)) => Run::held(key, run, trigger, state, terms, full.to_string(), now),
+        _ => Run::new(key, run, trigger, state, terms, now),
     };
     let (to_run, from_guest) = mpsc::channel(BATCHES_ON_THE_WAY);
     let mut performer = Performer {
@@ -193,7 +195,8 @@ impl Performer {
         let now = self.order.clock.now();
         match message {
             FromGuest::Batch { deltas, bytes, checkpoint } => {
-                let info = BatchInfo { deltas: u64::from(deltas.count), bytes, checkpoint };
+                let tally = Tally { changes: deltas.count.into(), deletes: deltas.deletes.into() };
+                let info = BatchInfo { tally, bytes, checkpoint };
                 self.held.push_back(deltas);
                 self.machine.handle_batch(info, now);
             }
@@ -274,7 +277,7 @@ impl Performer {
                 let batches: Vec<_> = self.held.drain(..batches).collect();
                 self.writing.spawn(async move { db.stage(&key, generation, run, batches, at).await });
             }
-            Effect::Commit { published, batches, expected_revision, state, report } => {
+            Effect::Commit { published, batches, expected_revision, state, marker, report } => {
                 self.publishes = published;
                 let commit = Commit {
                     staged: if published { self.staged.clone() } else { Vec::new() },
@@ -282,7 +285,7 @@ impl Performer {
                     expected_revision,
                     state,
                     batches: self.held.drain(..batches).collect(),
-                    marker: None,
+                    marker: marker.map(|marker| (marker, Actor::Host)),
                     run: Some(self.order.run),
                     report: report.map(|report| self.with_spent(report)),
                     at: self.order.clock.now(),
@@ -380,7 +383,7 @@ impl Performer {
             token_out = %Shown(report.token_out.as_ref()), "run ended"
         );
         // What has no room comes again, however often: that it was so many is enough.
-        let held = matches!(report.outcome, Outcome::Held(_));
+        let held = matches!(report.outcome, Outcome::Held(_) | Outcome::Guarded(_));
         let dropped = self.held.iter().filter(|_| !held).flat_map(unpack);
         for delta in dropped.take(DROPPED_SHOWN) {
             tracing::warn!(

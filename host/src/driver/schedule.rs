@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tidewaiter_core::name::{ConnectionName, TypeKey};
+use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::run::{Failure, Outcome, RunReport, Spent, Trigger};
-use tidewaiter_core::schedule::{Concurrency, Effect, Refusal, Scheduled, Scheduler, WaiterId};
+use tidewaiter_core::schedule::{Concurrency, Effect, QUARANTINE_FAULTS, Refusal, Scheduled, Scheduler, WaiterId};
 use tidewaiter_core::state::TypeState;
 use tidewaiter_core::time::Moment;
 use tokio::sync::{mpsc, oneshot};
@@ -18,7 +18,7 @@ use tokio::task::{JoinError, JoinSet};
 use super::connection::Connection;
 use super::run::{Order, Signal, perform};
 use crate::clock::Clock;
-use crate::db::Db;
+use crate::db::{Db, Faults};
 
 /// Something asked of the scheduler.
 #[derive(Debug)]
@@ -99,6 +99,8 @@ pub(crate) struct Task {
     /// Of connections whose login was refused: each ends when a secret has changed.
     secrets: JoinSet<ConnectionName>,
     watched: HashSet<ConnectionName>,
+    /// What is being written of connectors that went wrong.
+    notes: JoinSet<()>,
     lateness: Arc<Lateness>,
     /// How far the wall clock was ahead of the steady one when it was last looked at.
     offset: i64,
@@ -133,6 +135,7 @@ impl Task {
             keys: HashMap::new(),
             secrets: JoinSet::new(),
             watched: HashSet::new(),
+            notes: JoinSet::new(),
             lateness,
             offset: clock.both().offset(),
             shutting_down: false,
@@ -146,6 +149,7 @@ impl Task {
                 self.effect(effect);
             }
             if self.shutting_down && self.runs.is_empty() {
+                self.notes.join_all().await;
                 return;
             }
             let due = self.scheduler.next_due().map(|moment| self.clock.until(moment).min(CLOCK_LOOK));
@@ -153,6 +157,7 @@ impl Task {
                 request = requests.recv(), if !self.shutting_down => self.request(request.unwrap_or(Request::Shutdown)),
                 Some(ended) = self.runs.join_next_with_id() => self.ended(ended),
                 Some(Ok(connection)) = self.secrets.join_next() => self.secret_changed(&connection),
+                Some(_) = self.notes.join_next() => {}
                 () = sleep(due) => self.time_passed(),
             }
         }
@@ -191,12 +196,32 @@ impl Task {
             Effect::Start { key, trigger, state, since } => self.start(key, trigger, state, since),
             Effect::Supersede(key) => self.signal(&key, Signal::Supersede),
             Effect::Stop(key) => self.signal(&key, Signal::Stop),
+            Effect::NoteFaults { connector, faults } => self.note_faults(connector, faults),
             Effect::Answer { waiter, result } => {
                 if let Some(answer) = self.waiters.remove(&waiter) {
                     let _ = answer.send(*result);
                 }
             }
         }
+    }
+
+    fn note_faults(&mut self, connector: ConnectorName, count: u32) {
+        if count >= QUARANTINE_FAULTS {
+            tracing::error!(
+                target: "tidewaiter::run", %connector, faults = count, code = "quarantine",
+                "the connector is in quarantine: so many runs in a row trapped or broke the contract; one is tried now and then"
+            );
+        }
+        let runs = |connection: &&Arc<Connection>| connection.config.connector == connector;
+        let Some(sha256) = self.connections.values().find(runs).map(|found| found.connector.sha256().to_owned()) else {
+            return;
+        };
+        let (db, faults) = (self.db.clone(), Faults { sha256, count, at: self.clock.now() });
+        self.notes.spawn(async move {
+            if let Err(error) = db.note_faults(&connector, faults).await {
+                tracing::warn!(target: "tidewaiter::run", %connector, "what went wrong is not noted: {error}");
+            }
+        });
     }
 
     fn signal(&mut self, key: &TypeKey, signal: Signal) {
@@ -240,7 +265,7 @@ impl Task {
         {
             state = TypeState { failures: state.failures, ..stored };
         }
-        if report.outcome.is_refused_login() {
+        if report.outcome.is_refused_login() || report.outcome.is_misconfigured() {
             self.watch_secrets(&key.connection);
         }
         self.scheduler.handle_finished(&report, state, self.clock.both());

@@ -17,6 +17,10 @@ pub type Calling<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send
 pub trait Source: std::fmt::Debug + Send + Sync {
     /// What it says of itself.
     fn info(&self) -> &ConnectorInfo;
+    /// The hash of its file, in hexadecimal; empty where there is none.
+    fn sha256(&self) -> &str {
+        ""
+    }
     /// The limits of each of its instances that are not configured, by name; none where there is no sandbox.
     fn sandbox(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
@@ -57,6 +61,10 @@ impl Source for wasm::Connector {
 
     fn sandbox(&self) -> Vec<(&'static str, u64)> {
         wasm::Connector::sandbox(self)
+    }
+
+    fn sha256(&self) -> &str {
+        wasm::Connector::sha256(self)
     }
 
     fn component_bytes(&self) -> Option<u64> {

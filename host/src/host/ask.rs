@@ -50,6 +50,17 @@ pub enum Ask {
     },
     /// Throw the token of a type away.
     TokenReset(TypeKey),
+    /// Take the token of a type back to an earlier one.
+    TokenRewind {
+        /// Which.
+        key: TypeKey,
+        /// The revision of a row of its history; none: the newest one with another token.
+        to: Option<u64>,
+    },
+    /// Let what the guard of a type held pass.
+    Release(TypeKey),
+    /// Throw away what the guard of a type held.
+    Discard(TypeKey),
     /// What became of the token of a type.
     TokenHistory {
         /// Which.
@@ -136,7 +147,7 @@ pub enum Ask {
 #[expect(missing_docs, reason = "named after what was asked")]
 pub enum Answer {
     Sync(Box<RunReport>),
-    Token(TokenView),
+    Token(Box<TokenView>),
     TokenHistory(Vec<TokenChange>),
     /// As `sink::render` has them.
     Changes(Vec<Json>),
@@ -219,6 +230,8 @@ pub enum ProblemCode {
     Broken,
     /// The token is lost.
     TokenLost,
+    /// More came than the guard lets pass; or nothing is held.
+    Held,
     /// The host shuts down.
     ShuttingDown,
     /// Somebody else wrote the state meanwhile, or something else awaits approval.
@@ -251,6 +264,9 @@ impl Ask {
             Self::Token(_)
             | Self::TokenSet { .. }
             | Self::TokenReset(_)
+            | Self::TokenRewind { .. }
+            | Self::Release(_)
+            | Self::Discard(_)
             | Self::TokenHistory { .. }
             | Self::Changes { .. }
             | Self::Erase { .. }
@@ -272,6 +288,8 @@ impl HostError {
             Self::Refused(Refusal::Unknown(_)) | Self::UnknownConnection(_) => ProblemCode::Unknown,
             Self::Broken { .. } => ProblemCode::Broken,
             Self::Refused(Refusal::TokenLost { .. }) => ProblemCode::TokenLost,
+            Self::Refused(Refusal::Held { .. }) | Self::NotHeld { .. } => ProblemCode::Held,
+            Self::NoSuchToken { .. } => ProblemCode::Unknown,
             Self::Refused(Refusal::ShuttingDown) => ProblemCode::ShuttingDown,
             Self::Changed { .. } | Self::NotAwaited { .. } => ProblemCode::Changed,
             Self::NotSecurity { .. } => ProblemCode::NotAllowed,
@@ -312,9 +330,12 @@ impl Host {
         Ok(match ask {
             Ask::Sync(key) => Answer::Sync(Box::new(self.sync(key, Trigger::Command).await?)),
             Ask::SyncMore(key) => Answer::Sync(Box::new(self.sync(key, Trigger::Continue).await?)),
-            Ask::Token(key) => Answer::Token(self.token(&key)?),
-            Ask::TokenSet { key, token } => Answer::Token(self.token_set(&key, token, None, by).await?),
-            Ask::TokenReset(key) => Answer::Token(self.token_reset(&key, None, by).await?),
+            Ask::Token(key) => Answer::Token(Box::new(self.token(&key)?)),
+            Ask::TokenSet { key, token } => Answer::Token(Box::new(self.token_set(&key, token, None, by).await?)),
+            Ask::TokenReset(key) => Answer::Token(Box::new(self.token_reset(&key, None, by).await?)),
+            Ask::TokenRewind { key, to } => Answer::Token(Box::new(self.token_rewind(&key, to, by).await?)),
+            Ask::Release(key) => Answer::Token(Box::new(self.release(&key, by).await?)),
+            Ask::Discard(key) => Answer::Token(Box::new(self.discard(&key, by).await?)),
             Ask::TokenHistory { key, limit } => Answer::TokenHistory(self.token_history(&key, limit.min(ROWS_MAX))?),
             Ask::Check => {
                 let mut all = BTreeMap::new();

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
 use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::name::{ConnectionName, ConnectorName};
-use tidewaiter_core::text::{hex, shown};
+use tidewaiter_core::text::shown;
 
 use super::seal::DbVault;
 use super::{StartError, approve};
@@ -61,14 +60,14 @@ pub async fn load(config: &Config, known: Known<'_>) -> Result<Loaded, StartErro
         Known::Told(_) => Arc::new(NoVault),
     };
     let outside = Outside::new(resolver, Trust::load(&config.trust)?, vault, Clock::start());
-    let mut connectors: BTreeMap<&ConnectorName, Result<Component, String>> = BTreeMap::new();
+    let mut connectors: BTreeMap<&ConnectorName, Result<Connector, String>> = BTreeMap::new();
     let mut loaded = Loaded::default();
     for (name, written) in &config.connections {
         if !connectors.contains_key(&written.connector) {
             connectors.insert(&written.connector, component(config, &engine, &written.connector).await);
         }
-        let Component { connector, sha256 } = match &connectors[&written.connector] {
-            Ok(component) => component,
+        let connector = match &connectors[&written.connector] {
+            Ok(connector) => connector,
             Err(problem) => {
                 loaded.broken.insert(name.clone(), problem.clone());
                 continue;
@@ -96,7 +95,7 @@ pub async fn load(config: &Config, known: Known<'_>) -> Result<Loaded, StartErro
                     connection: connection_name,
                     connector: connector_name,
                     version: &version,
-                    sha256,
+                    sha256: connector.sha256(),
                 })?;
                 if before.as_ref() != Some(&approved) {
                     approve::bring_up(name, approved, audit, db).await?;
@@ -111,16 +110,9 @@ pub async fn load(config: &Config, known: Known<'_>) -> Result<Loaded, StartErro
     Ok(loaded)
 }
 
-/// A connector, and the hash of its file in hexadecimal.
-struct Component {
-    connector: Connector,
-    sha256: String,
-}
-
-async fn component(config: &Config, engine: &Engine, name: &ConnectorName) -> Result<Component, String> {
+async fn component(config: &Config, engine: &Engine, name: &ConnectorName) -> Result<Connector, String> {
     let path = config.connectors.join(format!("{name}.wasm"));
     let bytes =
         std::fs::read(&path).map_err(|error| format!("can't read its connector {}: {error}", path.display()))?;
-    let connector = Connector::load(engine, name, &bytes).await.map_err(|error| error.to_string())?;
-    Ok(Component { connector, sha256: hex(&Sha256::digest(&bytes)) })
+    Connector::load(engine, name, &bytes).await.map_err(|error| error.to_string())
 }

@@ -9,13 +9,14 @@ use tidewaiter_core::grant::{Decided, Decision};
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::run::RunReport;
+use tidewaiter_core::schedule::QUARANTINE_FAULTS;
 use tidewaiter_core::schema::masked;
 use tidewaiter_core::state::TypeState;
 use tidewaiter_core::token::SyncToken;
 
 use super::{Host, HostError};
 use crate::config::Access;
-use crate::db::KEPT;
+use crate::db::{Faults, KEPT};
 use crate::driver::Source;
 use crate::egress::{self, Credential};
 
@@ -31,8 +32,11 @@ pub struct TokenView {
     pub key: TypeKey,
     /// The id of its document in OpenIDM's calls.
     pub openidm_id: String,
-    /// `new`, `origin`, `live` or `token-lost`.
+    /// `new`, `origin`, `live`, `token-lost` or `held`.
     pub state: String,
+    /// What is too much, if the guard holds the type.
+    #[serde(default)]
+    pub held: Option<String>,
     /// The token that is held.
     pub token: Option<SyncToken>,
     /// Counts every write; 0: nothing is stored yet.
@@ -54,7 +58,8 @@ impl TokenView {
         Self {
             openidm_id: key.openidm_id(),
             key: key.clone(),
-            state: state.sync.name().to_owned(),
+            state: state.name().to_owned(),
+            held: state.held,
             token: state.sync.token().cloned(),
             revision: state.revision,
             generation: state.generation,
@@ -262,16 +267,30 @@ impl Host {
         let view = |key: TypeKey| {
             let connection = &self.config.connections[&key.connection];
             let config = self.type_config(&key)?;
+            let loaded = self.connections.get(&key.connection).map(|loaded| loaded.connector.sha256());
+            let broken = self.broken.get(&key.connection).cloned();
             Ok(TypeView {
                 token: self.token(&key)?,
                 connector: connection.connector.clone(),
                 class: config.class.clone(),
-                problem: self.broken.get(&key.connection).cloned(),
+                problem: broken.or(self.quarantine(&connection.connector, loaded)?),
                 schedule: config.timing.as_ref().map(ToString::to_string),
                 last_run: self.db.runs(Some(&key), 1)?.into_iter().next(),
             })
         };
         wanted.map(view).collect()
+    }
+
+    /// That a connector is in quarantine, if it is.
+    fn quarantine(&self, connector: &ConnectorName, loaded: Option<&str>) -> Result<Option<String>, HostError> {
+        let faults = self.db.faults(connector)?.filter(|faults| faults.count >= QUARANTINE_FAULTS);
+        let faults = faults.filter(|faults| loaded.is_none_or(|sha256| sha256 == faults.sha256));
+        Ok(faults.map(|Faults { count, at, .. }| {
+            format!(
+                "connector {connector} is in quarantine: {count} runs in a row trapped or broke the contract, the last one at {at}; one is tried \
+                 now and then, and whoever asks for a run gets it"
+            )
+        }))
     }
 
     /// Everything about a connection.

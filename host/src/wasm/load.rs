@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::ConnectorName;
 use tidewaiter_core::run::Failure;
 use tidewaiter_core::schema::{BadDescription, ConnectorInfo};
+use tidewaiter_core::text::hex;
 use tidewaiter_core::token::TOKEN_BYTES_MAX;
 use wasmtime::Store;
 use wasmtime::component::{HasSelf, Linker};
@@ -94,6 +96,7 @@ pub enum LoadError {
 #[derive(Clone)]
 pub struct Connector {
     info: Arc<ConnectorInfo>,
+    sha256: Arc<str>,
     component_bytes: u64,
     pub(super) engine: Engine,
     pub(super) pre: ConnectorPre<State>,
@@ -129,7 +132,13 @@ impl Connector {
         let pre = linker.instantiate_pre(&component).and_then(ConnectorPre::new).map_err(other)?;
         let info = describe(engine, &pre).await.map_err(|source| LoadError::Describe { name: name.clone(), source })?;
         info.verify(&name).map_err(|source| LoadError::Description { name: name.clone(), source })?;
-        Ok(Self { info: Arc::new(info), component_bytes: bytes.len() as u64, engine: engine.clone(), pre })
+        let sha256 = hex(&Sha256::digest(bytes)).into();
+        Ok(Self { info: Arc::new(info), sha256, component_bytes: bytes.len() as u64, engine: engine.clone(), pre })
+    }
+
+    /// The hash of its file, in hexadecimal.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
     }
 
     /// What it says of itself.

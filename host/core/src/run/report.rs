@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::inspect::Rejection;
+use crate::inspect::{Rejection, RejectionCode};
 use crate::name::TypeKey;
 use crate::text::erase;
 use crate::time::UnixMillis;
@@ -116,6 +116,15 @@ impl Failure {
         }
     }
 
+    /// Whether it says something of the connector, and not of its source, the settings, the data or this host.
+    pub fn is_the_connectors(&self) -> bool {
+        match self {
+            Self::Trapped { .. } => true,
+            Self::Contract { code, .. } => code != RejectionCode::DataFault.as_str(),
+            Self::Connector(_) | Self::Host { .. } => false,
+        }
+    }
+
     fn retry_after_ms(&self) -> Option<u64> {
         match self {
             Self::Connector(error) => error.retry_after_ms,
@@ -148,6 +157,8 @@ pub enum Outcome {
     Stopped,
     /// The db has no room; in its words. Goes on when there is some.
     Held(String),
+    /// More came than the guard lets pass; in its words. What came after the last commit is not journaled, and comes again.
+    Guarded(String),
     /// An operator set or reset the token meanwhile; that wins.
     Superseded,
     /// It failed; what was checkpointed is kept.
@@ -155,6 +166,12 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether trying again changes nothing before somebody changes the settings.
+    pub fn is_misconfigured(&self) -> bool {
+        let kind = ErrorKind::Configuration;
+        matches!(self, Self::Failed(Failure::Connector(error)) if error.kind == kind)
+    }
+
     /// Whether the source refused the login.
     pub fn is_refused_login(&self) -> bool {
         let kind = ErrorKind::InvalidCredential;
@@ -168,6 +185,7 @@ impl Outcome {
             Self::More => "more",
             Self::Stopped => "stopped",
             Self::Held(_) => "held",
+            Self::Guarded(_) => "guarded",
             Self::Superseded => "superseded",
             Self::Failed(_) => "failed",
         }
@@ -277,7 +295,12 @@ impl RunReport {
                 take(message);
                 of.iter_mut().for_each(take);
             }
-            Outcome::Ok | Outcome::More | Outcome::Stopped | Outcome::Held(_) | Outcome::Superseded => {}
+            Outcome::Ok
+            | Outcome::More
+            | Outcome::Stopped
+            | Outcome::Held(_)
+            | Outcome::Guarded(_)
+            | Outcome::Superseded => {}
         }
         found
     }

@@ -11,8 +11,8 @@ use crate::db::seal::{Keys, Kind};
 use crate::db::segment::Segment;
 use crate::db::store::{Counters, Done, KEPT, Known, Plan, Prepared, Quota, Step, Stored, Write, Written};
 use crate::db::tables::{
-    APPROVED, BYTES, CONSUMERS, INDEX, Indexed, LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, Ordered, RUNS, RUNS_OF,
-    SEGMENTS, SENSITIVE, SINKS, STAGED, STATES, TOKENS, USAGE, VAULT, ordered_key, row, state_key,
+    APPROVED, BYTES, CONSUMERS, FAULTS, INDEX, Indexed, LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, Ordered, RUNS,
+    RUNS_OF, SEGMENTS, SENSITIVE, SINKS, STAGED, STATES, TOKENS, USAGE, VAULT, ordered_key, row, state_key,
 };
 use crate::db::{StagedSegment, TokenChange};
 
@@ -35,6 +35,7 @@ pub(super) struct Tables<'txn> {
     pub(super) vault: Rows<'txn>,
     sensitive: Table<'txn, (&'static str, &'static str, &'static str), u8>,
     approved: Table<'txn, &'static str, &'static [u8]>,
+    faults: Table<'txn, &'static str, &'static [u8]>,
 }
 
 pub(super) fn group(db: &Database, group: &[Write], quota: Quota, keys: &Keys) -> Result<Written, Fault> {
@@ -123,6 +124,7 @@ impl<'txn> Tables<'txn> {
             vault: txn.open_table(VAULT)?,
             sensitive: txn.open_table(SENSITIVE)?,
             approved: txn.open_table(APPROVED)?,
+            faults: txn.open_table(FAULTS)?,
         })
     }
 
@@ -149,6 +151,10 @@ impl<'txn> Tables<'txn> {
             }
             (Write::Approve { connection, approved }, _) => {
                 self.approved.insert(connection.as_str(), row(approved)?.as_slice())?;
+                Ok(Done::Nothing)
+            }
+            (Write::Faults { connector, faults }, _) => {
+                self.faults.insert(connector.as_str(), row(faults)?.as_slice())?;
                 Ok(Done::Nothing)
             }
             (Write::Sensitive { connection, attributes }, _) => {

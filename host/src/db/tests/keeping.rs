@@ -299,6 +299,7 @@ async fn a_file_of_every_older_format_is_opened_and_goes_on() {
     opened_and_goes_on(include_bytes!("../formats/1.redb"), "3775d7cbf7456cc2").await;
     opened_and_goes_on(include_bytes!("../formats/2.redb"), "93d05a8a7165335b").await;
     opened_and_goes_on(include_bytes!("../formats/3.redb"), "cf50cda9bb15650c").await;
+    opened_and_goes_on(include_bytes!("../formats/4.redb"), "a0c5c8e0820e1dad").await;
 }
 
 async fn opened_and_goes_on(older: &[u8], incarnation: &str) {

@@ -1,0 +1,93 @@
+//! What goes into the machine of a run and comes out of it.
+
+use super::report::RunReport;
+use crate::guard::{Guard, Tally};
+use crate::journal::Marker;
+use crate::limit::Limits;
+use crate::state::{OnTokenLost, TypeState};
+use crate::token::SyncToken;
+
+/// What an operator says of the runs of a type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// The limits of each.
+    pub limits: Limits,
+    /// How much is journaled before somebody has looked.
+    pub guard: Guard,
+    /// What becomes of a refused token.
+    pub on_token_lost: OnTokenLost,
+}
+
+/// What the machine needs to know of a batch; the driver holds the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchInfo {
+    /// How many deltas, and deletions among them.
+    pub tally: Tally,
+    /// Their size in bytes.
+    pub bytes: u64,
+    /// The checkpoint that came with them.
+    pub checkpoint: Option<SyncToken>,
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Call `get-latest-sync-token`.
+    AskLatest {
+        /// For the log.
+        why: String,
+    },
+    /// Call `sync`.
+    Sync {
+        /// With this token.
+        token: Option<SyncToken>,
+        /// For the log.
+        why: String,
+    },
+    /// Write the first `batches` that are held where nobody sees them: no token covers them yet, and they are too many to hold.
+    Stage {
+        /// How many of the batches held, from the oldest.
+        batches: usize,
+    },
+    /// Journal what is staged and then the first `batches` that are held, and store the state, in one transaction, if the stored
+    /// revision is the expected one.
+    Commit {
+        /// What is staged is journaled too.
+        published: bool,
+        /// How many of the batches held, from the oldest.
+        batches: usize,
+        /// The revision that must be stored for this to happen.
+        expected_revision: u64,
+        /// The state to store; its revision is the next one.
+        state: TypeState,
+        /// What is journaled before the batches, in the host's name.
+        marker: Option<Marker>,
+        /// The run is over with this commit: record it.
+        report: Option<RunReport>,
+    },
+    /// Answer `stop` to the connector's next `emit`.
+    Stop,
+    /// Answer the waiting `flush`.
+    Flushed {
+        /// Everything up to the last checkpoint is durable.
+        durable: bool,
+    },
+    /// The run is over. The instance and whatever batches are still held are dropped.
+    Finish {
+        /// What to tell.
+        report: RunReport,
+        /// The state after it, as far as this run knows.
+        state: TypeState,
+    },
+}
+
+/// Why a commit did not happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommitFailure {
+    /// Somebody else wrote the state: an operator's act.
+    Conflict,
+    /// There is no room, in the db's words.
+    Full(String),
+    /// The db could not write.
+    Storage(String),
+}

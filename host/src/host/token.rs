@@ -1,0 +1,251 @@
+//! What operators do to the state of a type: the token is set, reset or taken back, and what the guard held is let pass or thrown
+//! away. Each is one transaction on top of whatever a run wrote meanwhile, and wins over a run under way.
+
+use tidewaiter_core::guard::Hour;
+use tidewaiter_core::journal::Marker;
+use tidewaiter_core::name::TypeKey;
+use tidewaiter_core::schedule::Refusal;
+use tidewaiter_core::state::{Actor, From, SyncState, TypeState};
+use tidewaiter_core::time::UnixMillis;
+use tidewaiter_core::token::{SyncToken, TOKEN_BYTES_MAX};
+use tokio::sync::mpsc;
+
+use super::view::TokenView;
+use super::{Host, HostError};
+use crate::clock::Clock;
+use crate::config::TypeConfig;
+use crate::db::{Commit, CommitError, Db, KEPT, TokenChange};
+use crate::driver::Request;
+
+/// What is done.
+#[derive(Clone, Debug)]
+enum Act {
+    Reset,
+    Set(SyncToken),
+    /// To the row of its history with this revision; none: to the newest one with another token than is held.
+    Rewind(Option<u64>),
+    Release,
+    Discard,
+}
+
+impl Act {
+    /// As the audit and the log have it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Reset => "token reset",
+            Self::Set(_) => "token set",
+            Self::Rewind(_) => "token rewind",
+            Self::Release => "guard release",
+            Self::Discard => "guard discard",
+        }
+    }
+
+    /// What it makes of a state, and what the journal has of it.
+    fn perform(&self, key: &TypeKey, stored: &TypeState, db: &Db) -> Result<(TypeState, Option<Marker>), HostError> {
+        let not_held = || HostError::NotHeld { key: key.clone() };
+        let (sync, marker, verb) = match self {
+            Self::Reset => (SyncState::New, Marker::TokenReset, "reset"),
+            Self::Set(token) => (SyncState::Live(token.clone()), Marker::TokenSet, "set"),
+            Self::Rewind(to) => {
+                let history = db.token_history(key, usize::try_from(KEPT).unwrap_or(usize::MAX))?;
+                (earlier(key, stored, &history, *to)?, Marker::TokenRewound, "rewound")
+            }
+            Self::Discard if stored.held.is_none() => return Err(not_held()),
+            Self::Discard => (SyncState::New, Marker::Discarded, "discarded"),
+            Self::Release if stored.held.is_none() => return Err(not_held()),
+            Self::Release => {
+                let why = "released".to_owned();
+                let released = TypeState { held: None, released: true, hour: Hour::default(), why, ..stored.clone() };
+                return Ok((released, None));
+            }
+        };
+        let (generation, why) = (stored.generation + 1, verb.to_owned());
+        let state = TypeState { sync, generation, why, failures: 0, held: None, released: false, ..stored.clone() };
+        Ok((state, Some(marker)))
+    }
+}
+
+/// Where an earlier row of the history was.
+fn earlier(
+    key: &TypeKey,
+    stored: &TypeState,
+    history: &[TokenChange],
+    to: Option<u64>,
+) -> Result<SyncState, HostError> {
+    let resumable = |row: &TokenChange| match (row.state.as_str(), &row.token) {
+        ("live", Some(token)) => Some(SyncState::Live(token.clone())),
+        ("origin", None) => Some(SyncState::Origin),
+        _ => None,
+    };
+    let found = match to {
+        Some(revision) => history.iter().find(|row| row.revision == revision).and_then(resumable),
+        None => history.iter().filter_map(resumable).find(|sync| sync.token() != stored.sync.token()),
+    };
+    found.ok_or_else(|| HostError::NoSuchToken { key: key.clone(), revision: to })
+}
+
+/// What is needed to do it, whether or not whoever asked is there still.
+struct Acting {
+    db: Db,
+    requests: mpsc::Sender<Request>,
+    clock: Clock,
+    key: TypeKey,
+    from: From,
+    act: Act,
+    expected: Option<u64>,
+    by: Actor,
+}
+
+impl Acting {
+    /// Answers the state before and after.
+    async fn perform(self) -> Result<(TypeState, TypeState), HostError> {
+        loop {
+            let now = self.clock.now();
+            let (stored, state, marker) = self.next(now)?;
+            let commit = Commit {
+                key: self.key.clone(),
+                expected_revision: stored.revision,
+                state: state.clone(),
+                staged: Vec::new(),
+                batches: Vec::new(),
+                marker: marker.map(|marker| (marker, self.by.clone())),
+                run: None,
+                report: None,
+                at: now,
+            };
+            match self.db.commit(commit).await {
+                // A run committed in between: the operator wins, on top of it.
+                Err(CommitError::Conflict) => {}
+                Err(error) => {
+                    // It may have been written all the same.
+                    if let Ok(Some(state)) = self.db.state(&self.key) {
+                        self.tell(state).await;
+                    }
+                    return Err(error.into());
+                }
+                Ok(_) => {
+                    tracing::info!(
+                        target: "tidewaiter::run", connection = %self.key.connection, r#type = %self.key.object_type,
+                        why = state.why, state = state.name(), "{}", self.act.name()
+                    );
+                    self.tell(state.clone()).await;
+                    return Ok((stored, state));
+                }
+            }
+        }
+    }
+
+    /// What is stored, what is to be stored, and what the journal has of it.
+    fn next(&self, now: UnixMillis) -> Result<(TypeState, TypeState, Option<Marker>), HostError> {
+        let stored = self.db.state(&self.key)?.unwrap_or_else(|| TypeState::first(self.from, now));
+        if let Some(expected) = self.expected.filter(|expected| *expected != stored.revision) {
+            return Err(HostError::Changed { key: self.key.clone(), expected, found: stored.revision });
+        }
+        let (mut state, marker) = self.act.perform(&self.key, &stored, &self.db)?;
+        state.why = format!("{} by {} at {now}", state.why, self.by);
+        state.revision = stored.revision + 1;
+        (state.changed_at, state.changed_by) = (now, self.by.clone());
+        Ok((stored, state, marker))
+    }
+
+    async fn tell(&self, state: TypeState) {
+        let _ = self.requests.send(Request::StateChanged { key: self.key.clone(), state }).await;
+    }
+}
+
+impl Host {
+    /// The token of a type, and the state around it.
+    ///
+    /// # Errors
+    /// Unknown type, or the db.
+    pub fn token(&self, key: &TypeKey) -> Result<TokenView, HostError> {
+        let from = self.type_config(key)?.from;
+        let stored = self.db.state(key)?.unwrap_or_else(|| TypeState::first(from, self.clock.now()));
+        Ok(TokenView::new(key, stored))
+    }
+
+    /// What became of the token of a type, newest first.
+    ///
+    /// # Errors
+    /// Unknown type, or the db.
+    pub fn token_history(&self, key: &TypeKey, limit: usize) -> Result<Vec<TokenChange>, HostError> {
+        self.type_config(key)?;
+        Ok(self.db.token_history(key, limit)?)
+    }
+
+    /// Throws the token away: the next run asks for the latest one, and syncs nothing. Wins over a run under way. With `expected`,
+    /// only if the state has that revision. Answers the state before it.
+    ///
+    /// # Errors
+    /// Unknown type, another revision, or the db.
+    pub async fn token_reset(&self, key: &TypeKey, expected: Option<u64>, by: Actor) -> Result<TokenView, HostError> {
+        self.state_act(key, Act::Reset, expected, by).await.map(|(before, _)| before)
+    }
+
+    /// Sets the token: the next run goes on from it. Wins over a run under way. With `expected`, only if the state has that
+    /// revision. Answers the state after it.
+    ///
+    /// # Errors
+    /// As `token_reset`; or the token is too large.
+    pub async fn token_set(
+        &self,
+        key: &TypeKey,
+        token: SyncToken,
+        expected: Option<u64>,
+        by: Actor,
+    ) -> Result<TokenView, HostError> {
+        if token.size() > TOKEN_BYTES_MAX {
+            return Err(HostError::TokenTooLarge { bytes: token.size() });
+        }
+        self.state_act(key, Act::Set(token), expected, by).await.map(|(_, after)| after)
+    }
+
+    /// Takes the token back to one that its history has: what came after it comes again. `to` is the revision of a row; none: the
+    /// newest row with another token than is held. Answers the state after it.
+    ///
+    /// # Errors
+    /// As `token_reset`; or there is no such row, or none that a run can go on from.
+    pub async fn token_rewind(&self, key: &TypeKey, to: Option<u64>, by: Actor) -> Result<TokenView, HostError> {
+        self.state_act(key, Act::Rewind(to), None, by).await.map(|(_, after)| after)
+    }
+
+    /// Lets what the guard held pass: the guard counts nothing until a run has come to its end. Answers the state after it.
+    ///
+    /// # Errors
+    /// Unknown type, it isn't held, or the db.
+    pub async fn release(&self, key: &TypeKey, by: Actor) -> Result<TokenView, HostError> {
+        self.state_act(key, Act::Release, None, by).await.map(|(_, after)| after)
+    }
+
+    /// Throws away what the guard held, and the token with it: the next run asks for the latest one. Answers the state before it.
+    ///
+    /// # Errors
+    /// As `release`.
+    pub async fn discard(&self, key: &TypeKey, by: Actor) -> Result<TokenView, HostError> {
+        self.state_act(key, Act::Discard, None, by).await.map(|(before, _)| before)
+    }
+
+    async fn state_act(
+        &self,
+        key: &TypeKey,
+        act: Act,
+        expected: Option<u64>,
+        by: Actor,
+    ) -> Result<(TokenView, TokenView), HostError> {
+        let from = self.type_config(key)?.from;
+        let (audit, who, what, on) = (self.audit.clone(), by.clone(), act.name(), key.to_string());
+        let (db, requests, clock) = (self.db.clone(), self.requests.clone(), self.clock);
+        let acting = Acting { db, requests, clock, key: key.clone(), from, act, expected, by };
+        let done = async move {
+            audit.act(&who, what, on).await?;
+            acting.perform().await
+        };
+        let (before, state) = self.act(done).await?;
+        Ok((TokenView::new(key, before), TokenView::new(key, state)))
+    }
+
+    pub(super) fn type_config(&self, key: &TypeKey) -> Result<&TypeConfig, HostError> {
+        let configured = self.config.connections.get(&key.connection).and_then(|c| c.types.get(&key.object_type));
+        Ok(configured.ok_or_else(|| Refusal::Unknown(key.clone()))?)
+    }
+}
