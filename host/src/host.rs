@@ -6,6 +6,7 @@ mod approve;
 pub mod ask;
 mod erase;
 mod load;
+mod reconcile;
 pub(crate) mod seal;
 mod token;
 pub mod view;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::erase::Erasures;
 pub use self::load::{Known, Loaded, load};
+pub use self::reconcile::{Reconciled, Scope};
 use self::seal::KeyError;
 use crate::audit::{Audit, AuditError};
 use crate::clock::Clock;
@@ -129,6 +131,14 @@ pub enum HostError {
         key: TypeKey,
         /// The row that was named.
         revision: Option<u64>,
+    },
+    /// Its connector can't do that.
+    #[error("{key}: {what}")]
+    CannotRead {
+        /// Which type.
+        key: TypeKey,
+        /// Why not.
+        what: String,
     },
     /// An entry of another journal.
     #[error("{id} is not an entry of this journal, whose entries are {incarnation}-1 and on")]

@@ -68,7 +68,7 @@ async fn a_schedule_delivers_what_changed_and_a_reset_asks_for_the_latest_token_
         .unwrap()
         .into_iter()
         .map(|entry| match entry.body {
-            Body::Delta(delta) => delta.change.uid().to_owned(),
+            Body::Delta(delta) | Body::Read(delta) => delta.change.uid().to_owned(),
             Body::Erased { .. } => "erased".to_owned(),
             Body::Marker { marker, by } => format!("{} by {by}", marker.kind()),
         })

@@ -44,7 +44,7 @@ async fn start(place: &Place) -> Arc<Host> {
 
 fn journaled(host: &Host) -> Vec<String> {
     let uid = |body| match body {
-        Body::Delta(delta) => tidewaiter_core::object::Change::uid(&delta.change).to_owned(),
+        Body::Delta(delta) | Body::Read(delta) => tidewaiter_core::object::Change::uid(&delta.change).to_owned(),
         Body::Marker { marker, .. } => marker.kind().to_owned(),
         Body::Erased { .. } => "erased".to_owned(),
     };

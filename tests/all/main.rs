@@ -17,6 +17,7 @@
 //! - `panics`: of the host itself
 //! - `privacy`: what people see, what is kept, what is forgotten
 //! - `promises`: those that need a look while things happen
+//! - `reconcile`: objects that are read again on purpose
 //! - `rough`: full and read-only disks, a process that is stopped, guests that take all they can get
 //! - `sender`: what `egress` and `logins` have in common
 //! - `shapes`: components whose shape is the attack
@@ -48,6 +49,7 @@ mod logins;
 mod panics;
 mod privacy;
 mod promises;
+mod reconcile;
 mod rough;
 mod sender;
 mod shapes;

@@ -121,8 +121,9 @@ async fn run(db: &Db, number: u64, place: Where, from: From) -> RunReport {
         run: number,
         trigger: Trigger::Command,
         state,
+        reading: None,
     };
-    perform(order, mpsc::channel(1).1).await.0
+    perform(order, mpsc::channel(1).1).await.report
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

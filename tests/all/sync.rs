@@ -8,7 +8,7 @@ use std::time::Duration;
 use tidewaiter::clock::Clock;
 use tidewaiter::config::{Access, ConnectionConfig, TypeConfig};
 use tidewaiter::db::Db;
-use tidewaiter::driver::{Connection, Order, perform};
+use tidewaiter::driver::{Connection, Order, Performed, perform};
 use tidewaiter_tests::connection;
 
 use tidewaiter::wasm::{Connector, Engine, EngineOptions, LoadError};
@@ -87,15 +87,17 @@ impl World {
             run: self.runs,
             trigger: Trigger::Command,
             state: stored.unwrap_or_else(|| TypeState::first(From::Latest, clock.now())),
+            reading: None,
         };
         let (_signals, none) = mpsc::channel(1);
-        perform(order, none).await
+        let Performed { report, state, .. } = perform(order, none).await;
+        (report, state)
     }
 
     fn journaled(&self) -> Vec<String> {
         let entries = self.db.entries(0, 1_000_000).unwrap();
         let shown = entries.into_iter().map(|entry| match entry.body {
-            Body::Delta(delta) => format!("{} {}", delta.change.kind(), delta.change.uid()),
+            Body::Delta(delta) | Body::Read(delta) => format!("{} {}", delta.change.kind(), delta.change.uid()),
             Body::Erased { .. } => "erased".to_owned(),
             Body::Marker { marker, .. } => marker.kind().to_owned(),
         });
@@ -159,7 +161,7 @@ async fn a_large_change_goes_through_whole_and_in_order() {
             break;
         }
         journaled.extend(page.into_iter().map(|entry| match entry.body {
-            Body::Delta(delta) => format!("{} {}", delta.change.kind(), delta.change.uid()),
+            Body::Delta(delta) | Body::Read(delta) => format!("{} {}", delta.change.kind(), delta.change.uid()),
             Body::Marker { .. } | Body::Erased { .. } => panic!("nobody touched the token"),
         }));
     }

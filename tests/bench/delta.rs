@@ -74,9 +74,10 @@ pub(crate) async fn fill(source: &Arc<dyn Source>, last: i64, batch: i64, checkp
         run: 1,
         trigger: Trigger::Command,
         state: TypeState::first(From::Beginning, clock.now()),
+        reading: None,
     };
     let begun = begin();
-    let (report, _) = perform(order, mpsc::channel(1).1).await;
+    let report = perform(order, mpsc::channel(1).1).await.report;
     let cost = begun.end();
     ensure!(report.outcome == Outcome::Ok, "{:?}", report.outcome);
     let counted = (report.deltas, db.last_sequence());

@@ -89,8 +89,12 @@ impl Rejection {
 pub struct Inspector {
     classes: Arc<Classes>,
     limits: Limits,
-    /// The class asked for, while `sync` is being called.
+    /// The class asked for, while `sync` or `search` is being called.
     asked: Option<String>,
+    /// The one object that `search` is called for.
+    wanted: Option<String>,
+    /// It is `search`.
+    searches: bool,
     /// The first rejection; the run has failed.
     rejected: Option<Rejection>,
     stopped: bool,
@@ -109,6 +113,8 @@ impl Inspector {
             classes,
             limits,
             asked: None,
+            wanted: None,
+            searches: false,
             rejected: None,
             stopped: false,
             uncovered: false,
@@ -126,6 +132,22 @@ impl Inspector {
     /// `sync` is about to be called for this class.
     pub fn open(&mut self, class: &str) {
         self.asked = Some(class.to_owned());
+    }
+
+    /// `search` is about to be called for this class; for one object of it, or all.
+    pub fn open_search(&mut self, class: &str, uid: Option<&str>) {
+        self.open(class);
+        (self.searches, self.wanted) = (true, uid.map(str::to_owned));
+    }
+
+    /// The class whose objects are expected, during `search`.
+    pub fn class_searched(&self) -> Option<String> {
+        self.asked.clone().filter(|_| self.searches)
+    }
+
+    /// Whether objects are expected, and no changes.
+    pub fn searches(&self) -> bool {
+        self.searches
     }
 
     /// `sync` returned. Answers the rejection that the call met, if any: it failed, whatever it returned.
@@ -235,6 +257,10 @@ impl Inspector {
         let uid = delta.change.uid();
         if uid.is_empty() {
             return Err(Rejection::new(RejectionCode::EmptyUid, format!("a {} without uid", delta.change.kind())));
+        }
+        if self.wanted.as_ref().is_some_and(|wanted| wanted != uid) {
+            let message = format!("object {} in the place of the one that was asked for", called(uid));
+            return Err(Rejection::new(RejectionCode::DataFault, message));
         }
         let fault = |what: String| Rejection::new(RejectionCode::DataFault, format!("{asked} {}: {what}", called(uid)));
         if let Some(time) = &delta.source_time {

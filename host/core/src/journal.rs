@@ -102,6 +102,18 @@ pub enum Body {
         /// When.
         at: UnixMillis,
     },
+    /// An object as it is now, read on purpose and not because it changed. It may say what was said before.
+    Read(SyncDelta),
+}
+
+impl Body {
+    /// What it says of an object, if it does.
+    pub fn delta(&self) -> Option<&SyncDelta> {
+        match self {
+            Self::Delta(delta) | Self::Read(delta) => Some(delta),
+            Self::Marker { .. } | Self::Erased { .. } => None,
+        }
+    }
 }
 
 /// Deltas in the bytes of the journal. They are packed where a connector hands them over, by the thread that has them in its cache,

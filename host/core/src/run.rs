@@ -10,7 +10,7 @@ mod report;
 
 use std::collections::VecDeque;
 
-pub use self::effect::{BatchInfo, CommitFailure, Effect, Terms};
+pub use self::effect::{BatchInfo, CommitFailure, Effect, Filter, Reading, Terms};
 pub use self::report::{ConnectorError, ErrorKind, Failure, Outcome, RunReport, Spent, Trigger};
 use crate::guard::Tally;
 use crate::journal::Marker;
@@ -28,6 +28,8 @@ enum Phase {
     /// The first token is being stored, before `sync` is called with it.
     Establishing,
     Syncing,
+    /// `search` is called in the place of `sync`.
+    Searching(Reading),
     /// Nothing more comes from the connector.
     Ending(Outcome),
     Done,
@@ -89,6 +91,10 @@ pub struct Run {
     staged: Sum,
     /// The token that `sync` returned; it covers everything held.
     returned: Option<SyncToken>,
+    /// It reads objects, and leaves live sync as it is.
+    reads: bool,
+    /// `search` returned: everything held is to be journaled, and the token stays.
+    searched: bool,
     in_flight: Option<InFlight>,
     flush_waits: bool,
     shutting_down: bool,
@@ -110,6 +116,16 @@ impl Run {
     pub fn new(key: TypeKey, run: u64, trigger: Trigger, stored: TypeState, terms: Terms, now: UnixMillis) -> Self {
         let mut machine = Self::idle(key, run, trigger, stored, terms, now);
         machine.begin(now);
+        machine
+    }
+
+    /// Begins a run that reads objects, whatever the state of live sync.
+    pub fn reading(order: (TypeKey, u64), stored: TypeState, terms: Terms, reading: Reading, now: UnixMillis) -> Self {
+        let (key, run) = order;
+        let mut machine = Self::idle(key, run, Trigger::Reconcile, stored, terms, now);
+        machine.reads = true;
+        machine.phase = Phase::Searching(reading.clone());
+        machine.effects.push_back(Effect::Search(reading));
         machine
     }
 
@@ -144,6 +160,8 @@ impl Run {
             uncovered_peak_bytes: 0,
             staged: Sum::default(),
             returned: None,
+            reads: false,
+            searched: false,
             in_flight: None,
             flush_waits: false,
             shutting_down: false,
@@ -212,7 +230,7 @@ impl Run {
 
     /// The connector handed a batch over; the driver holds it.
     pub fn handle_batch(&mut self, batch: BatchInfo, now: UnixMillis) {
-        if !matches!(self.phase, Phase::Syncing) {
+        if !matches!(self.phase, Phase::Syncing | Phase::Searching(_)) {
             return;
         }
         self.held_bytes += batch.bytes;
@@ -266,6 +284,27 @@ impl Run {
         }
     }
 
+    /// `search` returned, after every batch of it was reported.
+    pub fn handle_searched(&mut self, answer: Result<(), Failure>, stopped: bool, now: UnixMillis) {
+        let Phase::Searching(reading) = &self.phase else { return };
+        let (filter, dry_run) = (reading.filter.clone(), reading.dry_run);
+        match (answer, filter) {
+            (Err(failure), _) => return self.end(Outcome::Failed(failure), now),
+            (Ok(()), _) if stopped => return self.end(Outcome::Stopped, now),
+            // This is reported as a batch, and then it is all.
+            (Ok(()), Filter::ByUid(uid)) if self.taken.tally.changes == 0 => {
+                self.effects.push_back(Effect::Gone { uid });
+                return;
+            }
+            (Ok(()), _) => {}
+        }
+        if dry_run {
+            self.drop_held();
+        }
+        self.searched = true;
+        self.end(Outcome::Ok, now);
+    }
+
     /// The commit or the staging under way came to its end.
     pub fn handle_committed(&mut self, result: Result<(), CommitFailure>, now: UnixMillis) {
         let Some(in_flight) = self.in_flight.take() else { return };
@@ -315,7 +354,7 @@ impl Run {
     fn guard(&self, now: UnixMillis) -> Option<String> {
         let pending = self.taken.tally - self.journaled.tally;
         let hour = self.stored.hour.plus(pending, now).tally;
-        self.terms.guard.refuses(self.taken.tally, hour).filter(|_| !self.stored.released)
+        self.terms.guard.refuses(self.taken.tally, hour).filter(|_| !self.stored.released && !self.reads)
     }
 
     /// An operator set or reset the token: nothing of this run is written any more.
@@ -405,9 +444,14 @@ impl Run {
                 None if self.held_bytes >= self.terms.limits.stage_bytes => self.stage(),
                 None => self.answer_flush(true),
             },
+            Phase::Searching(_) if self.held_bytes >= self.terms.limits.stage_bytes => self.stage(),
+            Phase::Searching(_) => {}
             Phase::Ending(outcome) => {
                 let outcome = outcome.clone();
-                self.conclude(outcome, now);
+                match self.reads {
+                    true => self.conclude_reading(outcome, now),
+                    false => self.conclude(outcome, now),
+                }
             }
         }
     }
@@ -419,6 +463,21 @@ impl Run {
         }
         let covered = |(index, batch): (usize, &BatchInfo)| Some((index + 1, batch.checkpoint.clone()?));
         self.held.iter().enumerate().rev().find_map(covered)
+    }
+
+    /// What was read is journaled as a whole, or not at all; live sync is as it was.
+    fn conclude_reading(&mut self, outcome: Outcome, now: UnixMillis) {
+        let (published, batches) = if self.searched { (true, self.held.len()) } else { (false, 0) };
+        let sum = match published {
+            true => self.staged + Sum::of(&self.held),
+            false => Sum::default(),
+        };
+        let report = self.report(outcome, sum, &self.stored.sync, now);
+        if sum.tally == Tally::default() {
+            return self.finish(report);
+        }
+        let state = TypeState { revision: self.stored.revision + 1, ..self.stored.clone() };
+        self.commit_with(published, batches, state, None, Some(report));
     }
 
     fn conclude(&mut self, outcome: Outcome, now: UnixMillis) {
@@ -471,7 +530,7 @@ impl Run {
 
     /// Ends without writing anything.
     fn abandon(&mut self, outcome: Outcome, now: UnixMillis) {
-        if matches!(outcome, Outcome::Failed(_)) {
+        if matches!(outcome, Outcome::Failed(_)) && !self.reads {
             self.stored.failures = self.stored.failures.saturating_add(1);
         }
         let sync = self.stored.sync.clone();
@@ -523,7 +582,7 @@ impl Run {
             sum = std::mem::take(&mut self.staged) + sum;
         }
         // What was released doesn't count.
-        if !self.stored.released {
+        if !self.stored.released && !self.reads {
             state.hour = state.hour.plus(sum.tally, state.changed_at);
         }
         let committing = Committing { sum, state: state.clone(), report: report.clone() };

@@ -1,30 +1,23 @@
 //! Which run begins when, as a machine over all object types: due times, one run at a time per type and per connection, so many
 //! at once in all, connections in turn, and the single follow-up that any number of triggers during a run share.
 
+mod failure;
+mod turn;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
+use self::failure::retry_delay;
+pub use self::failure::{
+    PROBE_DELAY_MAX, PROBE_DELAY_MIN, QUARANTINE_FAULTS, RETRY_AFTER_MAX, RETRY_DELAY_MAX, RETRY_DELAY_MIN,
+};
+use self::turn::{Lane, Pool};
 use crate::name::{ConnectionName, ConnectorName, TypeKey};
 use crate::run::{Outcome, RunReport, Trigger};
 use crate::state::{SyncState, TypeState};
 use crate::time::{Moment, Now, UnixMillis};
 use crate::timing::{Misfire, Timing, When, hash, part};
-
-/// The first delay before a failed run is tried again.
-pub const RETRY_DELAY_MIN: Duration = Duration::from_secs(1);
-/// The longest delay before a failed run is tried again, unless the connector asks for more.
-pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(300);
-
-/// So many runs of a connector in a row that trap or break the contract, whatever the connection: then it is in quarantine.
-pub const QUARANTINE_FAULTS: u32 = 5;
-/// How long a connector in quarantine waits for its next run, at first; doubles with every run that goes wrong.
-pub const PROBE_DELAY_MIN: Duration = Duration::from_secs(60);
-/// The longest that it waits.
-pub const PROBE_DELAY_MAX: Duration = Duration::from_secs(3600);
-
-/// The longest that a connector can ask for.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// First runs by interval are spread over this much time for each type, and over no more than the interval.
 const STAGGER: Duration = Duration::from_millis(5);
@@ -107,6 +100,22 @@ pub enum Effect {
         /// Since when it has been due or asked for.
         since: Moment,
     },
+    /// Somebody's turn to read objects of a type has come; nothing else runs of it until that is over.
+    Read {
+        /// Of this type.
+        key: TypeKey,
+        /// Whose.
+        waiter: WaiterId,
+        /// From this state.
+        state: TypeState,
+    },
+    /// Refuse somebody who wants to read.
+    RefuseRead {
+        /// Whom.
+        waiter: WaiterId,
+        /// Why.
+        refusal: Refusal,
+    },
     /// Tell a run that its token was set or reset.
     Supersede(TypeKey),
     /// Tell a run to end at a checkpoint.
@@ -141,6 +150,15 @@ struct Occurrence {
     wall: UnixMillis,
 }
 
+/// What runs of a type.
+#[derive(Debug)]
+enum Running {
+    /// Live sync, and who waits for its end.
+    Sync(Vec<WaiterId>),
+    /// Somebody reads objects.
+    Read,
+}
+
 #[derive(Debug)]
 struct Slot {
     timing: Option<Timing>,
@@ -150,7 +168,7 @@ struct Slot {
     next: Option<Occurrence>,
     /// When the next run begins: the occurrence and its jitter, or an earlier or later try after a failure.
     due: Option<Moment>,
-    running: Option<Vec<WaiterId>>,
+    running: Option<Running>,
     /// Queued in its connection, or for after the run under way.
     wanted: Option<Wanted>,
     /// Its settings are wrong: nothing is due until a run is asked for and succeeds, or a secret changes.
@@ -172,32 +190,6 @@ pub struct Scheduler {
     effects: VecDeque<Effect>,
 }
 
-/// A connection: what runs, and what waits for its turn in it.
-#[derive(Debug)]
-struct Lane {
-    connector: ConnectorName,
-    parallel: bool,
-    running: usize,
-    /// The source refused the login: nothing is due until a run is asked for and succeeds, or a secret changes.
-    refused: bool,
-    /// By the time they were wanted, and those of the same time by rank.
-    waiting: VecDeque<(Moment, TypeKey)>,
-    /// It stands in its pool's queue.
-    queued: bool,
-}
-
-/// The connections of a connector that wait for a free place, first come, first served: one that wants much stands in line once,
-/// like one that wants little.
-#[derive(Debug, Default)]
-struct Pool {
-    running: usize,
-    /// Runs in a row that trapped or broke the contract.
-    faults: u32,
-    /// In quarantine: the first run that is due from then on may begin, and shows whether it goes on.
-    probe: Option<Moment>,
-    queue: VecDeque<(u64, ConnectionName)>,
-}
-
 impl Scheduler {
     /// Runs at most that many at once.
     pub fn new(concurrency: Concurrency) -> Self {
@@ -210,7 +202,9 @@ impl Scheduler {
         let pool = self.pools.entry(connector.clone()).or_default();
         pool.faults = faults;
         pool.probe = (faults >= QUARANTINE_FAULTS).then_some(Moment(0));
-        let lane = || Lane { connector, parallel, running: 0, refused: false, waiting: VecDeque::new(), queued: false };
+        let (waiting, reads) = Default::default();
+        let (running, refused, has_read, queued) = (0, false, false, false);
+        let lane = || Lane { connector, parallel, running, refused, waiting, reads, has_read, queued };
         self.lanes.entry(key.connection.clone()).or_insert_with(lane);
         let slot =
             Slot { timing, rank, state, next: None, due: None, running: None, wanted: None, misconfigured: false };
@@ -317,7 +311,7 @@ impl Scheduler {
     /// A run is over, and left this state.
     pub fn handle_finished(&mut self, report: &RunReport, state: TypeState, now: Now) {
         let Some(slot) = self.slots.get_mut(&report.key) else { return };
-        let waiters = slot.running.take().unwrap_or_default();
+        let Some(Running::Sync(waiters)) = slot.running.take() else { return };
         // An operator's act during the run is newer than what the run knows.
         if state.revision >= slot.state.revision {
             slot.state = state;
@@ -348,17 +342,40 @@ impl Scheduler {
         }
         self.count_fault(report, now);
         self.answer(waiters, &Ok(report.clone()));
-        self.running -= 1;
-        if let Some(lane) = self.lanes.get_mut(&report.key.connection) {
-            lane.running -= 1;
-            if let Some(pool) = self.pools.get_mut(&lane.connector) {
-                pool.running -= 1;
-            }
-        }
+        self.ended(&report.key.connection);
         if report.outcome == Outcome::More {
             self.want(&report.key, Trigger::Continue, None, now.steady);
         }
         self.queue(&report.key.connection);
+        self.start_ready();
+    }
+
+    /// Somebody wants to read objects of a type.
+    pub fn handle_read(&mut self, key: &TypeKey, waiter: WaiterId) {
+        let refusal = match self.refusal(key) {
+            Some(refusal @ (Refusal::Unknown(_) | Refusal::ShuttingDown)) => Some(refusal),
+            // Live sync has to wait for somebody. What there is can be read.
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            return self.effects.push_back(Effect::RefuseRead { waiter, refusal });
+        }
+        if let Some(lane) = self.lanes.get_mut(&key.connection) {
+            lane.reads.push_back((key.clone(), waiter));
+        }
+        self.queue(&key.connection);
+        self.start_ready();
+    }
+
+    /// What somebody read is over, and left this state.
+    pub fn handle_read_over(&mut self, key: &TypeKey, state: TypeState) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        let Some(Running::Read) = slot.running.take_if(|running| matches!(running, Running::Read)) else { return };
+        if state.revision >= slot.state.revision {
+            slot.state = state;
+        }
+        self.ended(&key.connection);
+        self.queue(&key.connection);
         self.start_ready();
     }
 
@@ -380,107 +397,6 @@ impl Scheduler {
         }
     }
 
-    /// A secret of a connection has changed: what its source refused is tried again.
-    pub fn handle_secret_changed(&mut self, connection: &ConnectionName, now: Now) {
-        self.release_login(connection, now);
-        let keys: Vec<TypeKey> = self.slots.keys().filter(|key| key.connection == *connection).cloned().collect();
-        for key in keys {
-            let Some(slot) = self.slots.get_mut(&key) else { continue };
-            if std::mem::take(&mut slot.misconfigured) {
-                self.try_again(&key, now);
-            }
-        }
-        self.start_ready();
-    }
-
-    /// Nothing of a type is due any more: whoever asks for a run gets it.
-    fn wait_for_settings(&mut self, key: &TypeKey) {
-        if let Some(slot) = self.slots.get_mut(key).filter(|slot| slot.timing.is_some()) {
-            slot.misconfigured = true;
-            slot.due = None;
-        }
-    }
-
-    /// Nothing of a connection is due any more: accounts get locked by those who try too often. Whoever asks for a run gets it.
-    fn hold(&mut self, connection: &ConnectionName) {
-        let Some(lane) = self.lanes.get_mut(connection) else { return };
-        lane.refused = true;
-        for (key, slot) in self.slots.iter_mut().filter(|(key, _)| key.connection == *connection) {
-            slot.due = None;
-            // What goes on without a schedule would never come back.
-            let comes_back = slot.timing.is_some();
-            if slot.wanted.take_if(|wanted| comes_back && wanted.waiters.is_empty()).is_some() {
-                lane.waiting.retain(|(_, waiting)| waiting != key);
-            }
-        }
-    }
-
-    /// Its schedules go on, and what failed is tried again.
-    fn release_login(&mut self, connection: &ConnectionName, now: Now) {
-        let Some(lane) = self.lanes.get_mut(connection).filter(|lane| lane.refused) else { return };
-        lane.refused = false;
-        let keys: Vec<TypeKey> = self.slots.keys().filter(|key| key.connection == *connection).cloned().collect();
-        keys.iter().for_each(|key| self.try_again(key, now));
-    }
-
-    /// Its schedule goes on, at once if its last run failed.
-    fn try_again(&mut self, key: &TypeKey, now: Now) {
-        self.plan(key);
-        let failed = |slot: &Slot| slot.timing.is_some() && slot.state.failures > 0 && !slot.misconfigured;
-        if self.slots.get(key).is_some_and(failed) && self.admits(key, now.steady) {
-            self.want(key, Trigger::Retry, None, now.steady);
-        }
-    }
-
-    fn pool(&mut self, key: &TypeKey) -> Option<&mut Pool> {
-        let lane = self.lanes.get(&key.connection)?;
-        self.pools.get_mut(&lane.connector)
-    }
-
-    /// Whether a run that nobody asked for may begin. Of a connector in quarantine only one may, now and then; what has to wait
-    /// for that is due again then.
-    fn admits(&mut self, key: &TypeKey, now: Moment) -> bool {
-        let Some(pool) = self.pool(key) else { return true };
-        let Some(probe) = pool.probe else { return true };
-        if probe <= now && pool.running == 0 {
-            pool.probe = Some(now + probe_delay(pool.faults));
-            return true;
-        }
-        let probe = probe.max(now + PROBE_DELAY_MIN);
-        if let Some(slot) = self.slots.get(key)
-            && slot.due.is_none_or(|due| due > probe)
-        {
-            self.set_due(key, Some(probe));
-        }
-        false
-    }
-
-    /// Counts the runs of a connector that went wrong in a row: it is not the source's failure, nor that of the settings or of data.
-    fn count_fault(&mut self, report: &RunReport, now: Now) {
-        let wrong = match &report.outcome {
-            Outcome::Failed(failure) if failure.is_the_connectors() => true,
-            Outcome::Ok | Outcome::More => false,
-            _ => return,
-        };
-        let Some(lane) = self.lanes.get(&report.key.connection) else { return };
-        let connector = lane.connector.clone();
-        let Some(pool) = self.pools.get_mut(&connector) else { return };
-        if !wrong && pool.faults == 0 {
-            return;
-        }
-        pool.faults = if wrong { pool.faults.saturating_add(1) } else { 0 };
-        let (faults, was_quarantined) = (pool.faults, pool.probe.is_some());
-        pool.probe = (faults >= QUARANTINE_FAULTS).then_some(now.steady + probe_delay(faults));
-        if !wrong && was_quarantined {
-            let is_its = |lanes: &BTreeMap<ConnectionName, Lane>, key: &TypeKey| {
-                lanes.get(&key.connection).is_some_and(|lane| lane.connector == connector && !lane.refused)
-            };
-            let keys: Vec<TypeKey> = self.slots.keys().filter(|key| is_its(&self.lanes, key)).cloned().collect();
-            keys.iter().filter(|key| **key != report.key).for_each(|key| self.try_again(key, now));
-        }
-        self.effects.push_back(Effect::NoteFaults { connector, faults });
-    }
-
     /// The host shuts down: runs end at a checkpoint, nothing new begins.
     pub fn handle_shutdown(&mut self) {
         self.shutting_down = true;
@@ -492,7 +408,13 @@ impl Scheduler {
             slot.wanted.take()
         });
         let waiters: Vec<WaiterId> = wanted.flat_map(|wanted| wanted.waiters).collect();
-        self.lanes.values_mut().for_each(|lane| lane.waiting.clear());
+        let lanes = self.lanes.values_mut();
+        let reads = lanes.flat_map(|lane| {
+            lane.waiting.clear();
+            std::mem::take(&mut lane.reads)
+        });
+        let refusal = Refusal::ShuttingDown;
+        self.effects.extend(reads.map(|(_, waiter)| Effect::RefuseRead { waiter, refusal: refusal.clone() }));
         self.answer(waiters, &Err(Refusal::ShuttingDown));
     }
 
@@ -510,81 +432,6 @@ impl Scheduler {
                 held.map(|why| Refusal::Held { key: key.clone(), why })
             }
         }
-    }
-
-    /// Puts a type in its connection's line.
-    fn want(&mut self, key: &TypeKey, trigger: Trigger, waiter: Option<WaiterId>, since: Moment) {
-        if self.refusal(key).is_some() {
-            return;
-        }
-        let Some(slot) = self.slots.get_mut(key) else { return };
-        // Who waits for what a run left does not need a run that begins after now.
-        if let (Trigger::Continue, Some(waiters)) = (trigger, &mut slot.running) {
-            waiters.extend(waiter);
-            return;
-        }
-        if let Some(wanted) = &mut slot.wanted {
-            wanted.waiters.extend(waiter);
-            return;
-        }
-        slot.wanted = Some(Wanted { trigger, waiters: waiter.into_iter().collect() });
-        let rank = slot.rank;
-        let slots = &self.slots;
-        let rank_of = |key: &TypeKey| slots.get(key).map_or(0, |slot| slot.rank);
-        if let Some(lane) = self.lanes.get_mut(&key.connection) {
-            let before = |(at, other): &(Moment, TypeKey)| (*at, rank_of(other)) <= (since, rank);
-            let place = lane.waiting.iter().rposition(before).map_or(0, |place| place + 1);
-            lane.waiting.insert(place, (since, key.clone()));
-        }
-        self.queue(&key.connection);
-    }
-
-    /// Lets a connection stand in line, if it has something that can begin.
-    fn queue(&mut self, connection: &ConnectionName) {
-        let Some(lane) = self.lanes.get_mut(connection) else { return };
-        let free = lane.parallel || lane.running == 0;
-        if self.shutting_down || lane.queued || !free || startable(&self.slots, lane).is_none() {
-            return;
-        }
-        lane.queued = true;
-        self.last_ticket += 1;
-        let pool = self.pools.entry(lane.connector.clone()).or_default();
-        pool.queue.push_back((self.last_ticket, connection.clone()));
-    }
-
-    /// Begins runs while there are free places; whoever stands in line longest is next.
-    fn start_ready(&mut self) {
-        while !self.shutting_down && self.running < self.concurrency.total {
-            let max = self.concurrency.per_connector;
-            let free = self.pools.values_mut().filter(|pool| pool.running < max && !pool.queue.is_empty());
-            let Some(pool) = free.min_by_key(|pool| pool.queue[0].0) else { return };
-            let Some((_, connection)) = pool.queue.pop_front() else { return };
-            self.start_next(&connection);
-            self.queue(&connection);
-        }
-    }
-
-    fn start_next(&mut self, connection: &ConnectionName) {
-        let Some(lane) = self.lanes.get_mut(connection) else { return };
-        lane.queued = false;
-        let Some(place) = startable(&self.slots, lane) else { return };
-        let Some((since, key)) = lane.waiting.remove(place) else { return };
-        let refusal = self.refusal(&key);
-        let Some(slot) = self.slots.get_mut(&key) else { return };
-        let Some(wanted) = slot.wanted.take() else { return };
-        if let Some(refusal) = refusal {
-            return self.answer(wanted.waiters, &Err(refusal));
-        }
-        slot.running = Some(wanted.waiters);
-        let state = slot.state.clone();
-        self.running += 1;
-        if let Some(lane) = self.lanes.get_mut(connection) {
-            lane.running += 1;
-            if let Some(pool) = self.pools.get_mut(&lane.connector) {
-                pool.running += 1;
-            }
-        }
-        self.effects.push_back(Effect::Start { key, trigger: wanted.trigger, state, since });
     }
 
     /// The next run begins with the next occurrence, and its jitter.
@@ -643,27 +490,4 @@ impl Slot {
             Misfire::Skip => passed == 1 && self.running.is_none(),
         }
     }
-}
-
-/// The first type in line that isn't running already.
-fn startable(slots: &BTreeMap<TypeKey, Slot>, lane: &Lane) -> Option<usize> {
-    lane.waiting.iter().position(|(_, key)| slots.get(key).is_some_and(|slot| slot.running.is_none()))
-}
-
-/// At random below a bound that doubles with every failure in a row, so that those who failed together don't come again together;
-/// never less than the connector asks for.
-fn retry_delay(failures: u32, retry_after_ms: Option<u64>, chance: u64) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    let max = RETRY_DELAY_MIN.saturating_mul(1 << doublings).min(RETRY_DELAY_MAX);
-    let millis = u64::try_from(max.as_millis()).unwrap_or(u64::MAX);
-    let delay = Duration::from_millis(chance % millis + 1);
-    match retry_after_ms {
-        None => delay,
-        Some(asked) => Duration::from_millis(asked).saturating_add(delay.min(RETRY_DELAY_MIN)).min(RETRY_AFTER_MAX),
-    }
-}
-
-fn probe_delay(faults: u32) -> Duration {
-    let doublings = faults.saturating_sub(QUARANTINE_FAULTS).min(16);
-    PROBE_DELAY_MIN.saturating_mul(1 << doublings).min(PROBE_DELAY_MAX)
 }

@@ -87,10 +87,8 @@ impl Machine {
         self.started()
     }
 
-    fn finish(&mut self, key: &str, outcome: Outcome) -> Vec<String> {
-        let place = self.running.iter().position(|(running, ..)| running.to_string() == key).unwrap();
-        let (key, trigger, state) = self.running.remove(place);
-        let report = RunReport {
+    fn report(&self, key: TypeKey, trigger: Trigger, outcome: Outcome) -> RunReport {
+        RunReport {
             run: 1,
             key,
             trigger,
@@ -104,7 +102,13 @@ impl Machine {
             retries: 0,
             spent: Spent::default(),
             outcome,
-        };
+        }
+    }
+
+    fn finish(&mut self, key: &str, outcome: Outcome) -> Vec<String> {
+        let place = self.running.iter().position(|(running, ..)| running.to_string() == key).unwrap();
+        let (key, trigger, state) = self.running.remove(place);
+        let report = self.report(key, trigger, outcome);
         self.scheduler.handle_finished(&report, state, self.now());
         self.started()
     }
@@ -509,6 +513,47 @@ fn a_noisy_connection_does_not_hold_up_quiet_ones() {
     assert!(order.iter().take(4).collect::<BTreeSet<_>>().len() == 4, "everyone in the first round: {order:?}");
     assert!(!rest.is_empty() && order[4..].iter().all(|name| name == "noisy"), "and then only it: {order:?}");
     assert_eq!(machine.running[0].1, Trigger::Continue);
+}
+
+#[test]
+fn reading_and_live_sync_take_turns() {
+    let mut machine = one(every(3600)).begin();
+    let of = machine.scheduler.next_due().unwrap();
+    machine.steady = of.0;
+    assert_eq!(machine.tick().len(), 1);
+    let key = machine.running[0].0.clone();
+    let next = |machine: &mut Machine| match machine.scheduler.poll_effect() {
+        Some(Effect::Start { key, trigger, state, .. }) => {
+            machine.running.push((key, trigger, state));
+            "sync".to_owned()
+        }
+        Some(Effect::Read { waiter, .. }) => format!("read {waiter}"),
+        Some(Effect::RefuseRead { waiter, refusal }) => format!("no {waiter}: {refusal}"),
+        other => format!("{other:?}"),
+    };
+    machine.scheduler.handle_read(&key, 7);
+    machine.scheduler.handle_read(&key, 8);
+    machine.scheduler.handle_trigger(&key, Trigger::Command, None, machine.now());
+    assert_eq!(next(&mut machine), "None", "one at a time");
+    // Takes no effects, unlike `finish`.
+    let ends = |machine: &mut Machine| {
+        let (key, trigger, state) = machine.running.remove(0);
+        let report = machine.report(key, trigger, Outcome::Ok);
+        machine.scheduler.handle_finished(&report, state, machine.now());
+    };
+    ends(&mut machine);
+    assert_eq!(next(&mut machine), "read 7");
+    machine.scheduler.handle_trigger(&key, Trigger::Command, None, machine.now());
+    machine.scheduler.handle_read_over(&key, TypeState::first(From::Latest, UnixMillis(0)));
+    assert_eq!(next(&mut machine), "sync");
+    ends(&mut machine);
+    assert_eq!(next(&mut machine), "read 8");
+    machine.scheduler.handle_read(&self::key("hr", "nobody"), 9);
+    assert_eq!(next(&mut machine), "no 9: there is no object type hr/nobody");
+    machine.scheduler.handle_read(&key, 10);
+    machine.scheduler.handle_shutdown();
+    let said = [next(&mut machine), next(&mut machine)];
+    assert!(said[0].starts_with("Some(Stop(") && said[1] == "no 10: the host is shutting down", "{said:?}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use tidewaiter_core::guard::{Hour, Tally};
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::run::{
-    BatchInfo, CommitFailure, ConnectorError, Effect, ErrorKind, Failure, Outcome, Run, Terms, Trigger,
+    BatchInfo, CommitFailure, ConnectorError, Effect, ErrorKind, Failure, Filter, Outcome, Reading, Run, Terms, Trigger,
 };
 use tidewaiter_core::schedule::{self, Scheduled, Scheduler};
 use tidewaiter_core::state::{Actor, From, OnTokenLost, SyncState, TypeState};
@@ -30,12 +30,21 @@ struct Disk {
     began: Vec<(u64, i64)>,
     /// Transactions, to see that idle runs write nothing.
     writes: u64,
+    /// What was read and journaled, a list for each page.
+    read: Vec<Vec<i64>>,
 }
 
 /// A call into the connector that has not returned.
 enum Call {
     Latest,
-    Sync { from: i64 },
+    Sync {
+        from: i64,
+    },
+    /// Of the objects up to the last one that a page has.
+    Search {
+        from: i64,
+        to: i64,
+    },
 }
 
 /// What the db was told to write.
@@ -51,6 +60,8 @@ struct Process {
     call: Option<Call>,
     /// Payloads of the batches that the machine was told of.
     held: VecDeque<Vec<i64>>,
+    /// It reads, and no changes.
+    reads: bool,
     writing: Option<Writing>,
     /// Written, and seen by nobody.
     staged: Vec<i64>,
@@ -124,7 +135,7 @@ fn start(disk: &Disk, now: Now) -> Process {
     });
     scheduler.handle_begin(now);
     let (held, staged) = Default::default();
-    Process { scheduler, run: None, call: None, held, writing: None, staged, stop: false, runs: 0 }
+    Process { scheduler, run: None, call: None, held, reads: false, writing: None, staged, stop: false, runs: 0 }
 }
 
 impl World {
@@ -167,6 +178,7 @@ impl World {
             3 if self.chance.u64(..4) == 0 => {
                 self.process.scheduler.handle_trigger(&key(), Trigger::Api, Some(1), self.both())
             }
+            3 if self.rough && self.chance.u64(..3) == 0 => self.process.scheduler.handle_read(&key(), 2),
             4..=6 => self.finish_commit(),
             7..=12 => self.work(),
             _ => self.pass_time(),
@@ -207,17 +219,28 @@ impl World {
                     "started from a stale state"
                 );
                 self.process.runs += 1;
-                self.process.stop = false;
+                (self.process.stop, self.process.reads) = (false, false);
                 assert!(state.held.is_none(), "a held type ran");
                 self.released = state.released;
                 self.process.run = Some(Run::new(key, self.process.runs, trigger, state, self.terms, now));
+            }
+            schedule::Effect::Read { key, state, .. } => {
+                assert!(self.process.run.is_none(), "two runs of one type");
+                self.process.runs += 1;
+                (self.process.stop, self.process.reads) = (false, true);
+                let reading = Reading { filter: Filter::All, page: None, dry_run: false };
+                let order = (key, self.process.runs);
+                self.process.run = Some(Run::reading(order, state, self.terms, reading, now));
             }
             schedule::Effect::Supersede(_) => {
                 if let Some(run) = &mut self.process.run {
                     run.handle_superseded(now);
                 }
             }
-            schedule::Effect::Stop(_) | schedule::Effect::Answer { .. } | schedule::Effect::NoteFaults { .. } => {}
+            schedule::Effect::Stop(_)
+            | schedule::Effect::Answer { .. }
+            | schedule::Effect::NoteFaults { .. }
+            | schedule::Effect::RefuseRead { .. } => {}
         }
     }
 
@@ -235,14 +258,24 @@ impl World {
             }
             Effect::Stop => self.process.stop = true,
             Effect::Flushed { .. } => {}
+            Effect::Search(_) => {
+                let from = self.chance.i64(0..=self.last);
+                self.process.call = Some(Call::Search { from, to: (from + 30).min(self.last) });
+            }
+            Effect::Gone { .. } => unreachable!("nobody asks for one"),
             Effect::Finish { report, state } => {
-                let max = self.terms.guard.run.changes.filter(|_| !self.released);
+                let max = self.terms.guard.run.changes.filter(|_| !self.released && !self.process.reads);
                 assert!(max.is_none_or(|max| report.deltas <= max), "more than the guard lets pass: {report:?}");
                 self.process.run = None;
                 self.process.call = None;
                 self.process.writing = None;
                 self.process.held.clear();
                 self.process.staged.clear();
+                if std::mem::take(&mut self.process.reads) {
+                    let journaled = self.disk.read.last().map_or(0, Vec::len) as u64;
+                    assert!(report.deltas == 0 || (report.outcome == Outcome::Ok && report.deltas == journaled));
+                    return self.process.scheduler.handle_read_over(&key(), state);
+                }
                 self.process.scheduler.handle_finished(&report, state, self.both());
             }
         }
@@ -272,7 +305,10 @@ impl World {
             }
             let staged = if published { std::mem::take(&mut self.process.staged) } else { Vec::new() };
             let deltas = staged.into_iter().chain(self.process.held.drain(..batches).flatten());
-            self.disk.journal.extend(deltas.map(|change| (state.generation, change)));
+            match self.process.reads {
+                true => self.disk.read.push(deltas.collect()),
+                false => self.disk.journal.extend(deltas.map(|change| (state.generation, change))),
+            }
             self.disk.state = Some(state);
             self.disk.writes += 1;
             Ok(())
@@ -315,6 +351,18 @@ impl World {
             Call::Latest => {
                 let token = (self.last > 0).then_some(SyncToken::Integer(self.last));
                 run.handle_latest(Ok(token), now);
+            }
+            Call::Search { .. } if fails => run.handle_searched(Err(failure), false, now),
+            Call::Search { .. } if self.process.stop => run.handle_searched(Ok(()), true, now),
+            Call::Search { from, to } if from >= to => run.handle_searched(Ok(()), false, now),
+            Call::Search { from, to } if !run.wants_batches() => self.process.call = Some(Call::Search { from, to }),
+            Call::Search { from, to } => {
+                let end = (from + self.chance.i64(1..9)).min(to);
+                let objects: Vec<i64> = (from + 1..=end).collect();
+                let info = BatchInfo { tally: tally(objects.len()), bytes: 100, checkpoint: None };
+                self.process.held.push_back(objects);
+                self.process.call = Some(Call::Search { from: end, to });
+                run.handle_batch(info, now);
             }
             Call::Sync { .. } if fails && forgets => run.handle_returned(Err(forgot), false, now),
             Call::Sync { .. } if fails => run.handle_returned(Err(failure), false, now),
@@ -392,6 +440,10 @@ impl World {
 
     /// Each generation holds what came after its first token, once, in order, without a gap; the last one all of it.
     fn judge(&self) {
+        for page in &self.disk.read {
+            let expected: Vec<i64> = (page[0]..).take(page.len()).collect();
+            assert_eq!(*page, expected, "a page is journaled as a whole");
+        }
         let state = self.disk.state.as_ref().expect("something was stored");
         let generations: Vec<u64> = self.disk.began.iter().map(|(generation, _)| *generation).collect();
         for generation in generations {

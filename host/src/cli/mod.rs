@@ -25,8 +25,8 @@ use tracing_subscriber::EnvFilter;
 use self::door::Door;
 use self::fail::{Exit, Fail};
 use crate::config::Config;
-use crate::host::Runs;
 use crate::host::ask::{Answer, Ask};
+use crate::host::{Runs, Scope};
 
 /// How long calls that can't be interrupted may go on when the work is done.
 const ABANDONED_AFTER: Duration = Duration::from_secs(2);
@@ -76,6 +76,21 @@ enum Command {
     /// Show, set or throw away sync tokens
     #[command(subcommand)]
     Token(token::Command),
+    /// Read objects of a type as they are now, and journal each: for consumers that lost something
+    #[command(group(clap::ArgGroup::new("what").required(true).args(["uid", "full"])))]
+    Reconcile {
+        #[command(flatten)]
+        of: Type,
+        /// The object with this uid; if it isn't there, it is journaled as deleted
+        #[arg(long)]
+        uid: Option<String>,
+        /// All objects. Live sync has its turn between pages
+        #[arg(long)]
+        full: bool,
+        /// Read and count, and journal nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Decide about what a type's guard held
     #[command(subcommand)]
     Guard(guard::Command),
@@ -199,6 +214,13 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
         Command::Run { .. } => run_once(config, json).await,
         Command::Sync(named) => sync(config, vec![named.into()], json).await,
         Command::Token(command) => token::perform(config, command, json).await,
+        Command::Reconcile { of, uid, dry_run, .. } => {
+            let asked = Ask::Reconcile { key: of.into(), scope: Scope { uid, dry_run } };
+            let answer = ask(config, Runs::WhenAsked, asked).await?;
+            let Answer::Reconciled(reconciled) = answer else { return Err(Fail::other_answer()) };
+            print::out(json, &reconciled, |reconciled| print::reconciled(reconciled, dry_run))?;
+            judged(&reconciled.last)
+        }
         Command::Guard(command) => guard::perform(config, command, json).await,
         Command::Changes(arguments) => changes::perform(config, arguments, json).await,
         Command::Consumers(command) => consumers::perform(config, command, json).await,

@@ -16,6 +16,7 @@ use tidewaiter_core::token::{Shown, SyncToken};
 use super::check::Finding;
 use super::fail::{Exit, Fail};
 use crate::db::{Checked, Consumer, TokenChange};
+use crate::host::Reconciled;
 use crate::host::view::{Asked, ConnectionView, Limit, TokenView, TypeView};
 
 /// More of one text isn't shown; `--json` has all of it.
@@ -103,6 +104,12 @@ pub(super) fn token(view: &TokenView) -> String {
         rows.push(vec!["revision".to_owned(), counts]);
     }
     table(&rows)
+}
+
+pub(super) fn reconciled(reconciled: &Reconciled, dry_run: bool) -> String {
+    let Reconciled { pages, objects, last } = reconciled;
+    let done = if dry_run { "would be journaled" } else { "journaled" };
+    format!("{}: {objects} objects {done}, {pages} pages; {}", last.key, last.outcome.name())
 }
 
 pub(super) fn history(rows: &[TokenChange]) -> String {

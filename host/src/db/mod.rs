@@ -44,7 +44,7 @@ pub use self::consumer::{Consumer, ConsumerError};
 pub use self::open::{OpenError, examine, restore};
 pub use self::retain::{Policy, Retained};
 pub use self::seal::{KeyId, Keys};
-pub use self::segment::{EncodeError, SegmentDamage, pack, unpack};
+pub use self::segment::{EncodeError, SegmentDamage, pack, pack_read, unpack};
 pub use self::sensitive::Sensitive;
 pub(crate) use self::store::KEPT;
 pub use self::store::{Full, Quota, ReadError, Usage};

@@ -26,8 +26,9 @@ const BODY_BYTES: usize = 256 * 1024;
 /// The largest body that is written or unpacked. Only a single entry far over every default limit comes near it.
 pub(super) const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// The variant of `Body::Delta`.
+/// The variants of `Body::Delta` and `Body::Read`.
 const DELTA: u8 = 0;
+const READ: u8 = 3;
 /// What a delta takes, about.
 const PACKED_BYTES: usize = 300;
 
@@ -72,11 +73,23 @@ pub enum EncodeError {
 /// # Errors
 /// One is larger than any limit allows.
 pub fn pack(deltas: &[SyncDelta]) -> Result<Packed, EncodeError> {
+    pack_as(DELTA, deltas)
+}
+
+/// Packs objects that were read, as `Encoder` takes them.
+///
+/// # Errors
+/// As `pack`.
+pub fn pack_read(deltas: &[SyncDelta]) -> Result<Packed, EncodeError> {
+    pack_as(READ, deltas)
+}
+
+fn pack_as(variant: u8, deltas: &[SyncDelta]) -> Result<Packed, EncodeError> {
     let mut bytes = Vec::with_capacity(deltas.len() * PACKED_BYTES);
     for delta in deltas {
         let start = bytes.len();
         // The length, and the variant of `Body`.
-        bytes.extend_from_slice(&[0, 0, 0, 0, DELTA]);
+        bytes.extend_from_slice(&[0, 0, 0, 0, variant]);
         bytes = postcard::to_extend(delta, bytes)?;
         let size = bytes.len() - start - 4;
         let length =
@@ -93,7 +106,7 @@ pub fn unpack(packed: &Packed) -> impl Iterator<Item = SyncDelta> + '_ {
     let mut rest = packed.bytes.as_slice();
     let entries = std::iter::from_fn(move || next_slice(&mut rest).ok());
     entries.filter_map(|entry| match postcard::from_bytes(entry) {
-        Ok(Body::Delta(delta)) => Some(delta),
+        Ok(Body::Delta(delta) | Body::Read(delta)) => Some(delta),
         _ => None,
     })
 }

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 
 use crate::audit::{Audit, Event};
 use crate::config::{ConnectionConfig, TypeConfig};
-use crate::db::{Db, pack};
+use crate::db::{Db, pack, pack_read};
 use crate::driver::session::{Session, Source};
 use crate::egress::{Egress, EgressError, Meter, Outgoing, Outside};
 use crate::wasm::{
@@ -251,6 +251,7 @@ impl Connection {
             stop: Arc::default(),
             to_run: mpsc::channel(1).0,
             pack: |deltas| pack(deltas).map_err(|error| error.to_string()),
+            pack_read: |deltas| pack_read(deltas).map_err(|error| error.to_string()),
             outgoing: Some(self.outgoing(&log, &gauge)),
             reveal: Some(self.reveal(&log, &gauge)),
             gauge,

@@ -9,7 +9,7 @@ mod session;
 
 pub use connection::{Allowed, Awaiting, Connection};
 pub(crate) use deliver::Delivery;
-pub use run::{Order, Signal, perform};
+pub use run::{Order, Performed, Signal, perform};
 pub use schedule::Lateness;
 pub(crate) use schedule::{Request, Task};
 pub use session::{Calling, Session, Source};

@@ -15,14 +15,15 @@ use tidewaiter_core::guard::Tally;
 use tidewaiter_core::journal::Packed;
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::TypeKey;
-use tidewaiter_core::run::{BatchInfo, Effect, Failure, Outcome, Run, RunReport, Spent, Trigger};
+use tidewaiter_core::object::{Change, SyncDelta};
+use tidewaiter_core::run::{BatchInfo, Effect, Failure, Filter, Outcome, Reading, Run, RunReport, Spent, Trigger};
 use tidewaiter_core::state::{Actor, TypeState};
 use tidewaiter_core::token::{Shown, SyncToken};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::clock::Clock;
-use crate::db::{Commit, CommitError, Db, StagedSegment, unpack};
+use crate::db::{Commit, CommitError, Db, StagedSegment, pack_read, unpack};
 use crate::driver::connection::Connection;
 use crate::driver::session::Session;
 use crate::wasm::{FromGuest, Gauge, SyncOptions};
@@ -60,6 +61,19 @@ pub struct Order {
     pub trigger: Trigger,
     /// The state as it is stored.
     pub state: TypeState,
+    /// What is read in the place of changes.
+    pub reading: Option<Reading>,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Performed {
+    /// What is known of it.
+    pub report: RunReport,
+    /// The state that it left.
+    pub state: TypeState,
+    /// Where the next page of what was read begins; none: that was all, or nothing was read.
+    pub next: Option<Vec<u8>>,
 }
 
 /// A commit, or a staging with what it staged.
@@ -76,6 +90,7 @@ struct Answer {
 enum Called {
     Latest(Result<Option<SyncToken>, Failure>),
     Sync { result: Result<Option<SyncToken>, Failure>, stopped: bool },
+    Search { result: Result<Option<Vec<u8>>, Failure>, stopped: bool },
 }
 
 struct Performer {
@@ -99,17 +114,20 @@ struct Performer {
     time_up: Option<Pin<Box<tokio::time::Sleep>>>,
     gauge: Arc<Gauge>,
     flush: Option<oneshot::Sender<bool>>,
+    /// Where the next page begins.
+    next: Option<Vec<u8>>,
     grace: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
-/// Performs a run to its end, and answers what is known of it and the state that it left.
-pub async fn perform(order: Order, mut signals: mpsc::Receiver<Signal>) -> (RunReport, TypeState) {
+/// Performs a run to its end.
+pub async fn perform(order: Order, mut signals: mpsc::Receiver<Signal>) -> Performed {
     let terms = order.connection.terms(&order.key.object_type);
     let limits = terms.limits;
     let Order { db, key, run, trigger, state, clock, .. } = &order;
     let (key, run, trigger, state, now) = (key.clone(), *run, *trigger, state.clone(), clock.now());
-    let machine = match db.full(&key.connection) {
-        Ok(Some(full)) => Run::held(key, run, trigger, state, terms, full.to_string(), now),
+    let machine = match (db.full(&key.connection), order.reading.clone()) {
+        (Ok(Some(full)), _) => Run::held(key, run, trigger, state, terms, full.to_string(), now),
+        (_, Some(reading)) => Run::reading((key, run), state, terms, reading, now),
         _ => Run::new(key, run, trigger, state, terms, now),
     };
     let (to_run, from_guest) = mpsc::channel(BATCHES_ON_THE_WAY);
@@ -129,16 +147,17 @@ pub async fn perform(order: Order, mut signals: mpsc::Receiver<Signal>) -> (RunR
         time_up: Some(Box::pin(tokio::time::sleep(limits.run_time_max))),
         gauge: Arc::default(),
         flush: None,
+        next: None,
         grace: None,
     };
     loop {
         while let Some(effect) = performer.machine.poll_effect() {
-            if let Some(end) = performer.effect(effect) {
+            if let Some((report, state)) = performer.effect(effect) {
                 performer.discard().await;
-                if performer.gauge.was_shown_a_secret() && end.0.outcome.is_refused_login() {
+                if performer.gauge.was_shown_a_secret() && report.outcome.is_refused_login() {
                     performer.order.connection.login_refused();
                 }
-                return end;
+                return Performed { report, state, next: performer.next };
             }
         }
         performer.wait(&mut signals).await;
@@ -246,6 +265,38 @@ impl Performer {
                 }
                 self.machine.handle_returned(result, stopped, now);
             }
+            Called::Search { result, stopped } => {
+                match &result {
+                    Ok(next) => tracing::info!(
+                        target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = self.order.run,
+                        more = next.is_some(), stopped, "search returned"
+                    ),
+                    Err(failure) => self.log_failure("search", failure),
+                }
+                let result = result.map(|next| self.next = next);
+                self.machine.handle_searched(result, stopped, now);
+            }
+        }
+    }
+
+    /// The connector has no such object: it is gone, and that is what was read of it.
+    fn gone(&mut self, uid: String) {
+        let object_class = self.order.connection.class(&self.order.key.object_type);
+        let change = Change::Delete { uid, name: None, last_known: None };
+        let delta = SyncDelta { object_class, change, source_time: None };
+        let now = self.order.clock.now();
+        match pack_read(std::slice::from_ref(&delta)) {
+            Ok(packed) => {
+                let tally = Tally { changes: 1, deletes: 1 };
+                let bytes = delta.size() as u64;
+                self.held.push_back(packed);
+                self.machine.handle_batch(BatchInfo { tally, bytes, checkpoint: None }, now);
+                self.machine.handle_searched(Ok(()), false, now);
+            }
+            Err(error) => {
+                let failure = Failure::Host { message: error.to_string() };
+                self.machine.handle_searched(Err(failure), false, now);
+            }
         }
     }
 
@@ -270,6 +321,8 @@ impl Performer {
         match effect {
             Effect::AskLatest { why } => self.ask_latest(why),
             Effect::Sync { token, why } => self.sync(token, why),
+            Effect::Search(reading) => self.search(reading),
+            Effect::Gone { uid } => self.gone(uid),
             Effect::Stage { batches } => {
                 let (db, key, run, at) =
                     (self.order.db.clone(), self.order.key.clone(), self.order.run, self.order.clock.now());
@@ -352,6 +405,31 @@ impl Performer {
         );
     }
 
+    fn search(&mut self, reading: Reading) {
+        let (key, run) = (self.order.key.clone(), self.order.run);
+        let class = self.order.connection.class(&key.object_type);
+        let options: SyncOptions = self.order.connection.options(&key.object_type, &self.limits);
+        let Reading { filter, page, dry_run } = reading;
+        let options = SyncOptions { dry_run, ..options };
+        self.call(
+            move |mut session| async move {
+                let what = match &filter {
+                    Filter::All if page.is_some() => "the next page",
+                    Filter::All => "all",
+                    Filter::ByUid(_) => "one object",
+                };
+                tracing::info!(
+                    target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run, what, dry_run,
+                    "search called"
+                );
+                let result = session.search(&class, &filter, page, options).await;
+                let stopped = session.was_stopped();
+                Answer { session: Some(session), call: Called::Search { result, stopped } }
+            },
+            |failure| Called::Search { result: Err(failure), stopped: false },
+        );
+    }
+
     /// Begins a call, with the session of this run, which is started by the first call.
     fn call<F>(&mut self, call: impl FnOnce(Box<dyn Session>) -> F + Send + 'static, failed: fn(Failure) -> Called)
     where
@@ -384,6 +462,10 @@ impl Performer {
         );
         // What has no room comes again, however often: that it was so many is enough.
         let held = matches!(report.outcome, Outcome::Held(_) | Outcome::Guarded(_));
+        if self.order.reading.is_some() {
+            // What was read and not journaled is read again.
+            return;
+        }
         let dropped = self.held.iter().filter(|_| !held).flat_map(unpack);
         for delta in dropped.take(DROPPED_SHOWN) {
             tracing::warn!(

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
-use tidewaiter_core::run::{Failure, Outcome, RunReport, Spent, Trigger};
+use tidewaiter_core::run::{Failure, Outcome, Reading, RunReport, Spent, Trigger};
 use tidewaiter_core::schedule::{Concurrency, Effect, QUARANTINE_FAULTS, Refusal, Scheduled, Scheduler, WaiterId};
 use tidewaiter_core::state::TypeState;
 use tidewaiter_core::time::Moment;
@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 
 use super::connection::Connection;
-use super::run::{Order, Signal, perform};
+use super::run::{Order, Performed, Signal, perform};
 use crate::clock::Clock;
 use crate::db::{Db, Faults};
 
@@ -25,6 +25,8 @@ use crate::db::{Db, Faults};
 pub(crate) enum Request {
     /// Run a type now, and tell how it ended.
     Sync { key: TypeKey, trigger: Trigger, answer: oneshot::Sender<Result<RunReport, Refusal>> },
+    /// Read objects of a type, when its turn comes.
+    Read { key: TypeKey, reading: Reading, answer: oneshot::Sender<Result<Performed, Refusal>> },
     /// An operator wrote this state.
     StateChanged { key: TypeKey, state: TypeState },
     /// From now on what is due is run.
@@ -82,6 +84,8 @@ impl Lateness {
 
 struct Running {
     order: (u64, Trigger, TypeState),
+    /// Who is told what was read; none: it is live sync.
+    reader: Option<oneshot::Sender<Result<Performed, Refusal>>>,
     signals: mpsc::Sender<Signal>,
 }
 
@@ -91,10 +95,12 @@ pub(crate) struct Task {
     connections: HashMap<ConnectionName, Arc<Connection>>,
     scheduler: Scheduler,
     waiters: HashMap<WaiterId, oneshot::Sender<Result<RunReport, Refusal>>>,
+    /// What is to be read, and for whom.
+    readings: HashMap<WaiterId, (Reading, oneshot::Sender<Result<Performed, Refusal>>)>,
     last_waiter: WaiterId,
     last_run: u64,
     running: HashMap<TypeKey, Running>,
-    runs: JoinSet<(TypeKey, RunReport, TypeState)>,
+    runs: JoinSet<(TypeKey, Performed)>,
     keys: HashMap<tokio::task::Id, TypeKey>,
     /// Of connections whose login was refused: each ends when a secret has changed.
     secrets: JoinSet<ConnectionName>,
@@ -128,6 +134,7 @@ impl Task {
             connections,
             scheduler,
             waiters: HashMap::new(),
+            readings: HashMap::new(),
             last_waiter: 0,
             last_run,
             running: HashMap::new(),
@@ -180,6 +187,11 @@ impl Task {
                 self.waiters.insert(self.last_waiter, answer);
                 self.scheduler.handle_trigger(&key, trigger, Some(self.last_waiter), self.clock.both());
             }
+            Request::Read { key, reading, answer } => {
+                self.last_waiter += 1;
+                self.readings.insert(self.last_waiter, (reading, answer));
+                self.scheduler.handle_read(&key, self.last_waiter);
+            }
             Request::StateChanged { key, state } => {
                 self.scheduler.handle_state_changed(&key, state, self.clock.both());
             }
@@ -193,7 +205,16 @@ impl Task {
 
     fn effect(&mut self, effect: Effect) {
         match effect {
-            Effect::Start { key, trigger, state, since } => self.start(key, trigger, state, since),
+            Effect::Start { key, trigger, state, since } => self.start(key, trigger, state, Some(since), None),
+            Effect::Read { key, waiter, state } => {
+                let Some((reading, reader)) = self.readings.remove(&waiter) else { return };
+                self.start(key, Trigger::Reconcile, state, None, Some((reading, reader)));
+            }
+            Effect::RefuseRead { waiter, refusal } => {
+                if let Some((_, reader)) = self.readings.remove(&waiter) {
+                    let _ = reader.send(Err(refusal));
+                }
+            }
             Effect::Supersede(key) => self.signal(&key, Signal::Supersede),
             Effect::Stop(key) => self.signal(&key, Signal::Stop),
             Effect::NoteFaults { connector, faults } => self.note_faults(connector, faults),
@@ -231,44 +252,59 @@ impl Task {
         }
     }
 
-    fn start(&mut self, key: TypeKey, trigger: Trigger, state: TypeState, since: Moment) {
+    /// Begins a run: of live sync, due since then, or one that reads.
+    fn start(
+        &mut self,
+        key: TypeKey,
+        trigger: Trigger,
+        state: TypeState,
+        since: Option<Moment>,
+        reading: Option<(Reading, oneshot::Sender<Result<Performed, Refusal>>)>,
+    ) {
         let Some(connection) = self.connections.get(&key.connection).map(Arc::clone) else { return };
         self.last_run += 1;
         let run = self.last_run;
         let (signals, received) = mpsc::channel(2);
-        self.running.insert(key.clone(), Running { order: (run, trigger, state.clone()), signals });
-        let order = Order { db: self.db.clone(), clock: self.clock, connection, key: key.clone(), run, trigger, state };
-        let of = key.clone();
+        let (reading, reader) = reading.unzip();
+        self.running.insert(key.clone(), Running { order: (run, trigger, state.clone()), reader, signals });
+        let (db, of) = (self.db.clone(), key.clone());
+        let order = Order { db, clock: self.clock, connection, key: key.clone(), run, trigger, state, reading };
         let (clock, lateness) = (self.clock, Arc::clone(&self.lateness));
         let task = self.runs.spawn(async move {
-            if trigger == Trigger::Schedule {
+            if let (Trigger::Schedule, Some(since)) = (trigger, since) {
                 lateness.count(clock.moment().0.saturating_sub(since.0));
             }
-            let (report, state) = perform(order, received).await;
-            (of, report, state)
+            (of, perform(order, received).await)
         });
         self.keys.insert(task.id(), key);
     }
 
-    fn ended(&mut self, ended: Result<(tokio::task::Id, (TypeKey, RunReport, TypeState)), JoinError>) {
+    fn ended(&mut self, ended: Result<(tokio::task::Id, (TypeKey, Performed)), JoinError>) {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         let Some(key) = self.keys.remove(&id) else { return };
-        let Some(running) = self.running.remove(&key) else { return };
-        let (report, mut state) = match ended {
-            Ok((_, (_, report, state))) => (report, state),
+        let Some(mut running) = self.running.remove(&key) else { return };
+        let reader = running.reader.take();
+        let mut performed = match ended {
+            Ok((_, (_, performed))) => performed,
             Err(error) => self.panicked(&key, running, &error),
         };
+        let report = &performed.report;
         // A write that failed may have happened all the same, and who superseded a run may have gone without a word: what is stored
         // decides.
         if matches!(report.outcome, Outcome::Failed(Failure::Host { .. }) | Outcome::Superseded)
             && let Ok(Some(stored)) = self.db.state(&key)
         {
-            state = TypeState { failures: state.failures, ..stored };
+            performed.state = TypeState { failures: performed.state.failures, ..stored };
+        }
+        if let Some(reader) = reader {
+            self.scheduler.handle_read_over(&key, performed.state.clone());
+            let _ = reader.send(Ok(performed));
+            return;
         }
         if report.outcome.is_refused_login() || report.outcome.is_misconfigured() {
             self.watch_secrets(&key.connection);
         }
-        self.scheduler.handle_finished(&report, state, self.clock.both());
+        self.scheduler.handle_finished(&performed.report, performed.state, self.clock.both());
     }
 
     fn watch_secrets(&mut self, name: &ConnectionName) {
@@ -289,12 +325,12 @@ impl Task {
     }
 
     /// A bug of ours ended a run; it ends that run only.
-    fn panicked(&self, key: &TypeKey, running: Running, error: &JoinError) -> (RunReport, TypeState) {
+    fn panicked(&self, key: &TypeKey, running: Running, error: &JoinError) -> Performed {
         let (run, trigger, mut state) = running.order;
         let now = self.clock.now();
         let message = format!("the run ended unexpectedly: {error}");
         tracing::error!(target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run, "{message}");
-        state.failures = state.failures.saturating_add(1);
+        state.failures = state.failures.saturating_add(u32::from(trigger != Trigger::Reconcile));
         let token = state.sync.token().cloned();
         let report = RunReport {
             run,
@@ -311,7 +347,7 @@ impl Task {
             spent: Spent::default(),
             outcome: Outcome::Failed(Failure::Host { message }),
         };
-        (report, state)
+        Performed { report, state, next: None }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tidewaiter_core::run::Failure;
+use tidewaiter_core::run::{ConnectorError, ErrorKind, Failure, Filter};
 use tidewaiter_core::schema::{Classes, ConnectorInfo, ObjectClassInfo};
 use tidewaiter_core::token::SyncToken;
 
@@ -50,6 +50,18 @@ pub trait Session: Send {
         token: Option<SyncToken>,
         options: SyncOptions,
     ) -> Calling<'a, Option<SyncToken>>;
+    /// `search`; those that don't say otherwise can't.
+    fn search<'a>(
+        &'a mut self,
+        _class: &'a str,
+        _filter: &'a Filter,
+        _page: Option<Vec<u8>>,
+        _options: SyncOptions,
+    ) -> Calling<'a, Option<Vec<u8>>> {
+        let (kind, message) = (ErrorKind::Unsupported, "it reads no objects".to_owned());
+        let failure = Failure::Connector(ConnectorError { kind, message, retry_after_ms: None });
+        Box::pin(async { Err(failure) })
+    }
     /// Whether the connector was answered `stop`.
     fn was_stopped(&self) -> bool;
 }
@@ -100,6 +112,16 @@ impl Session for wasm::Session {
         options: SyncOptions,
     ) -> Calling<'a, Option<SyncToken>> {
         Box::pin(wasm::Session::sync(self, class, token, options))
+    }
+
+    fn search<'a>(
+        &'a mut self,
+        class: &'a str,
+        filter: &'a Filter,
+        page: Option<Vec<u8>>,
+        options: SyncOptions,
+    ) -> Calling<'a, Option<Vec<u8>>> {
+        Box::pin(wasm::Session::search(self, class, filter, page, options))
     }
 
     fn was_stopped(&self) -> bool {

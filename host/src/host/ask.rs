@@ -19,7 +19,7 @@ use tidewaiter_core::token::SyncToken;
 use tokio::task::spawn_blocking;
 
 use super::view::{ConnectionView, TokenView, TypeView};
-use super::{Host, HostError};
+use super::{Host, HostError, Reconciled, Scope};
 use crate::audit::Event;
 use crate::db::{Checked, CommitError, Consumer, ConsumerError, ReadError, TokenChange};
 use crate::sink::render;
@@ -56,6 +56,13 @@ pub enum Ask {
         key: TypeKey,
         /// The revision of a row of its history; none: the newest one with another token.
         to: Option<u64>,
+    },
+    /// Read objects of a type again, and journal them.
+    Reconcile {
+        /// Which.
+        key: TypeKey,
+        /// What of it.
+        scope: Scope,
     },
     /// Let what the guard of a type held pass.
     Release(TypeKey),
@@ -147,6 +154,7 @@ pub enum Ask {
 #[expect(missing_docs, reason = "named after what was asked")]
 pub enum Answer {
     Sync(Box<RunReport>),
+    Reconciled(Box<Reconciled>),
     Token(Box<TokenView>),
     TokenHistory(Vec<TokenChange>),
     /// As `sink::render` has them.
@@ -265,6 +273,7 @@ impl Ask {
             | Self::TokenSet { .. }
             | Self::TokenReset(_)
             | Self::TokenRewind { .. }
+            | Self::Reconcile { .. }
             | Self::Release(_)
             | Self::Discard(_)
             | Self::TokenHistory { .. }
@@ -293,7 +302,7 @@ impl HostError {
             Self::Refused(Refusal::ShuttingDown) => ProblemCode::ShuttingDown,
             Self::Changed { .. } | Self::NotAwaited { .. } => ProblemCode::Changed,
             Self::NotSecurity { .. } => ProblemCode::NotAllowed,
-            Self::TokenTooLarge { .. } => ProblemCode::BadRequest,
+            Self::TokenTooLarge { .. } | Self::CannotRead { .. } => ProblemCode::BadRequest,
             Self::OtherJournal { .. } => ProblemCode::OtherJournal,
             Self::Read(ReadError::Dropped { .. }) => ProblemCode::Dropped,
             Self::Read(ReadError::Consumer(error)) | Self::Write(CommitError::Consumer(error)) => match error {
@@ -334,6 +343,7 @@ impl Host {
             Ask::TokenSet { key, token } => Answer::Token(Box::new(self.token_set(&key, token, None, by).await?)),
             Ask::TokenReset(key) => Answer::Token(Box::new(self.token_reset(&key, None, by).await?)),
             Ask::TokenRewind { key, to } => Answer::Token(Box::new(self.token_rewind(&key, to, by).await?)),
+            Ask::Reconcile { key, scope } => Answer::Reconciled(Box::new(self.reconcile(&key, scope, by).await?)),
             Ask::Release(key) => Answer::Token(Box::new(self.release(&key, by).await?)),
             Ask::Discard(key) => Answer::Token(Box::new(self.discard(&key, by).await?)),
             Ask::TokenHistory { key, limit } => Answer::TokenHistory(self.token_history(&key, limit.min(ROWS_MAX))?),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tidewaiter_core::journal::{Body, Entry};
+use tidewaiter_core::journal::Entry;
 use tidewaiter_core::name::ConnectionName;
 use tidewaiter_core::object::Change;
 use tidewaiter_core::state::Actor;
@@ -66,7 +66,7 @@ fn hash(salt: u64, uid: &str) -> String {
 
 /// The uids of an entry that says something of an object.
 fn uids(entry: &Entry) -> Vec<&str> {
-    let Body::Delta(delta) = &entry.body else { return Vec::new() };
+    let Some(delta) = entry.body.delta() else { return Vec::new() };
     let previous = match &delta.change {
         Change::Update { previous_uid, .. } | Change::CreateOrUpdate { previous_uid, .. } => previous_uid.as_deref(),
         Change::Create(_) | Change::Delete { .. } => None,

@@ -10,7 +10,7 @@ use crate::db::Sensitive;
 ///
 /// `{"id", "sequence", "connection", "type", "generation", "run", "at", "kind", …}`. For a change: `class`, `uid`, and where there
 /// is one `name`, `previous-uid`, `source-time`, `attributes`; attributes that don't give all values are under `partial` as
-/// `{"mode", "values"}`. For an operator's act: `by`; for an entry that was erased also
+/// `{"mode", "values"}`; `"read": true` where it was read on purpose and not because it changed. For an operator's act: `by`; for an entry that was erased also
 /// `erased-at`.
 pub fn entry(entry: &Entry) -> Json {
     let mut json = json!({
@@ -32,7 +32,10 @@ pub fn entry(entry: &Entry) -> Json {
             json["by"] = by.to_string().into();
             json["erased-at"] = at.to_string().into();
         }
-        Body::Delta(delta) => {
+        Body::Delta(delta) | Body::Read(delta) => {
+            if let Body::Read(_) = entry.body {
+                json["read"] = true.into();
+            }
             json["kind"] = delta.change.kind().into();
             json["class"] = delta.object_class.clone().into();
             json["uid"] = delta.change.uid().into();
@@ -51,7 +54,7 @@ pub fn entry(entry: &Entry) -> Json {
 /// The JSON of an entry, with what is sensitive masked: `["***"]` in the place of its values.
 pub fn masked(of: &Entry, sensitive: &Sensitive) -> Json {
     let mut json = entry(of);
-    let Body::Delta(delta) = &of.body else { return json };
+    let Some(delta) = of.body.delta() else { return json };
     let hidden = |name: &str| sensitive.contains(of.key.connection.as_str(), &delta.object_class, name);
     let mask = || json!(["***"]);
     for (name, values) in json.get_mut("attributes").and_then(Json::as_object_mut).into_iter().flatten() {

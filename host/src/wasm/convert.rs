@@ -38,7 +38,7 @@ pub(super) fn delta(delta: wit::SyncDelta) -> SyncDelta {
     SyncDelta { object_class: delta.object_class, change, source_time: delta.source_time }
 }
 
-fn object(object: wit::ConnectorObject) -> ConnectorObject {
+pub(super) fn object(object: wit::ConnectorObject) -> ConnectorObject {
     let attributes = object.attributes.into_iter().map(attribute).collect();
     ConnectorObject { uid: object.uid, name: object.name, attributes }
 }

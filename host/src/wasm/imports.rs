@@ -1,6 +1,8 @@
 //! What the host gives a connector beside WASI: where changes go, settings, secrets, the log, TLS.
 
 use tidewaiter_core::inspect::{Rejection, RejectionCode};
+use tidewaiter_core::object::{Change, ConnectorObject, SyncDelta};
+use tidewaiter_core::token::SyncToken;
 use tokio::sync::oneshot;
 use tracing::Level;
 use wasmtime::component::Resource;
@@ -33,8 +35,38 @@ impl wit::sync_results::Host for State {
             return Err(wasmtime::Error::new(NeedsTls));
         }
         let Some(run) = &mut self.run else { return Ok(Err(outside("emit"))) };
-        let mut deltas: Vec<_> = deltas.into_iter().map(convert::delta).collect();
+        if run.inspector.searches() {
+            return Ok(Err(convert::rejection(run.inspector.refuse("sync-results.emit"))));
+        }
+        let deltas = deltas.into_iter().map(convert::delta).collect();
         let checkpoint = checkpoint.map(convert::token);
+        self.take_over(deltas, checkpoint).await
+    }
+
+    async fn flush(&mut self) -> Answer<Result<(), wit::types::Rejection>> {
+        let Some(run) = &mut self.run else { return Ok(Err(outside("flush"))) };
+        if let Err(rejection) = run.inspector.flush() {
+            return Ok(Err(convert::rejection(rejection)));
+        }
+        let (answer, durable) = oneshot::channel();
+        let asked = run.to_run.send(FromGuest::Flush(answer)).await.is_ok();
+        if asked && durable.await.unwrap_or(false) {
+            return Ok(Ok(()));
+        }
+        let message = "not durable: acknowledge nothing".to_owned();
+        let code = RejectionCode::NotDurable;
+        Ok(Err(convert::rejection(Rejection { code, message, delta_index: None, uid: None })))
+    }
+}
+
+impl State {
+    /// Inspects what was handed over, and sends it to the run.
+    async fn take_over(
+        &mut self,
+        mut deltas: Vec<SyncDelta>,
+        checkpoint: Option<SyncToken>,
+    ) -> Answer<Result<wit::sync_results::Flow, wit::types::Rejection>> {
+        let Some(run) = &mut self.run else { return Ok(Err(outside("emit"))) };
         self.memory.gauge.token(checkpoint.as_ref());
         let bytes = match run.inspect(&deltas, checkpoint.as_ref()).await {
             Ok(bytes) => bytes,
@@ -56,33 +88,28 @@ impl wit::sync_results::Host for State {
             false => wit::sync_results::Flow::Proceed,
         }))
     }
-
-    async fn flush(&mut self) -> Answer<Result<(), wit::types::Rejection>> {
-        let Some(run) = &mut self.run else { return Ok(Err(outside("flush"))) };
-        if let Err(rejection) = run.inspector.flush() {
-            return Ok(Err(convert::rejection(rejection)));
-        }
-        let (answer, durable) = oneshot::channel();
-        let asked = run.to_run.send(FromGuest::Flush(answer)).await.is_ok();
-        if asked && durable.await.unwrap_or(false) {
-            return Ok(Ok(()));
-        }
-        let message = "not durable: acknowledge nothing".to_owned();
-        let code = RejectionCode::NotDurable;
-        Ok(Err(convert::rejection(Rejection { code, message, delta_index: None, uid: None })))
-    }
 }
 
 impl wit::search_results::Host for State {
     async fn emit(
         &mut self,
-        _: Vec<wit::types::ConnectorObject>,
+        objects: Vec<wit::types::ConnectorObject>,
     ) -> Answer<Result<wit::sync_results::Flow, wit::types::Rejection>> {
-        Ok(Err(match &mut self.run {
-            Some(run) => convert::rejection(run.inspector.refuse("search-results.emit")),
-            None => outside("search-results.emit"),
-        }))
+        if self.lacks_tls() {
+            return Err(wasmtime::Error::new(NeedsTls));
+        }
+        let Some(run) = &mut self.run else { return Ok(Err(outside("search-results.emit"))) };
+        let Some(class) = run.inspector.class_searched() else {
+            return Ok(Err(convert::rejection(run.inspector.refuse("search-results.emit"))));
+        };
+        let deltas = objects.into_iter().map(|object| read(class.clone(), convert::object(object))).collect();
+        self.take_over(deltas, None).await
     }
+}
+
+/// What an object that was read says: that it is there, and how it is.
+fn read(object_class: String, object: ConnectorObject) -> SyncDelta {
+    SyncDelta { object_class, change: Change::CreateOrUpdate { object, previous_uid: None }, source_time: None }
 }
 
 impl wit::settings::Host for State {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidewaiter_core::inspect::Inspector;
 use tidewaiter_core::limit::Limits;
-use tidewaiter_core::run::Failure;
+use tidewaiter_core::run::{Failure, Filter};
 use tidewaiter_core::schema::{Classes, ObjectClassInfo};
 use tidewaiter_core::token::{SyncToken, TOKEN_BYTES_MAX};
 use tokio::sync::mpsc;
@@ -42,6 +42,8 @@ pub struct Setup {
     pub to_run: mpsc::Sender<FromGuest>,
     /// How deltas are packed for it.
     pub pack: Pack,
+    /// How objects that were read are.
+    pub pack_read: Pack,
     /// Its way out over HTTP; none: it has none.
     pub outgoing: Option<Arc<Outgoing>>,
     /// Shows it secrets; none: there are none.
@@ -139,13 +141,13 @@ impl Session {
     /// # Errors
     /// A granted folder can't be opened, or the start trapped.
     pub async fn start(connector: &Connector, setup: Setup) -> Result<Self, Failure> {
-        let Setup { settings_json, grants, classes, class_reader, limits, stop, to_run, pack, .. } = setup;
+        let Setup { settings_json, grants, classes, class_reader, limits, stop, to_run, pack, pack_read, .. } = setup;
         let (outgoing, reveal, gauge, log) = (setup.outgoing, setup.reveal, setup.gauge, setup.log);
         if let Some(outgoing) = &outgoing {
             gauge.watch(Arc::clone(outgoing));
         }
         let inspector = Inspector::new(classes.unwrap_or_default(), limits);
-        let link = RunLink { inspector, class_reader, stop, to_run, pack, attributes: None };
+        let link = RunLink { inspector, class_reader, stop, to_run, pack, pack_read, attributes: None };
         let guest_log = GuestLog::new(Some((log, Arc::clone(&gauge))), &limits);
         let inside = Inside { settings: settings_json, run: Some(link), outgoing, reveal };
         let state = State::new(inside, &grants, guest_log, &limits, &gauge).map_err(|error| {
@@ -217,6 +219,43 @@ impl Session {
         match rejection {
             Some(rejection) => Err(rejection.into()),
             None => self.kept(answer?),
+        }
+    }
+
+    /// `search`. The objects go to the run while it is being called. Answers the position of the next page, if there is one.
+    ///
+    /// # Errors
+    /// As `sync`; or the position is too large.
+    pub async fn search(
+        &mut self,
+        class: &str,
+        filter: &Filter,
+        page: Option<Vec<u8>>,
+        options: SyncOptions,
+    ) -> Result<Option<Vec<u8>>, Failure> {
+        let (uid, filter) = match filter {
+            Filter::All => (None, wit::Filter::All),
+            Filter::ByUid(uid) => (Some(uid.as_str()), wit::Filter::ByUid(uid.clone())),
+        };
+        if let Some(run) = &mut self.store.data_mut().run {
+            run.inspector.open_search(class, uid);
+            run.attributes.clone_from(&options.attributes);
+            run.pack = run.pack_read;
+        }
+        let options = to_options(options);
+        let answer = call!(self, tidewaiter_connector_search.call_search(class, &filter, page.as_deref(), &options));
+        let rejection = self.store.data_mut().run.as_mut().and_then(|run| run.inspector.close());
+        if let Some(rejection) = rejection {
+            return Err(rejection.into());
+        }
+        let next = answer?.map_err(|error| Failure::Connector(convert::error(error)))?;
+        match next {
+            _ if self.store.data().lacks_tls() => Err(NeedsTls.failure()),
+            Some(next) if next.len() > TOKEN_BYTES_MAX => {
+                let message = format!("a position of {} bytes; at most {TOKEN_BYTES_MAX} are taken", next.len());
+                Err(Failure::Contract { code: "position-too-large".into(), message, uid: None })
+            }
+            next => Ok(next),
         }
     }
 

@@ -128,6 +128,7 @@ pub(super) struct RunLink {
     pub(super) stop: Arc<AtomicBool>,
     pub(super) to_run: mpsc::Sender<FromGuest>,
     pub(super) pack: Pack,
+    pub(super) pack_read: Pack,
     /// The only attributes that are kept; none: all.
     pub(super) attributes: Option<Vec<String>>,
 }

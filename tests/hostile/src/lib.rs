@@ -15,7 +15,7 @@ use tidewaiter_connector::bindings;
 use tidewaiter_connector::bindings::exports::tidewaiter::connector as exports;
 use tidewaiter_connector::bindings::tidewaiter::connector::sync_results::{Flow, emit, flush};
 use tidewaiter_connector::bindings::tidewaiter::connector::types::*;
-use tidewaiter_connector::bindings::tidewaiter::connector::{log, secrets, settings};
+use tidewaiter_connector::bindings::tidewaiter::connector::{log, search_results, secrets, settings};
 
 struct Hostile;
 bindings::__export_bindings!(Hostile with_types_in bindings);
@@ -89,7 +89,7 @@ impl exports::descriptor::Guest for Hostile {
             version: "0.1.0".into(),
             summary: "Misbehaves.".into(),
             licence: "Apache-2.0".into(),
-            operations: vec![Operation::LiveSync],
+            operations: vec![Operation::LiveSync, Operation::Search, Operation::SearchByUid],
             settings_schema: "{\"type\":\"object\"}".into(),
             settings_version: 1,
             token_formats_read: vec![],
@@ -466,7 +466,27 @@ fn reveal() -> String {
 }
 
 impl exports::search::Guest for Hostile {
-    fn search(_: String, _: Filter, _: Option<Vec<u8>>, _: SyncOptions) -> Result<Option<Vec<u8>>, ConnectorError> {
+    fn search(_: String, _: Filter, page: Option<Vec<u8>>, _: SyncOptions) -> Result<Option<Vec<u8>>, ConnectorError> {
+        let objects = |uids: &[&str]| -> Vec<_> { uids.iter().map(|uid| object(uid, vec![])).collect() };
+        match wanted().as_str() {
+            "search-changes" => told(emit(&[delta("x")], Some(&SyncToken::Integer(9))))?,
+            "search-other" => told(search_results::emit(&objects(&["wanted", "other"])))?,
+            "search-traps" => {
+                told(search_results::emit(&objects(&["read"])))?;
+                panic!("in the middle of a page");
+            }
+            "search-stays" => return Ok(Some(page.unwrap_or_else(|| b"here".to_vec()))),
+            "search-has-no-end" => {
+                let last = page.map_or(0, |page| u64::from_le_bytes(page.try_into().unwrap_or_default()));
+                return Ok(Some((last + 1).to_le_bytes().to_vec()));
+            }
+            "search-far" => return Ok(Some(vec![7; 70_000])),
+            "search-loses-the-token" => {
+                let message = "the log has been cut".to_owned();
+                return Err(ConnectorError { kind: ErrorKind::InvalidSyncToken, message, retry_after_ms: None });
+            }
+            _ => {}
+        }
         Ok(None)
     }
 }

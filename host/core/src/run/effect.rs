@@ -18,6 +18,26 @@ pub struct Terms {
     pub on_token_lost: OnTokenLost,
 }
 
+/// What a run reads where it reads objects as they are now, and no changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Which.
+    pub filter: Filter,
+    /// Where it goes on; none: at the beginning.
+    pub page: Option<Vec<u8>>,
+    /// Counts, and journals nothing.
+    pub dry_run: bool,
+}
+
+/// Which objects are read; the contract's `filter`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// All of the class.
+    All,
+    /// The one with this uid, if it is there.
+    ByUid(String),
+}
+
 /// What the machine needs to know of a batch; the driver holds the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchInfo {
@@ -43,6 +63,13 @@ pub enum Effect {
         token: Option<SyncToken>,
         /// For the log.
         why: String,
+    },
+    /// Call `search`.
+    Search(Reading),
+    /// Hold a batch that says that the object with this uid is gone, and report it.
+    Gone {
+        /// Its uid.
+        uid: String,
     },
     /// Write the first `batches` that are held where nobody sees them: no token covers them yet, and they are too many to hold.
     Stage {

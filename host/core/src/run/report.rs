@@ -25,6 +25,8 @@ pub enum Trigger {
     Retry,
     /// The run before ended because its budget was spent.
     Continue,
+    /// Objects are read as they are now.
+    Reconcile,
 }
 
 impl fmt::Display for Trigger {
@@ -35,6 +37,7 @@ impl fmt::Display for Trigger {
             Self::Api => "api",
             Self::Retry => "retry",
             Self::Continue => "continue",
+            Self::Reconcile => "reconcile",
         })
     }
 }

@@ -310,7 +310,7 @@ async fn opened_and_goes_on(older: &[u8], incarnation: &str) {
         fits(&db);
         assert_eq!(db.incarnation().to_string(), incarnation);
         let kind = |entry: &Entry| match &entry.body {
-            Body::Delta(delta) => format!("{} {}", delta.change.kind(), delta.change.uid()),
+            Body::Delta(delta) | Body::Read(delta) => format!("{} {}", delta.change.kind(), delta.change.uid()),
             Body::Marker { marker, .. } => marker.kind().to_owned(),
             Body::Erased { .. } => "erased".to_owned(),
         };
