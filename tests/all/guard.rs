@@ -198,6 +198,9 @@ fn a_connector_that_traps_is_in_quarantine_and_another_file_of_it_is_not() {
     let list = place.run("connections list").stdout;
     assert!(list.contains("connector hostile is in quarantine"), "{list}");
     assert_eq!(place.run("sync a account").code, 4, "who asks gets a run");
+    let (status, body) = server.call("POST", "system/a/account?_action=liveSync", &[], "");
+    let why = body["message"].as_str().unwrap();
+    assert!(status == 409 && why.contains("hostile is in quarantine"), "a script is a schedule: {status} {body}");
     assert_eq!(server.end().0, 0);
 
     let server = place.serve();

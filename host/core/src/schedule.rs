@@ -81,6 +81,18 @@ pub enum Refusal {
         /// What is too much.
         why: String,
     },
+    /// Its connector is in quarantine.
+    #[error(
+        "{key}: connector {connector} is in quarantine: {faults} runs in a row trapped or broke the contract; one is tried now and then"
+    )]
+    Quarantined {
+        /// Which.
+        key: TypeKey,
+        /// What runs it.
+        connector: ConnectorName,
+        /// How many.
+        faults: u32,
+    },
     /// The host shuts down.
     #[error("the host is shutting down")]
     ShuttingDown,
@@ -301,7 +313,10 @@ impl Scheduler {
 
     /// Somebody wants a run, and may wait for its end.
     pub fn handle_trigger(&mut self, key: &TypeKey, trigger: Trigger, waiter: Option<WaiterId>, now: Now) {
-        match self.refusal(key) {
+        // Scripts ask by schedules of their own.
+        let refusal =
+            self.refusal(key).or_else(|| self.quarantine(key, now.steady).filter(|_| trigger == Trigger::Api));
+        match refusal {
             None => self.want(key, trigger, waiter, now.steady),
             Some(refusal) => self.answer(waiter.into_iter().collect(), &Err(refusal)),
         }

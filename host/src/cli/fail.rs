@@ -112,6 +112,7 @@ impl From<Problem> for Fail {
             ProblemCode::Unknown | ProblemCode::OtherJournal | ProblemCode::Dropped => Exit::Unknown,
             ProblemCode::TokenLost
             | ProblemCode::Held
+            | ProblemCode::Quarantined
             | ProblemCode::ShuttingDown
             | ProblemCode::Changed
             | ProblemCode::NotAllowed

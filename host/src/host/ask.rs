@@ -240,6 +240,8 @@ pub enum ProblemCode {
     TokenLost,
     /// More came than the guard lets pass; or nothing is held.
     Held,
+    /// The connector is in quarantine.
+    Quarantined,
     /// The host shuts down.
     ShuttingDown,
     /// Somebody else wrote the state meanwhile, or something else awaits approval.
@@ -298,6 +300,7 @@ impl HostError {
             Self::Broken { .. } => ProblemCode::Broken,
             Self::Refused(Refusal::TokenLost { .. }) => ProblemCode::TokenLost,
             Self::Refused(Refusal::Held { .. }) | Self::NotHeld { .. } => ProblemCode::Held,
+            Self::Refused(Refusal::Quarantined { .. }) => ProblemCode::Quarantined,
             Self::NoSuchToken { .. } => ProblemCode::Unknown,
             Self::Refused(Refusal::ShuttingDown) => ProblemCode::ShuttingDown,
             Self::Changed { .. } | Self::NotAwaited { .. } => ProblemCode::Changed,

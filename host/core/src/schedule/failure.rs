@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::turn::{Lane, Pool};
-use super::{Effect, Scheduler, Slot};
+use super::{Effect, Refusal, Scheduler, Slot};
 use crate::name::{ConnectionName, TypeKey};
 use crate::run::{Outcome, RunReport, Trigger};
 use crate::time::{Moment, Now};
@@ -98,6 +98,16 @@ impl Scheduler {
             self.set_due(key, Some(probe));
         }
         false
+    }
+
+    /// That a run may not begin because of a quarantine, if that is so.
+    pub(super) fn quarantine(&mut self, key: &TypeKey, now: Moment) -> Option<Refusal> {
+        if self.admits(key, now) {
+            return None;
+        }
+        let connector = self.lanes.get(&key.connection)?.connector.clone();
+        let faults = self.pools.get(&connector)?.faults;
+        Some(Refusal::Quarantined { key: key.clone(), connector, faults })
     }
 
     /// Counts the runs of a connector that went wrong in a row: it is not the source's failure, nor that of the settings or of data.
