@@ -389,6 +389,22 @@ fn wrong_settings_wait_for_somebody_and_keep_nothing_else_from_running() {
 }
 
 #[test]
+fn wrong_settings_are_not_mended_by_a_login_of_another_type() {
+    let types = ["account", "group"].map(|name| Scheduled { parallel: true, ..scheduled("hr", name, every(1)) });
+    let mut machine = Machine::new(Concurrency::default(), types).begin();
+    machine.steady = SECOND;
+    assert_eq!(machine.tick().len(), 2);
+    fail(&mut machine, "hr/account", answered(ErrorKind::Configuration));
+    fail(&mut machine, "hr/group", refused());
+    machine.scheduler.handle_trigger(&key("hr", "group"), Trigger::Command, Some(1), machine.now());
+    assert_eq!(machine.started(), ["hr/group"]);
+    machine.running.iter_mut().for_each(|(_, _, state)| state.failures = 0);
+    machine.finish("hr/group", Outcome::Ok);
+    let after = machine.run_for(10 * SECOND);
+    assert!(!after.is_empty() && after.iter().all(|(_, key)| key == "hr/group"), "{after:?}");
+}
+
+#[test]
 fn a_connector_that_traps_again_and_again_is_tried_now_and_then_by_one_run() {
     let types = ["a", "b", "c"].map(|name| scheduled(name, "account", every(1)));
     let other = Scheduled { connector: "ldap".parse().unwrap(), ..scheduled("other", "account", every(1)) };
