@@ -8,11 +8,11 @@ mod erase;
 mod load;
 mod reconcile;
 pub(crate) mod seal;
+mod sinks;
 mod token;
 pub mod view;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ use crate::audit::{Audit, AuditError};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::{CommitError, Db, OpenError, Policy, ReadError};
-use crate::driver::{Connection, Delivery, Lateness, Request, Task, retain};
+use crate::driver::{Connection, Lateness, Request, Task, retain};
 use crate::egress::TlsError;
 
 /// How long another process may take to leave the db.
@@ -237,7 +237,7 @@ impl Host {
         let (Loaded { connections, broken }, deliveries) = match runs {
             Runs::Never => Default::default(),
             Runs::Scheduled | Runs::WhenAsked => {
-                (load(&config, Known::Db(&audit, &db)).await?, deliveries(&db, &config)?)
+                (load(&config, Known::Db(&audit, &db)).await?, sinks::deliveries(&db, &config, clock)?)
             }
         };
         for (name, problem) in &broken {
@@ -414,12 +414,4 @@ impl Host {
             tasks.deliveries.shutdown().await;
         }
     }
-}
-
-fn deliveries(db: &Db, config: &Config) -> Result<Vec<Delivery>, StartError> {
-    let open = |(name, path): (&String, &PathBuf)| {
-        let opened = Delivery::open(db.clone(), name.clone(), path.clone());
-        opened.map_err(|source| StartError::Sink { sink: name.clone(), source })
-    };
-    config.sinks.iter().map(open).collect()
 }

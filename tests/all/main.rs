@@ -26,6 +26,7 @@
 //! - `sql`: the connector `sql` in its sandbox, over TLS, with servers and networks that fail
 //! - `story`: the founding story, with the exact lines of the log
 //! - `tcp`: connections of connectors that speak a protocol of their own
+//! - `webhook`: delivery to a URL
 //! - `zoo`: hostile guests in a real server, one promise each
 //! - `sync`: the sandboxed csv connector, a real db, and runs from one to the other
 #![forbid(unsafe_code)]
@@ -58,4 +59,5 @@ mod sql;
 mod story;
 mod sync;
 mod tcp;
+mod webhook;
 mod zoo;

@@ -35,6 +35,8 @@ pub struct Seen {
     pub uri: String,
     pub headers: Vec<(String, String)>,
     pub body: String,
+    /// The same, as it came.
+    pub bytes: Bytes,
 }
 
 impl Seen {
@@ -172,7 +174,7 @@ async fn answer(
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let headers = parts.headers.iter().map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect();
     let (method, uri) = (parts.method.to_string(), parts.uri.to_string());
-    let seen = Seen { from, method, uri, headers, body: text(&body) };
+    let seen = Seen { from, method, uri, headers, body: text(&body), bytes: body };
     log.lock().unwrap().push(seen.clone());
     if let Some(answer) = answers(&seen) {
         return answer;

@@ -18,7 +18,7 @@ use super::db::keys;
 use super::fail::{Exit, Fail};
 use super::print;
 use crate::clock::Clock;
-use crate::config::{Config, TypeConfig, grant_lines};
+use crate::config::{Config, SinkConfig, TypeConfig, grant_lines};
 use crate::db::Db;
 use crate::driver::Connection;
 use crate::host::ask::{Answer, Ask};
@@ -47,6 +47,7 @@ pub(super) struct Addition {
 
 pub(super) async fn check(config: &Config, json: bool) -> Result<(), Fail> {
     keys(config).await?;
+    logins(config).await?;
     let approved = approved(config).await?;
     let Loaded { connections, broken } = host::load(config, Known::Told(&approved)).await?;
     let mut connections: Vec<_> = connections.into_values().collect();
@@ -66,6 +67,17 @@ pub(super) async fn check(config: &Config, json: bool) -> Result<(), Fail> {
         true => Err(Fail::told(Exit::RunFailed)),
         false => Ok(()),
     }
+}
+
+/// The secrets of sinks, each read and looked at.
+async fn logins(config: &Config) -> Result<(), Fail> {
+    for (name, sink) in &config.sinks {
+        if let SinkConfig::Webhook(settings) = sink {
+            let read = settings.logins().await;
+            read.map_err(|problem| Fail::new(Exit::Usage, format!("sinks.{name}.{problem}")))?;
+        }
+    }
+    Ok(())
 }
 
 /// What is approved for each connection that has run. Where there is no db, none has: all that its connector asks for is looked at then.

@@ -5,6 +5,7 @@ mod credentials;
 mod grants;
 mod guard;
 mod limits;
+mod sinks;
 mod timing;
 mod together;
 
@@ -28,6 +29,8 @@ use self::grants::GrantsFile;
 pub(crate) use self::grants::grant_lines;
 use self::guard::GuardTable;
 use self::limits::{JournalTable, LimitsTable, RunsTable};
+pub use self::sinks::SinkConfig;
+use self::sinks::SinkTable;
 use self::timing::TimingTable;
 use crate::db::Quota;
 use crate::egress::{Credential, Resolve};
@@ -109,8 +112,8 @@ pub struct Config {
     pub quota: Quota,
     /// How long entries stay that everyone has; none: until their room is needed.
     pub keep: Option<Duration>,
-    /// Files that entries are written to, by the name of their sink.
-    pub sinks: BTreeMap<String, PathBuf>,
+    /// Where entries go, by the name of the sink.
+    pub sinks: BTreeMap<String, SinkConfig>,
     /// With which keys the db is encrypted.
     pub encryption: Encryption,
     /// Who is trusted over TLS beside the system's own roots: files in PEM form.
@@ -268,12 +271,6 @@ struct HttpTable {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, tag = "type", rename_all = "kebab-case")]
-enum SinkTable {
-    Ndjson { path: PathBuf },
-}
-
-#[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct ConnectionFile {
     connector: ConnectorName,
@@ -355,6 +352,7 @@ impl Config {
         let (concurrency, keep) = (file.runs.concurrency().map_err(invalid)?, file.journal.keep().map_err(invalid)?);
         let quota = file.journal.quota().map_err(invalid)?;
         let encryption = file.encryption.encryption(&base).map_err(invalid)?;
+        let sinks = sinks::sinks(file.sinks, &base).map_err(invalid)?;
         let config = Self {
             compiler: None,
             concurrency,
@@ -364,7 +362,7 @@ impl Config {
             connectors: base.join(file.connectors),
             listen,
             security: file.socket.security,
-            sinks: file.sinks.into_iter().map(|(name, SinkTable::Ndjson { path })| (name, base.join(path))).collect(),
+            sinks,
             trust: file.trust.into_iter().map(|path| base.join(path)).collect(),
             resolver: None,
             encryption,
@@ -449,7 +447,7 @@ fn told(text: &str, error: &toml::de::Error) -> String {
     let number = before.matches('\n').count() + 1;
     let line = text.lines().nth(number - 1).unwrap_or_default();
     let table = text.lines().take(number).filter(|line| line.trim_start().starts_with('[')).last().unwrap_or_default();
-    let is_secret = ["credentials", "secret", "password", "token", "key", "encryption"];
+    let is_secret = ["credentials", "secret", "password", "token", "key", "encryption", "bearer", "url"];
     match is_secret.iter().any(|word| line.contains(word) || table.contains(word)) {
         false => error.to_string(),
         true => format!("line {number}: {}", error.message()),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tidewaiter_core::name::TypeKey;
 
-use super::{Access, Config, ConfigError};
+use super::{Access, Config, ConfigError, SinkConfig};
 use crate::egress::{Credential, Kind};
 use crate::secret::Source;
 
@@ -54,7 +54,9 @@ impl Config {
         };
         let of_db = self.encryption.key.iter().chain(&self.encryption.old_keys);
         let of_connections = self.connections.values().flat_map(|config| config.access.sources());
-        let secrets: Vec<PathBuf> = of_db.chain(of_connections.map(|(_, source)| source)).filter_map(file).collect();
+        let of_sinks = self.sinks.values().flat_map(SinkConfig::sources);
+        let sources = of_db.chain(of_connections.map(|(_, source)| source)).chain(of_sinks);
+        let secrets: Vec<PathBuf> = sources.filter_map(file).collect();
         let data = real(&self.data);
         for Access { granted, granted_in, .. } in self.connections.values().map(|config| &config.access) {
             for folder in &granted.read {
@@ -74,7 +76,8 @@ impl Config {
 
     fn distinct_files(&self) -> Result<(), ConfigError> {
         let mut files: BTreeMap<PathBuf, &String> = BTreeMap::new();
-        for (second, path) in &self.sinks {
+        for (second, sink) in &self.sinks {
+            let SinkConfig::Ndjson { path } = sink else { continue };
             if let Some(first) = files.insert(real(path), second) {
                 let (first, second, path) = (first.clone(), second.clone(), path.clone());
                 return Err(ConfigError::SameFile { first, second, path });

@@ -2,19 +2,15 @@
 //! fails is tried again, for ever; it holds up nothing but itself.
 
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use tidewaiter_core::journal::{EntryId, Incarnation};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::db::{CommitError, Db, ReadError};
-use crate::sink::ndjson::NdjsonSink;
+use crate::sink::{Journal, Sink, Undelivered};
 
-/// Entries handed to a sink at a time; fewer where they are large.
-const PAGE_COUNT: usize = 4096;
-/// The first delay before a failed delivery is tried again; doubles with each failure in a row.
+/// The longest delay after the first failure; doubles with each failure in a row.
 const RETRY_DELAY_MIN: Duration = Duration::from_secs(1);
 /// The longest delay.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
@@ -22,7 +18,9 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug, thiserror::Error)]
 enum DeliveryError {
     #[error(transparent)]
-    Sink(#[from] io::Error),
+    Sink(#[from] Undelivered),
+    #[error(transparent)]
+    Resume(#[from] io::Error),
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error("its position can't be stored: {0}")]
@@ -31,39 +29,41 @@ enum DeliveryError {
     Ended(#[from] tokio::task::JoinError),
 }
 
+impl DeliveryError {
+    /// How long to wait at least.
+    fn wait(&self) -> Duration {
+        match self {
+            Self::Sink(undelivered) => undelivered.wait,
+            _ => Duration::ZERO,
+        }
+    }
+}
+
 /// A sink and how far it got.
 pub(crate) struct Delivery {
     db: Db,
     name: String,
-    path: PathBuf,
-    /// None: to be opened again.
-    sink: Option<NdjsonSink>,
+    sink: Box<dyn Sink>,
+    is_ready: bool,
     after: u64,
 }
 
 impl Delivery {
-    /// Opens the sink's file and finds out where to go on.
+    /// Makes the sink ready and finds out where to go on.
     ///
     /// # Errors
-    /// The file can't be opened, or the db can't be read.
-    pub(crate) fn open(db: Db, name: String, path: PathBuf) -> io::Result<Self> {
-        let mut delivery = Self { db, name, path, sink: None, after: 0 };
-        delivery.after = delivery.db.sink_position(&delivery.name).map_err(io::Error::other)?;
-        delivery.reopen()?;
+    /// It can't be made ready, or the db can't be read.
+    pub(crate) fn open(db: Db, name: String, sink: Box<dyn Sink>) -> io::Result<Self> {
+        let after = db.sink_position(&name).map_err(io::Error::other)?;
+        let mut delivery = Self { db, name, sink, is_ready: false, after };
+        delivery.resume()?;
         Ok(delivery)
     }
 
-    fn reopen(&mut self) -> io::Result<()> {
-        let (sink, written) = NdjsonSink::open(&self.path)?;
-        let resumed = resume(self.after, written, self.db.incarnation(), self.db.last_sequence());
-        if let Err(written) = resumed {
-            tracing::error!(
-                target: "tidewaiter::sink", sink = self.name, path = %self.path.display(), position = self.after,
-                "the file's last entry {written} is not in this journal: entries after the stored position follow it"
-            );
-        }
-        self.after = resumed.unwrap_or(self.after);
-        self.sink = Some(sink);
+    fn resume(&mut self) -> io::Result<()> {
+        let journal = Journal { incarnation: self.db.incarnation(), last: self.db.last_sequence() };
+        self.after = self.sink.resume(journal, self.after)?;
+        self.is_ready = true;
         Ok(())
     }
 
@@ -81,12 +81,13 @@ impl Delivery {
                 }
                 Err(error) => {
                     failures += 1;
-                    self.sink = None;
+                    self.is_ready = false;
+                    let delay = retry_delay(failures, chance()).max(error.wait());
                     tracing::error!(
                         target: "tidewaiter::sink", sink = self.name, code = "delivery-failed", position = self.after,
-                        failures, "entries after {} are not delivered: {error}", self.after
+                        failures, again_in_ms = delay.as_millis(), "entries after {} are not delivered: {error}", self.after
                     );
-                    if closing.run_until_cancelled(tokio::time::sleep(retry_delay(failures))).await.is_none() {
+                    if closing.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
                         return;
                     }
                 }
@@ -94,40 +95,31 @@ impl Delivery {
         }
     }
 
-    /// Delivers one page; false: there is nothing left.
+    /// Delivers what the sink takes at once; false: there is nothing left.
     async fn page(&mut self) -> Result<bool, DeliveryError> {
-        if self.sink.is_none() {
-            self.reopen()?;
+        if !self.is_ready {
+            self.resume()?;
         }
-        let (db, after) = (self.db.clone(), self.after);
-        let entries = spawn_blocking(move || db.entries(after, PAGE_COUNT)).await??;
-        let Some(last) = entries.last().map(|entry| entry.id.sequence) else { return Ok(false) };
-        let Some(mut sink) = self.sink.take() else { return Ok(true) };
-        let (sink, delivered) = spawn_blocking(move || {
-            let delivered = sink.deliver(&entries);
-            (sink, delivered)
-        })
-        .await?;
-        delivered?;
-        self.sink = Some(sink);
+        let (db, after, limit) = (self.db.clone(), self.after, self.sink.entries_max());
+        let entries = spawn_blocking(move || db.entries(after, limit)).await??;
+        if entries.is_empty() {
+            return Ok(false);
+        }
+        let last = self.sink.deliver(entries).await?;
         self.db.set_sink_position(&self.name, last).await?;
         self.after = last;
         Ok(true)
     }
 }
 
-/// Where to go on: what is in the file counts, as long as it comes from this journal. It may be ahead of the stored position
-/// (a crash came in between), never behind it unless it was taken away.
-fn resume(position: u64, written: Option<EntryId>, incarnation: Incarnation, last: u64) -> Result<u64, EntryId> {
-    match written {
-        None => Ok(position),
-        Some(id) if id.incarnation == incarnation && id.sequence <= last => Ok(position.max(id.sequence)),
-        Some(id) => Err(id),
-    }
+/// Anything up to a bound that doubles: sinks that failed together don't come back together. `chance` is 0 to 1.
+fn retry_delay(failures: u32, chance: f64) -> Duration {
+    RETRY_DELAY_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(RETRY_DELAY_MAX).mul_f64(chance)
 }
 
-fn retry_delay(failures: u32) -> Duration {
-    RETRY_DELAY_MIN.saturating_mul(1 << (failures - 1).min(16)).min(RETRY_DELAY_MAX)
+/// From 0 to 1. Without random bytes all wait as long as they may.
+fn chance() -> f64 {
+    getrandom::u32().map_or(1.0, |random| f64::from(random) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]
@@ -135,13 +127,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn goes_on_after_what_is_in_the_file_if_it_is_this_journals() {
-        let (ours, other) = (Incarnation(1), Incarnation(2));
-        let id = |incarnation, sequence| Some(EntryId { incarnation, sequence });
-        assert_eq!(resume(3, None, ours, 10), Ok(3), "a rotated file");
-        assert_eq!(resume(3, id(ours, 7), ours, 10), Ok(7), "a crash before the position was stored");
-        assert_eq!(resume(7, id(ours, 3), ours, 10), Ok(7), "a file put in the place of a rotated one");
-        assert!(resume(3, id(ours, 11), ours, 10).is_err(), "a journal that lost entries");
-        assert!(resume(0, id(other, 5), ours, 10).is_err(), "a new db");
+    fn waits_longer_each_time_and_never_longer_than_a_minute() {
+        let longest = |failures| retry_delay(failures, 1.0).as_secs();
+        assert_eq!([1, 2, 3, 6, 7, 8, u32::MAX].map(longest), [1, 2, 4, 32, 60, 60, 60]);
+        assert_eq!(retry_delay(3, 0.25), Duration::from_secs(1), "all of the time is in play");
+        assert_eq!(retry_delay(3, 0.0), Duration::ZERO);
+        assert!((0..100).all(|_| (0.0..=1.0).contains(&chance())));
     }
 }

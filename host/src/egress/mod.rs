@@ -5,6 +5,7 @@
 
 mod body;
 mod connect;
+mod endpoint;
 mod error;
 mod login;
 mod meter;
@@ -37,6 +38,8 @@ use tokio::task::JoinSet;
 
 use self::body::Received;
 use self::connect::{Bounded, Connector, Room, Rule};
+pub(crate) use self::endpoint::Endpoint;
+use self::endpoint::EndpointClient;
 pub use self::error::EgressError;
 pub use self::login::{Credential, Kind, Logins, RunLogins};
 use self::login::{Fingerprint, Identified};
@@ -53,8 +56,6 @@ use crate::clock::Clock;
 const SOCKETS_MAX: usize = 512;
 /// Connections to the outside, of one connection: those in use and those kept for the next request.
 const SOCKETS_OF_CONNECTION_MAX: usize = 32;
-/// Connections to token endpoints, of one connection: they are asked one at a time, but for what guests gave up waiting for.
-const ENDPOINT_SOCKETS_MAX: usize = 4;
 /// Connections to one server that are kept for the next request.
 const IDLE_SOCKETS_MAX: usize = 4;
 /// How long they are kept: shorter than a request waits for a place, so that idle ones make room.
@@ -168,10 +169,8 @@ impl Egress {
         logins_per_hour_max: u32,
     ) -> Self {
         let tasks = Tasks::default();
-        let sockets = Room::new("connections to token endpoints", ENDPOINT_SOCKETS_MAX);
         let lookups = outside.lookups(&tasks);
-        let endpoint =
-            EndpointClient { outside: outside.clone(), sockets, lookups: lookups.clone(), tasks: tasks.clone() };
+        let endpoint = EndpointClient::new(outside.clone(), lookups.clone(), tasks.clone());
         let (vault, clock) = (Arc::clone(&outside.vault), outside.clock);
         let tokens =
             TokenClient::new(connection, tasks.clone(), Arc::new(move |request| endpoint.send(request)), vault, clock);
@@ -287,31 +286,6 @@ impl Outgoing {
         }
         let received = |body| Received::new(body, times.between_bytes, Arc::clone(&self.meter)).boxed_unsync();
         Ok(request::answered(response, &to)?.map(received))
-    }
-}
-
-/// Asks token endpoints, which the operator wrote down.
-struct EndpointClient {
-    outside: Outside,
-    sockets: Room,
-    lookups: Lookups,
-    tasks: Tasks,
-}
-
-impl EndpointClient {
-    fn send(&self, request: Request<Body>) -> Answering {
-        let (outside, tasks) = (self.outside.clone(), self.tasks.clone());
-        let (sockets, lookups) = (self.sockets.clone(), self.lookups.clone());
-        Box::pin(async move {
-            let (to, request) = request::checked(request)?;
-            let config = outside.trust.client(None).map_err(|error| no_tls(&error))?;
-            let pool = new_pool(outside.connector(Rule::Operator, sockets, lookups), None, config, tasks)?;
-            let max = Times::USUAL.connect + Times::USUAL.first_byte;
-            let sent = tokio::time::timeout(max, pool(request)).await;
-            let response = sent.map_err(|_| EgressError::TimedOut { what: "the token endpoint", max })?;
-            let response = response.map_err(|error| meaning(&error, &to))?;
-            Ok(request::answered(response, &to)?.map(|body| body.map_err(Into::into).boxed_unsync()))
-        })
     }
 }
 

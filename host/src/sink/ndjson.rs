@@ -7,22 +7,85 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use tidewaiter_core::journal::{Entry, EntryId};
+use tokio::task::spawn_blocking;
 
-use super::render;
+use super::{Delivering, Journal, Sink, Undelivered, render};
+
+/// Entries written at a time; fewer where they are large.
+const ENTRIES_MAX: usize = 4096;
+
+/// Appends to a file.
+#[derive(Debug)]
+pub struct NdjsonSink {
+    name: String,
+    path: PathBuf,
+    /// None: to be opened again.
+    lines: Option<Lines>,
+}
+
+impl NdjsonSink {
+    /// The sink of this name, which writes to this file.
+    pub fn new(name: String, path: PathBuf) -> Self {
+        Self { name, path, lines: None }
+    }
+}
+
+impl Sink for NdjsonSink {
+    fn entries_max(&self) -> usize {
+        ENTRIES_MAX
+    }
+
+    fn resume(&mut self, journal: Journal, after: u64) -> io::Result<u64> {
+        let (lines, written) = Lines::open(&self.path)?;
+        self.lines = Some(lines);
+        let resumed = resumed(after, written, journal);
+        if let Err(written) = resumed {
+            tracing::error!(
+                target: "tidewaiter::sink", sink = self.name, path = %self.path.display(), position = after,
+                "the file's last entry {written} is not in this journal: entries after the stored position follow it"
+            );
+        }
+        Ok(resumed.unwrap_or(after))
+    }
+
+    fn deliver(&mut self, entries: Vec<Entry>) -> Delivering<'_> {
+        Box::pin(async move {
+            let lines = self.lines.take();
+            let last = entries.last().map_or(0, |entry| entry.id.sequence);
+            let path = self.path.clone();
+            let append = spawn_blocking(move || {
+                let mut lines = lines.map_or_else(|| Lines::open(&path).map(|(lines, _)| lines), Ok)?;
+                lines.append(&entries).map(|()| lines)
+            });
+            let appended = append.await.map_err(Undelivered::because)?;
+            self.lines = Some(appended.map_err(Undelivered::because)?);
+            Ok(last)
+        })
+    }
+}
+
+/// Where to go on: what is in the file counts, as long as it comes from this journal. It may be ahead of the stored position
+/// (a crash came in between), never behind it unless it was taken away.
+fn resumed(position: u64, written: Option<EntryId>, journal: Journal) -> Result<u64, EntryId> {
+    match written {
+        None => Ok(position),
+        Some(id) if id.incarnation == journal.incarnation && id.sequence <= journal.last => {
+            Ok(position.max(id.sequence))
+        }
+        Some(id) => Err(id),
+    }
+}
 
 /// An open file of entries.
 #[derive(Debug)]
-pub struct NdjsonSink {
+struct Lines {
     path: PathBuf,
     file: File,
 }
 
-impl NdjsonSink {
-    /// Opens or makes the file, and says which entry is the last in it, if any.
-    ///
-    /// # Errors
-    /// The file system's, with the path.
-    pub fn open(path: &Path) -> io::Result<(Self, Option<EntryId>)> {
+impl Lines {
+    /// Opens or makes the file, and says which entry is the last in it, if any. Errors are the file system's, with the path.
+    fn open(path: &Path) -> io::Result<(Self, Option<EntryId>)> {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(named)?;
@@ -38,11 +101,9 @@ impl NdjsonSink {
         Ok((Self { path: path.to_owned(), file }, id))
     }
 
-    /// Appends entries and makes them durable. If the file was moved away, as by logrotate, a new one takes its place.
-    ///
-    /// # Errors
-    /// The file system's. What was written may be cut off in the middle; opening the file again mends it.
-    pub fn deliver(&mut self, entries: &[Entry]) -> io::Result<()> {
+    /// Appends entries and makes them durable. If the file was moved away, as by logrotate, a new one takes its place. After an error
+    /// the last line may be cut off in the middle; opening the file again mends it.
+    fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
         if !self.is_in_place() {
             *self = Self::open(&self.path)?.0;
         }
@@ -53,11 +114,6 @@ impl NdjsonSink {
         }
         let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
         written.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display())))
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     fn is_in_place(&self) -> bool {
@@ -84,5 +140,22 @@ fn last_whole_line(file: &File) -> io::Result<(u64, Option<String>)> {
         }
         end += read as u64;
         last = Some(String::from_utf8_lossy(&line).into_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidewaiter_core::journal::Incarnation;
+
+    #[test]
+    fn goes_on_after_what_is_in_the_file_if_it_is_this_journals() {
+        let ours = Journal { incarnation: Incarnation(1), last: 10 };
+        let id = |incarnation, sequence| Some(EntryId { incarnation: Incarnation(incarnation), sequence });
+        assert_eq!(resumed(3, None, ours), Ok(3), "a rotated file");
+        assert_eq!(resumed(3, id(1, 7), ours), Ok(7), "a crash before the position was stored");
+        assert_eq!(resumed(7, id(1, 3), ours), Ok(7), "a file put in the place of a rotated one");
+        assert!(resumed(3, id(1, 11), ours).is_err(), "a journal that lost entries");
+        assert!(resumed(0, id(2, 5), ours).is_err(), "a new db");
     }
 }

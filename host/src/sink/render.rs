@@ -93,7 +93,8 @@ fn object(json: &mut Json, object: &ConnectorObject) {
     }
 }
 
-fn value(value: &Value) -> Json {
+/// The JSON of a value.
+pub(super) fn value(value: &Value) -> Json {
     match value {
         Value::Text(text) | Value::Decimal(text) | Value::Timestamp(text) => text.clone().into(),
         Value::Integer(number) => (*number).into(),

@@ -149,6 +149,13 @@ pub struct BadDestination {
     problem: Problem,
 }
 
+impl BadDestination {
+    /// What is wrong, without the text: for one that may have a password in it.
+    pub fn problem(&self) -> impl fmt::Display {
+        self.problem
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum Problem {
     #[error("it begins with neither http:// nor https://")]
