@@ -8,11 +8,12 @@
 //! still there, which it never does. So its log is looked at here, too. And what it tells after a cookie has other attributes than were
 //! asked for: it is read again.
 
-use tidewaiter_connector::{Change, Changes, Deleted, Error, SyncOptions, SyncToken};
+use tidewaiter_connector::{Change, Changes, Deleted, Error, SyncOptions, SyncToken, warn};
 
 use crate::changelog::Log;
 use crate::client::{Client, Search};
 use crate::cookie::Cookie;
+use crate::filter::Filter;
 use crate::objects::upsert;
 use crate::refresh::{Refreshed, Told, refresh};
 use crate::server::Kind;
@@ -73,7 +74,16 @@ impl Syncrepl {
         options: &SyncOptions,
         changes: &mut Changes,
     ) -> Result<Option<SyncToken>, Error> {
-        let since = since.map(|since| self.cookie(source, since)).transpose()?;
+        let since = match since.map(|since| self.cookie(source, since)).transpose()? {
+            Some(None) => {
+                warn!(
+                    "the server was ended before it noted which changes it has, and tells of none after these before the next one: \
+                     `syncprov-checkpoint` makes that rarer"
+                );
+                return Ok(None);
+            }
+            since => since.flatten(),
+        };
         let has_token = since.is_some();
         let Source { client, selection, server, .. } = source;
         let is_present_refused = has_token && self.deletions == Deletions::Told && server.kind != Kind::Ds389;
@@ -119,8 +129,8 @@ impl Syncrepl {
         }
     }
 
-    /// The cookie of a token, if the server can still go on from it.
-    fn cookie(&self, source: &mut Source<'_>, since: Position) -> Result<Vec<u8>, Error> {
+    /// The cookie of a token, if the server can still go on from it. None: it can when it has noted what it has.
+    fn cookie(&self, source: &mut Source<'_>, since: Position) -> Result<Option<Vec<u8>>, Error> {
         let cookie = match since {
             Position::Cookie(cookie) => cookie.into_bytes(),
             Position::CookieBase64(text) => from_base64(&text).ok_or_else(|| bad("has a cookie that is none"))?,
@@ -132,7 +142,12 @@ impl Syncrepl {
             (Kind::Slapd, _) => match text.and_then(Cookie::parse) {
                 Some(since) if !since.changes.is_empty() => {
                     let now = std::str::from_utf8(&self.now).ok().and_then(Cookie::parse).unwrap_or_default();
-                    if since.is_within(&now) { Ok(cookie) } else { Err(unknown_changes()) }
+                    let missing = now.before(since.changes.values().map(String::as_str));
+                    match missing.is_empty() {
+                        true => Ok(Some(cookie)),
+                        false if are_there(source, &missing)? => Ok(None),
+                        false => Err(unknown_changes()),
+                    }
                 }
                 _ => Err(bad("has a cookie that is none of slapd's")),
             },
@@ -140,11 +155,30 @@ impl Syncrepl {
                 let number = text.and_then(|text| text.rsplit_once('#')?.1.parse().ok());
                 let number = number.ok_or_else(|| bad("has a cookie that is none of 389's"))?;
                 log.check(&mut source.client, number, None)?;
-                Ok(cookie)
+                Ok(Some(cookie))
             }
-            _ => Ok(cookie),
+            _ => Ok(Some(cookie)),
         }
     }
+}
+
+/// Whether entries of the tree have these changes: then the server has them, whatever it noted before it was ended.
+fn are_there(source: &mut Source<'_>, changes: &[&str]) -> Result<bool, Error> {
+    let base = &source.selection.class.base;
+    let base = source.server.top(base).unwrap_or(base).to_owned();
+    for change in changes {
+        let (filter, attributes) = (Filter::is("entryCSN", *change), vec!["1.1".to_owned()]);
+        let search = Search { base: base.clone(), scope: Scope::Subtree, filter, attributes };
+        let mut is_there = false;
+        let done = source.client.search(&search, &[], &mut |_| {
+            is_there = true;
+            Ok(())
+        })?;
+        if !is_there || done.outcome.check(&search.what()).is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// How the server's identifiers are written as uids.

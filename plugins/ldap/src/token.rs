@@ -106,5 +106,8 @@ pub(crate) fn bad(problem: impl std::fmt::Display) -> Error {
 
 /// One that names what the server doesn't know.
 pub(crate) fn unknown_changes() -> Error {
-    bad("names changes that this server doesn't have: it is of another one, or an older state of it was put back")
+    bad(
+        "names changes that this server doesn't have: it is of another one, or an older state of it was put back; or slapd was killed before \
+         it noted that it has them, and the next write and `token set` with the same token mend that",
+    )
 }

@@ -385,6 +385,29 @@ fn what_slapd_got_right_before_it_was_killed_is_told_once_whenever_it_gives_it()
     assert_eq!(by_log, changed);
 }
 
+/// What it noted of its changes may be older than the token then, and nothing is lost.
+#[test]
+fn a_kill_right_after_a_run_leaves_the_token_good() {
+    let database = "syncprov-sessionlog-source cn=accesslog\nsyncprov-checkpoint 1000 10\n".to_owned();
+    let mut server = server(&Slapd { database, ..remembering() });
+    let connection = people(&server, by_syncrepl());
+    let mut token = connection.latest_sync_token("account").unwrap();
+    let mut names = Names::default();
+    for round in 0..6 {
+        server.change(&person(&format!("p{round}"), "x"));
+        let run = connection.sync("account", token);
+        assert_eq!(names.told(&run), [format!("p{round} x")]);
+        token = run.token();
+        server.kill();
+        server.restart();
+        let run = connection.sync("account", token.clone());
+        assert_eq!(names.told(&run), Vec::<String>::new());
+        assert!(run.outcome.is_ok(), "{:?}", run.outcome);
+    }
+    server.change(&person("last", "x"));
+    assert_eq!(names.told(&connection.sync("account", token)), ["last x"]);
+}
+
 #[test]
 fn a_login_that_is_refused_says_so() {
     let server = server(&Slapd { global: "require none\n".to_owned(), ..remembering() });
