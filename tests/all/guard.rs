@@ -171,6 +171,8 @@ fn wrong_settings_are_tried_once_and_then_wait() {
     server.wait_for("run ended connection=bad", 0);
     after_runs(&server, "hr", 30);
     assert_eq!(runs(&server, "bad", 0), 1, "trying again changes nothing");
+    let list = place.run("connections list").stdout;
+    assert!(list.contains("its settings are wrong in run") && list.contains("tidewaiter sync bad account"), "{list}");
     assert_eq!(place.run("sync bad account").code, 4, "who asks gets a run");
     assert_eq!(server.end().0, 0);
     place.write("connections/bad.toml", &format!("{HR}every = \"100ms\"\n"));

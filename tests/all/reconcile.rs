@@ -42,8 +42,12 @@ fn what_a_consumer_lost_comes_again_and_is_marked() {
     assert_eq!(token(&place), before, "live sync is where it was");
     // One, as it is now; and one that is gone.
     server.run("DELETE FROM people WHERE id = 8");
-    for (uid, kind) in [("7", "create-or-update"), ("8", "delete")] {
+    let mistyped = place.run("reconcile hr account --uid 8");
+    assert!(mistyped.code == 3 && mistyped.stderr.contains("no object \"8\"; --gone"), "{mistyped:?}");
+    assert_eq!(place.changes().len(), 2500, "a wrong uid deletes nothing");
+    for (uid, kind) in [("7", "create-or-update"), ("8 --gone", "delete")] {
         assert_eq!(place.run(&format!("reconcile hr account --uid {uid} --json")).json()["objects"], 1);
+        let uid = &uid[..1];
         let entry = place.changes().pop().unwrap();
         assert_eq!((&entry["uid"], &entry["kind"], &entry["read"]), (&uid.into(), &kind.into(), &true.into()));
     }

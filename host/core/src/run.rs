@@ -292,7 +292,7 @@ impl Run {
             (Err(failure), _) => return self.end(Outcome::Failed(failure), now),
             (Ok(()), _) if stopped => return self.end(Outcome::Stopped, now),
             // This is reported as a batch, and then it is all.
-            (Ok(()), Filter::ByUid(uid)) if self.taken.tally.changes == 0 => {
+            (Ok(()), Filter::ByUid { uid, gone: true }) if self.taken.tally.changes == 0 => {
                 self.effects.push_back(Effect::Gone { uid });
                 return;
             }

@@ -81,9 +81,12 @@ enum Command {
     Reconcile {
         #[command(flatten)]
         of: Type,
-        /// The object with this uid; if it isn't there, it is journaled as deleted
+        /// The object with this uid
         #[arg(long)]
         uid: Option<String>,
+        /// If the source has no object with this uid, journal that it is deleted
+        #[arg(long, requires = "uid")]
+        gone: bool,
         /// All objects. Live sync has its turn between pages
         #[arg(long)]
         full: bool,
@@ -214,12 +217,20 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
         Command::Run { .. } => run_once(config, json).await,
         Command::Sync(named) => sync(config, vec![named.into()], json).await,
         Command::Token(command) => token::perform(config, command, json).await,
-        Command::Reconcile { of, uid, dry_run, .. } => {
-            let asked = Ask::Reconcile { key: of.into(), scope: Scope { uid, dry_run } };
+        Command::Reconcile { of, uid, gone, dry_run, .. } => {
+            let (key, scope) = (TypeKey::from(of), Scope { uid: uid.clone(), gone, dry_run });
+            let asked = Ask::Reconcile { key: key.clone(), scope };
             let answer = ask(config, Runs::WhenAsked, asked).await?;
             let Answer::Reconciled(reconciled) = answer else { return Err(Fail::other_answer()) };
             print::out(json, &reconciled, |reconciled| print::reconciled(reconciled, dry_run))?;
-            judged(&reconciled.last)
+            judged(&reconciled.last)?;
+            match uid {
+                Some(uid) if reconciled.objects == 0 => {
+                    let what = "--gone journals that it is deleted";
+                    Err(Fail::new(Exit::Unknown, format!("{key}: the source has no object {uid:?}; {what}")))
+                }
+                _ => Ok(()),
+            }
         }
         Command::Guard(command) => guard::perform(config, command, json).await,
         Command::Changes(arguments) => changes::perform(config, arguments, json).await,

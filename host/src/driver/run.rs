@@ -416,7 +416,7 @@ impl Performer {
                 let what = match &filter {
                     Filter::All if page.is_some() => "the next page",
                     Filter::All => "all",
-                    Filter::ByUid(_) => "one object",
+                    Filter::ByUid { .. } => "one object",
                 };
                 tracing::info!(
                     target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run, what, dry_run,
@@ -460,8 +460,15 @@ impl Performer {
             outcome = report.outcome.name(), deltas = report.deltas, token_in = %Shown(report.token_in.as_ref()),
             token_out = %Shown(report.token_out.as_ref()), "run ended"
         );
+        if let Outcome::Guarded(why) = &report.outcome {
+            tracing::warn!(
+                target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = report.run,
+                code = "guarded", "held, and nothing runs until `guard release` or `guard discard`: {why}"
+            );
+            return;
+        }
         // What has no room comes again, however often: that it was so many is enough.
-        let held = matches!(report.outcome, Outcome::Held(_) | Outcome::Guarded(_));
+        let held = matches!(report.outcome, Outcome::Held(_));
         if self.order.reading.is_some() {
             // What was read and not journaled is read again.
             return;

@@ -21,6 +21,8 @@ const EMPTY_PAGES_MAX: u32 = 100;
 pub struct Scope {
     /// The one object with this uid; none: all of the type's class.
     pub uid: Option<String>,
+    /// If that one isn't there, it is journaled as deleted.
+    pub gone: bool,
     /// Reads and counts, and journals nothing.
     pub dry_run: bool,
 }
@@ -38,8 +40,7 @@ pub struct Reconciled {
 }
 
 impl Host {
-    /// Reads objects of a type again and journals each, so that consumers that lost something have it. An object that is asked for by
-    /// its uid and isn't there is journaled as deleted. What was read before something failed stays journaled.
+    /// Reads objects of a type again and journals each, so that consumers that lost something have it. What was read before something failed stays journaled.
     ///
     /// # Errors
     /// Unknown type, a connector that can't read objects, or the host shuts down. That reading failed is in the report.
@@ -75,8 +76,8 @@ impl Host {
 
 /// Each page is a run of its own, and each of an instance of its own.
 async fn read(requests: &mpsc::Sender<Request>, key: &TypeKey, scope: Scope) -> Result<Reconciled, Refusal> {
-    let Scope { uid, dry_run } = scope;
-    let filter = uid.map_or(Filter::All, Filter::ByUid);
+    let Scope { uid, gone, dry_run } = scope;
+    let filter = uid.map_or(Filter::All, |uid| Filter::ByUid { uid, gone });
     let (mut page, mut pages, mut objects, mut empty): (Option<Vec<u8>>, _, _, _) = (None, 0, 0, 0);
     loop {
         let reading = Reading { filter: filter.clone(), page: page.clone(), dry_run };

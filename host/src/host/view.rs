@@ -253,6 +253,20 @@ fn logins(access: &Access) -> BTreeMap<String, Vec<String>> {
     access.credentials.iter().map(|credential| (credential.name.clone(), to(credential))).collect()
 }
 
+/// What the schedule of a type waits for after its last run, if it does.
+fn waits(run: &RunReport) -> Option<String> {
+    let what = match &run.outcome {
+        outcome if outcome.is_refused_login() => "the source refused the login",
+        outcome if outcome.is_misconfigured() => "its settings are wrong",
+        _ => return None,
+    };
+    let RunReport { key, run, .. } = run;
+    let (connection, object_type) = (&key.connection, &key.object_type);
+    Some(format!(
+        "{what} in run {run}, and its schedule waits: mend it, then `tidewaiter sync {connection} {object_type}`; another secret is noticed"
+    ))
+}
+
 fn run_ms(run: &RunReport) -> u64 {
     u64::try_from(run.ended.0.saturating_sub(run.started.0)).unwrap_or(0)
 }
@@ -269,13 +283,15 @@ impl Host {
             let config = self.type_config(&key)?;
             let loaded = self.connections.get(&key.connection).map(|loaded| loaded.connector.sha256());
             let broken = self.broken.get(&key.connection).cloned();
+            let last_run = self.db.runs(Some(&key), 1)?.into_iter().next();
+            let broken = broken.or_else(|| config.timing.as_ref().and(last_run.as_ref()).and_then(waits));
             Ok(TypeView {
                 token: self.token(&key)?,
                 connector: connection.connector.clone(),
                 class: config.class.clone(),
                 problem: broken.or(self.quarantine(&connection.connector, loaded)?),
                 schedule: config.timing.as_ref().map(ToString::to_string),
-                last_run: self.db.runs(Some(&key), 1)?.into_iter().next(),
+                last_run,
             })
         };
         wanted.map(view).collect()

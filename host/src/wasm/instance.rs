@@ -235,7 +235,7 @@ impl Session {
     ) -> Result<Option<Vec<u8>>, Failure> {
         let (uid, filter) = match filter {
             Filter::All => (None, wit::Filter::All),
-            Filter::ByUid(uid) => (Some(uid.as_str()), wit::Filter::ByUid(uid.clone())),
+            Filter::ByUid { uid, .. } => (Some(uid.as_str()), wit::Filter::ByUid(uid.clone())),
         };
         if let Some(run) = &mut self.store.data_mut().run {
             run.inspector.open_search(class, uid);

@@ -35,7 +35,12 @@ pub enum Filter {
     /// All of the class.
     All,
     /// The one with this uid, if it is there.
-    ByUid(String),
+    ByUid {
+        /// Which.
+        uid: String,
+        /// If it isn't, that is what is journaled.
+        gone: bool,
+    },
 }
 
 /// What the machine needs to know of a batch; the driver holds the rest.

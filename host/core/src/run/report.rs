@@ -122,7 +122,8 @@ impl Failure {
     /// Whether it says something of the connector, and not of its source, the settings, the data or this host.
     pub fn is_the_connectors(&self) -> bool {
         match self {
-            Self::Trapped { .. } => true,
+            // It was ended at what the operator granted.
+            Self::Trapped { code, .. } => !code.starts_with("egress."),
             Self::Contract { code, .. } => code != RejectionCode::DataFault.as_str(),
             Self::Connector(_) | Self::Host { .. } => false,
         }
