@@ -388,7 +388,7 @@ fn refuses_a_newer_format_and_says_what_to_do() {
     raw(dir.path(), |txn| txn.open_table(META).unwrap().insert(FORMAT, 7).map(drop).unwrap());
     let refused = Db::open(dir.path(), "a test", Duration::ZERO).unwrap_err().to_string();
     let expected =
-        format!("the db in {} has format 7; this tidewaiter reads up to 4: use a newer one", dir.path().display());
+        format!("the db in {} has format 7; this tidewaiter reads up to 5: use a newer one", dir.path().display());
     assert_eq!(refused, expected);
 }
 
