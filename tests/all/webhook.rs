@@ -192,14 +192,16 @@ fn an_answer_that_never_comes_or_breaks_off_is_none() {
     // The server has it, and nobody is told.
     relay.cuts_after(5);
     change(&place, 4);
+    let is_fourth = |seen: &&Seen| delivered(std::slice::from_ref(seen)).iter().any(|entry| entry["uid"] == "4");
+    let times = || web.seen().iter().filter(is_fourth).count();
+    until("one that was lost", || times() >= 1);
     server.wait_for("delivery-failed", at);
-    until("one that was lost", || web.seen().len() >= 3);
     relay.cuts_after(u64::MAX);
-    until("a repeat", || web.seen().len() >= 4);
+    until("a repeat", || times() >= 2);
     assert_eq!(server.end().0, 0);
     let (seen, changes) = (web.seen(), place.changes());
     assert_eq!(seen[0].bytes, seen[1].bytes);
-    assert!(seen[2..].iter().all(|again| delivered(std::slice::from_ref(again)) == changes[3..]));
+    assert!(seen.iter().filter(is_fourth).all(|again| delivered(std::slice::from_ref(again)) == changes[3..]));
     assert_eq!(without_repeats(delivered(&seen)), changes);
 }
 
@@ -374,13 +376,13 @@ fn a_wrong_configuration_of_a_sink_is_named_with_its_line() {
     ] {
         let place = Place::new();
         place.write("tidewaiter.toml", &table);
-        let ended = place.run("serve");
+        let ended = place.run("check");
         assert_eq!(ended.code, 2, "{table}: {ended:?}");
         assert!(ended.stderr.contains("tidewaiter.toml"), "{ended:?}");
         assert!(parts.iter().all(|part| ended.stderr.contains(part)), "{table}: {}", ended.stderr);
         assert!(!ended.stderr.contains("hunter2"), "{table}: {}", ended.stderr);
     }
     let place = place(url, "secret = { file = \"people/hook.key\" }\n", 1);
-    let exposed = place.run("serve");
+    let exposed = place.run("check");
     assert!(exposed.code == 2 && exposed.stderr.contains("grants/hr.toml: read: "), "{exposed:?}");
 }
