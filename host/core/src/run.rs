@@ -93,7 +93,7 @@ pub struct Run {
     returned: Option<SyncToken>,
     /// It reads objects, and leaves live sync as it is.
     reads: bool,
-    /// `search` returned: everything held is to be journaled, and the token stays.
+    /// `search` returned: everything that was read is to be journaled, and the token stays.
     searched: bool,
     in_flight: Option<InFlight>,
     flush_waits: bool,
@@ -235,7 +235,9 @@ impl Run {
         }
         self.held_bytes += batch.bytes;
         self.taken = self.taken + Sum::of([&batch]);
-        if let Some(why) = self.guard(now) {
+        if batch.tally != Tally::default()
+            && let Some(why) = self.guard(now)
+        {
             self.drop_held();
             return self.end(Outcome::Guarded(why), now);
         }
@@ -298,10 +300,7 @@ impl Run {
             }
             (Ok(()), _) => {}
         }
-        if dry_run {
-            self.drop_held();
-        }
-        self.searched = true;
+        self.searched = !dry_run;
         self.end(Outcome::Ok, now);
     }
 
@@ -353,7 +352,7 @@ impl Run {
     /// Whether more came than is let pass, with what a commit under way journals.
     fn guard(&self, now: UnixMillis) -> Option<String> {
         let pending = self.taken.tally - self.journaled.tally;
-        let hour = self.stored.hour.plus(pending, now).tally;
+        let hour = self.stored.hour.at(now).tally + pending;
         self.terms.guard.refuses(self.taken.tally, hour).filter(|_| !self.stored.released && !self.reads)
     }
 

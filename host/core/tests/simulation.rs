@@ -552,6 +552,47 @@ fn a_refused_token_stays_and_nothing_runs_until_an_operator_acts() {
 }
 
 #[test]
+fn a_dry_run_journals_nothing_and_not_what_was_being_staged_either() {
+    let reading = Reading { filter: Filter::All, page: None, dry_run: true };
+    let state = TypeState::first(From::Latest, UnixMillis(0));
+    let mut run = Run::reading((key(), 1), state, terms(), reading, UnixMillis(0));
+    assert!(matches!(run.poll_effect(), Some(Effect::Search(_))));
+    run.handle_batch(BatchInfo { tally: tally(3), bytes: 300, checkpoint: None }, UnixMillis(0));
+    assert!(matches!(run.poll_effect(), Some(Effect::Stage { batches: 1 })));
+    run.handle_batch(BatchInfo { tally: tally(2), bytes: 20, checkpoint: None }, UnixMillis(0));
+    run.handle_searched(Ok(()), false, UnixMillis(0));
+    assert_eq!(run.poll_effect(), None, "what is being staged is waited for");
+    run.handle_committed(Ok(()), UnixMillis(0));
+    let Some(Effect::Finish { report, .. }) = run.poll_effect() else { panic!("it writes something") };
+    assert_eq!((report.outcome, report.deltas, report.dropped), (Outcome::Ok, 0, 5));
+}
+
+#[test]
+fn an_hour_that_is_over_holds_nothing_whatever_its_bound_is_now() {
+    let sync = SyncState::Live(SyncToken::Integer(1));
+    let hour = Hour { since: UnixMillis(0), tally: tally(50) };
+    let state = TypeState { sync, hour, revision: 1, ..TypeState::first(From::Latest, UnixMillis(0)) };
+    let mut terms = terms();
+    terms.guard.hour.changes = Some(5);
+    let outcome = |minutes: i64, changes: usize| {
+        let now = UnixMillis(minutes * 60_000);
+        let mut run = Run::new(key(), 1, Trigger::Command, state.clone(), terms, now);
+        let checkpoint = Some(SyncToken::Integer(2));
+        run.handle_batch(BatchInfo { tally: tally(changes), bytes: 10, checkpoint }, now);
+        run.handle_committed(Ok(()), now);
+        run.handle_returned(Ok(None), false, now);
+        std::iter::from_fn(|| run.poll_effect()).find_map(|effect| match effect {
+            Effect::Finish { report, .. } | Effect::Commit { report: Some(report), .. } => Some(report.outcome),
+            _ => None,
+        })
+    };
+    assert_eq!(outcome(10, 0), Some(Outcome::Ok), "nothing came");
+    assert!(matches!(outcome(10, 1), Some(Outcome::Guarded(_))));
+    assert_eq!(outcome(70, 5), Some(Outcome::Ok));
+    assert!(matches!(outcome(70, 6), Some(Outcome::Guarded(_))));
+}
+
+#[test]
 fn deltas_without_any_token_fail_the_run() {
     let state = TypeState {
         sync: SyncState::Live(SyncToken::Integer(1)),
