@@ -313,9 +313,11 @@ impl Scheduler {
 
     /// Somebody wants a run, and may wait for its end.
     pub fn handle_trigger(&mut self, key: &TypeKey, trigger: Trigger, waiter: Option<WaiterId>, now: Now) {
-        // Scripts ask by schedules of their own.
-        let refusal =
-            self.refusal(key).or_else(|| self.quarantine(key, now.steady).filter(|_| trigger == Trigger::Api));
+        let refusal = self.refusal(key).or_else(|| match trigger {
+            // Scripts ask by schedules of their own.
+            Trigger::Api => self.quarantine(key, now.steady),
+            _ => None,
+        });
         match refusal {
             None => self.want(key, trigger, waiter, now.steady),
             Some(refusal) => self.answer(waiter.into_iter().collect(), &Err(refusal)),

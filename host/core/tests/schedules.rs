@@ -458,6 +458,18 @@ fn a_quarantine_outlives_a_restart_and_whoever_asks_gets_a_run() {
     machine.scheduler.handle_trigger(&key("a", "account"), Trigger::Command, Some(1), machine.now());
     assert_eq!(machine.started(), ["a/account"]);
     fail(&mut machine, "a/account", trapped());
+    // A script gets one in its turn, and nothing begins by itself because it asked.
+    let asked_only = Scheduled { faults: QUARANTINE_FAULTS, timing: None, ..scheduled("a", "account", every(1)) };
+    let mut machine = Machine::new(Concurrency::default(), [asked_only]).begin();
+    for _ in 0..3 {
+        machine.scheduler.handle_trigger(&key("a", "account"), Trigger::Api, Some(1), machine.now());
+        machine.steady += SECOND;
+        assert!(machine.started().len() + machine.running.len() <= 2, "one run at most");
+    }
+    assert_eq!(machine.running.len(), 1);
+    fail(&mut machine, "a/account", trapped());
+    machine.scheduler.handle_trigger(&key("a", "account"), Trigger::Api, Some(1), machine.now());
+    assert_eq!((machine.started(), machine.scheduler.next_due()), (Vec::new(), None));
     let mut machine = known(QUARANTINE_FAULTS - 1);
     machine.steady = SECOND;
     machine.tick();

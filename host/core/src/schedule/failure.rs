@@ -77,21 +77,12 @@ impl Scheduler {
         }
     }
 
-    fn pool(&mut self, key: &TypeKey) -> Option<&mut Pool> {
-        let lane = self.lanes.get(&key.connection)?;
-        self.pools.get_mut(&lane.connector)
-    }
-
-    /// Whether a run that nobody asked for may begin. Of a connector in quarantine only one may, now and then; what has to wait
-    /// for that is due again then.
+    /// Whether a run by schedule may begin. What has to wait for the end of a quarantine is due again when the next one is tried.
     pub(super) fn admits(&mut self, key: &TypeKey, now: Moment) -> bool {
-        let Some(pool) = self.pool(key) else { return true };
-        let Some(probe) = pool.probe else { return true };
-        if probe <= now && pool.running == 0 {
-            pool.probe = Some(now + probe_delay(pool.faults));
+        if self.quarantine(key, now).is_none() {
             return true;
         }
-        let probe = probe.max(now + PROBE_DELAY_MIN);
+        let probe = self.pool(key).and_then(|pool| pool.probe).unwrap_or(now).max(now + PROBE_DELAY_MIN);
         if let Some(slot) = self.slots.get(key)
             && slot.due.is_none_or(|due| due > probe)
         {
@@ -100,14 +91,21 @@ impl Scheduler {
         false
     }
 
-    /// That a run may not begin because of a quarantine, if that is so.
+    /// That a run may not begin because its connector is in quarantine, if that is so. One may, now and then: the one that this is
+    /// asked for then.
     pub(super) fn quarantine(&mut self, key: &TypeKey, now: Moment) -> Option<Refusal> {
-        if self.admits(key, now) {
+        let connector = self.lanes.get(&key.connection)?.connector.clone();
+        let pool = self.pools.get_mut(&connector)?;
+        let (probe, faults) = (pool.probe?, pool.faults);
+        if probe <= now && pool.running == 0 {
+            pool.probe = Some(now + probe_delay(faults));
             return None;
         }
-        let connector = self.lanes.get(&key.connection)?.connector.clone();
-        let faults = self.pools.get(&connector)?.faults;
         Some(Refusal::Quarantined { key: key.clone(), connector, faults })
+    }
+
+    fn pool(&self, key: &TypeKey) -> Option<&Pool> {
+        self.pools.get(&self.lanes.get(&key.connection)?.connector)
     }
 
     /// Counts the runs of a connector that went wrong in a row: it is not the source's failure, nor that of the settings or of data.
