@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use tidewaiter_connector::{Changes, Error, SyncOptions, SyncToken};
 
-use crate::client::{Client, Entry, Found, Search};
+use crate::client::{Client, Entry, Search};
 use crate::cookie::Cookie;
 use crate::filter::Filter;
 use crate::objects::{self, page};
@@ -121,12 +121,8 @@ impl<'a> Accesslog<'a> {
     fn has(&self, client: &mut Client, change: &str) -> Result<bool, Error> {
         let filter = Filter::is("entryCSN", change);
         let search = Search { filter, scope: Scope::One, attributes: vec!["1.1".to_owned()], ..question(self.log) };
-        let mut has = false;
-        let done = client.search(&search, &[], &mut |found| {
-            has |= matches!(found, Found::Entry(_));
-            Ok(())
-        })?;
-        done.outcome.check(&search.what())?;
+        let (has, outcome) = client.finds(&search)?;
+        outcome.check(&search.what())?;
         Ok(has)
     }
 

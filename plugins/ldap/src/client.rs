@@ -119,6 +119,16 @@ impl Client {
         outcome.check_login(&format!("as {name:?}"))
     }
 
+    /// Whether there is an entry, and what the server says at the end of its answer.
+    pub(crate) fn finds(&mut self, search: &Search) -> Result<(bool, Outcome), Error> {
+        let mut is_there = false;
+        let done = self.search(search, &[], &mut |found| {
+            is_there |= matches!(found, Found::Entry(_));
+            Ok(())
+        })?;
+        Ok((is_there, done.outcome))
+    }
+
     /// Asks, and hands each part of the answer over as it comes.
     pub(crate) fn search(&mut self, search: &Search, controls: &[Control], each: Each<'_>) -> Result<Done, Error> {
         let id = self.0.send(request(search), controls.to_vec())?;

@@ -169,12 +169,8 @@ fn are_there(source: &mut Source<'_>, changes: &[&str]) -> Result<bool, Error> {
     for change in changes {
         let (filter, attributes) = (Filter::is("entryCSN", *change), vec!["1.1".to_owned()]);
         let search = Search { base: base.clone(), scope: Scope::Subtree, filter, attributes };
-        let mut is_there = false;
-        let done = source.client.search(&search, &[], &mut |_| {
-            is_there = true;
-            Ok(())
-        })?;
-        if !is_there || done.outcome.check(&search.what()).is_err() {
+        // Where the login may not look, it isn't to be known.
+        if !source.client.finds(&search)?.0 {
             return Ok(false);
         }
     }
