@@ -145,11 +145,6 @@ impl Inspector {
         self.asked.clone().filter(|_| self.searches)
     }
 
-    /// Whether objects are expected, and no changes.
-    pub fn searches(&self) -> bool {
-        self.searches
-    }
-
     /// `sync` returned. Answers the rejection that the call met, if any: it failed, whatever it returned.
     pub fn close(&mut self) -> Option<Rejection> {
         self.asked = None;

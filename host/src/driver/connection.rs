@@ -181,7 +181,6 @@ impl Connection {
         Self { audit: Some(audit), db: Some(db), ..self }
     }
 
-    /// The connector's name for the class of a type.
     /// What the operator says of the runs of a type.
     pub(crate) fn terms(&self, object_type: &TypeName) -> Terms {
         let config = self.type_config(object_type);
@@ -189,6 +188,7 @@ impl Connection {
         Terms { limits: self.config.limits, guard, on_token_lost }
     }
 
+    /// The connector's name for the class of a type.
     pub(crate) fn class(&self, object_type: &TypeName) -> String {
         self.type_config(object_type).map(|config| config.class.clone()).unwrap_or_default()
     }

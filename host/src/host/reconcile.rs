@@ -85,14 +85,14 @@ async fn read(requests: &mpsc::Sender<Request>, key: &TypeKey, scope: Scope) -> 
         let asked = requests.send(Request::Read { key: key.clone(), reading, answer }).await;
         asked.map_err(|_| Refusal::ShuttingDown)?;
         let Performed { report: mut last, next, .. } = performed.await.map_err(|_| Refusal::ShuttingDown)??;
-        let read = if dry_run { last.dropped } else { last.deltas };
-        objects += read;
         match last.outcome {
             // An operator's act on the token changes nothing about what is read.
             Outcome::Superseded => continue,
-            Outcome::Ok => pages += 1,
+            Outcome::Ok => {}
             _ => return Ok(Reconciled { pages, objects, last }),
         }
+        let read = if dry_run { last.dropped } else { last.deltas };
+        (pages, objects) = (pages + 1, objects + read);
         empty = if read > 0 { 0 } else { empty + 1 };
         if next.is_none() {
             return Ok(Reconciled { pages, objects, last });

@@ -35,7 +35,7 @@ impl wit::sync_results::Host for State {
             return Err(wasmtime::Error::new(NeedsTls));
         }
         let Some(run) = &mut self.run else { return Ok(Err(outside("emit"))) };
-        if run.inspector.searches() {
+        if run.inspector.class_searched().is_some() {
             return Ok(Err(convert::rejection(run.inspector.refuse("sync-results.emit"))));
         }
         let deltas = deltas.into_iter().map(convert::delta).collect();
