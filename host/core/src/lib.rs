@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backoff;
 pub mod grant;
 pub mod guard;
 pub mod inspect;

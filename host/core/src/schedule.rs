@@ -9,9 +9,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use self::failure::retry_delay;
-pub use self::failure::{
-    PROBE_DELAY_MAX, PROBE_DELAY_MIN, QUARANTINE_FAULTS, RETRY_AFTER_MAX, RETRY_DELAY_MAX, RETRY_DELAY_MIN,
-};
+pub use self::failure::{PROBE, QUARANTINE_FAULTS, RETRY, RETRY_AFTER_MAX};
 use self::turn::{Lane, Pool};
 use crate::name::{ConnectionName, ConnectorName, TypeKey};
 use crate::run::{Outcome, RunReport, Trigger};
@@ -408,7 +406,7 @@ impl Scheduler {
         }
         // The next regular occurrence is soon enough; a retry that was far away has no reason any more.
         let regular = slot.next.is_some_and(|next| next.steady > now.steady);
-        let retry = slot.due.is_some_and(|due| due > now.steady + RETRY_DELAY_MAX);
+        let retry = slot.due.is_some_and(|due| due > now.steady + RETRY.max);
         if regular || retry {
             self.plan(key);
         }

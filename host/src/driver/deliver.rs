@@ -4,16 +4,15 @@
 use std::io;
 use std::time::Duration;
 
+use tidewaiter_core::backoff::Backoff;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::db::{CommitError, Db, ReadError};
 use crate::sink::{Journal, Sink, Undelivered};
 
-/// The longest delay after the first failure; doubles with each failure in a row.
-const RETRY_DELAY_MIN: Duration = Duration::from_secs(1);
-/// The longest delay.
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
+/// How long a sink that failed waits before it is tried again.
+const RETRY: Backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(60) };
 
 #[derive(Debug, thiserror::Error)]
 enum DeliveryError {
@@ -82,7 +81,7 @@ impl Delivery {
                 Err(error) => {
                     failures += 1;
                     self.is_ready = false;
-                    let delay = retry_delay(failures, chance()).max(error.wait());
+                    let delay = retry_delay(failures).max(error.wait());
                     tracing::error!(
                         target: "tidewaiter::sink", sink = self.name, code = "delivery-failed", position = self.after,
                         failures, again_in_ms = delay.as_millis(), "entries after {} are not delivered: {error}", self.after
@@ -112,26 +111,7 @@ impl Delivery {
     }
 }
 
-/// Anything up to a bound that doubles: sinks that failed together don't come back together. `chance` is 0 to 1.
-fn retry_delay(failures: u32, chance: f64) -> Duration {
-    RETRY_DELAY_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(RETRY_DELAY_MAX).mul_f64(chance)
-}
-
-/// From 0 to 1. Without random bytes all wait as long as they may.
-fn chance() -> f64 {
-    getrandom::u32().map_or(1.0, |random| f64::from(random) / f64::from(u32::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_longer_each_time_and_never_longer_than_a_minute() {
-        let longest = |failures| retry_delay(failures, 1.0).as_secs();
-        assert_eq!([1, 2, 3, 6, 7, 8, u32::MAX].map(longest), [1, 2, 4, 32, 60, 60, 60]);
-        assert_eq!(retry_delay(3, 0.25), Duration::from_secs(1), "all of the time is in play");
-        assert_eq!(retry_delay(3, 0.0), Duration::ZERO);
-        assert!((0..100).all(|_| (0.0..=1.0).contains(&chance())));
-    }
+/// Without random bytes all wait as long as they may.
+fn retry_delay(failures: u32) -> Duration {
+    getrandom::u64().map_or_else(|_| RETRY.bound(failures), |chance| RETRY.delay(failures, chance))
 }

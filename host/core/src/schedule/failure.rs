@@ -5,21 +5,18 @@ use std::time::Duration;
 
 use super::turn::{Lane, Pool};
 use super::{Effect, Refusal, Scheduler, Slot};
+use crate::backoff::Backoff;
 use crate::name::{ConnectionName, TypeKey};
 use crate::run::{Outcome, RunReport, Trigger};
 use crate::time::{Moment, Now};
 
-/// The first delay before a failed run is tried again.
-pub const RETRY_DELAY_MIN: Duration = Duration::from_secs(1);
-/// The longest delay before a failed run is tried again, unless the connector asks for more.
-pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(300);
+/// How long a failed run waits before it is tried again, unless the connector asks for more.
+pub const RETRY: Backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(300) };
 
 /// So many runs of a connector in a row that trap or break the contract, whatever the connection: then it is in quarantine.
 pub const QUARANTINE_FAULTS: u32 = 5;
-/// How long a connector in quarantine waits for its next run, at first; doubles with every run that goes wrong.
-pub const PROBE_DELAY_MIN: Duration = Duration::from_secs(60);
-/// The longest that it waits.
-pub const PROBE_DELAY_MAX: Duration = Duration::from_secs(3600);
+/// How long a connector in quarantine waits for its next run.
+pub const PROBE: Backoff = Backoff { min: Duration::from_secs(60), max: Duration::from_secs(3600) };
 
 /// The longest that a connector can ask for.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -82,7 +79,7 @@ impl Scheduler {
         if self.quarantine(key, now).is_none() {
             return true;
         }
-        let probe = self.pool(key).and_then(|pool| pool.probe).unwrap_or(now).max(now + PROBE_DELAY_MIN);
+        let probe = self.pool(key).and_then(|pool| pool.probe).unwrap_or(now).max(now + PROBE.min);
         if let Some(slot) = self.slots.get(key)
             && slot.due.is_none_or(|due| due > probe)
         {
@@ -135,20 +132,16 @@ impl Scheduler {
     }
 }
 
-/// At random below a bound that doubles with every failure in a row, so that those who failed together don't come again together;
-/// never less than the connector asks for.
+/// Never less than the connector asks for.
 pub(super) fn retry_delay(failures: u32, retry_after_ms: Option<u64>, chance: u64) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    let max = RETRY_DELAY_MIN.saturating_mul(1 << doublings).min(RETRY_DELAY_MAX);
-    let millis = u64::try_from(max.as_millis()).unwrap_or(u64::MAX);
-    let delay = Duration::from_millis(chance % millis + 1);
+    let delay = RETRY.delay(failures, chance);
     match retry_after_ms {
         None => delay,
-        Some(asked) => Duration::from_millis(asked).saturating_add(delay.min(RETRY_DELAY_MIN)).min(RETRY_AFTER_MAX),
+        Some(asked) => Duration::from_millis(asked).saturating_add(delay.min(RETRY.min)).min(RETRY_AFTER_MAX),
     }
 }
 
+/// Not at random: there is one run at a time of it.
 fn probe_delay(faults: u32) -> Duration {
-    let doublings = faults.saturating_sub(QUARANTINE_FAULTS).min(16);
-    PROBE_DELAY_MIN.saturating_mul(1 << doublings).min(PROBE_DELAY_MAX)
+    PROBE.bound(faults.saturating_sub(QUARANTINE_FAULTS).saturating_add(1))
 }
