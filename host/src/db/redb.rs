@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use redb::{Database, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::de::DeserializeOwned;
 use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::name::{BadName, ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::run::RunReport;
@@ -104,6 +105,21 @@ impl RedbStore {
     }
 
     /// Does some work on the open db. Whatever the engine complains of, it is opened again before the next work.
+    /// A row that is never sealed.
+    fn row<T: DeserializeOwned>(
+        &self,
+        table: TableDefinition<'static, &'static str, &'static [u8]>,
+        key: &str,
+        name: impl FnOnce() -> String,
+    ) -> Result<Option<T>, ReadError> {
+        let read = |db: &Database| {
+            let table = db.begin_read()?.open_table(table)?;
+            let Some(row) = table.get(key)? else { return Ok(None) };
+            Ok(Some(parse(row.value(), name)?))
+        };
+        Ok(self.with(read)?)
+    }
+
     fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, Fault>) -> Result<T, Fault> {
         if self.failed.load(Ordering::Acquire) {
             self.reopen()?;
@@ -345,21 +361,11 @@ impl Store for RedbStore {
     }
 
     fn approved(&self, connection: &ConnectionName) -> Result<Option<Approved>, ReadError> {
-        let read = |db: &Database| {
-            let table = db.begin_read()?.open_table(APPROVED)?;
-            let Some(row) = table.get(connection.as_str())? else { return Ok(None) };
-            Ok(Some(parse(row.value(), || format!("what is approved for {connection}"))?))
-        };
-        Ok(self.with(read)?)
+        self.row(APPROVED, connection.as_str(), || format!("what is approved for {connection}"))
     }
 
     fn faults(&self, connector: &ConnectorName) -> Result<Option<Faults>, ReadError> {
-        let read = |db: &Database| {
-            let table = db.begin_read()?.open_table(FAULTS)?;
-            let Some(row) = table.get(connector.as_str())? else { return Ok(None) };
-            Ok(Some(parse(row.value(), || format!("what went wrong with {connector}"))?))
-        };
-        Ok(self.with(read)?)
+        self.row(FAULTS, connector.as_str(), || format!("what went wrong with {connector}"))
     }
 
     fn kept(&self, credential: &str) -> Result<Option<Vec<u8>>, ReadError> {

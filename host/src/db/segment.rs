@@ -358,14 +358,22 @@ mod tests {
         let small = ConnectorObject { uid: "u".into(), name: String::new(), attributes: vec![] };
         let delta = |change| SyncDelta { object_class: "c".into(), change, source_time: Some("s".into()) };
         let previous_uid = Some("p".to_owned());
+        let gone = delta(Change::Delete { uid: "u".into(), name: None, last_known: Some(small.clone()) });
         let entries = [
             Body::Delta(delta(Change::Create(object))),
             Body::Delta(delta(Change::Update { object: small.clone(), previous_uid: previous_uid.clone() })),
             Body::Delta(delta(Change::CreateOrUpdate { object: small.clone(), previous_uid })),
-            Body::Delta(delta(Change::Delete { uid: "u".into(), name: None, last_known: Some(small) })),
+            Body::Delta(gone.clone()),
             Body::Marker { marker: Marker::TokenSet, by: Actor::Host },
             Body::Marker { marker: Marker::TokenReset, by: Actor::Uid(1) },
             Body::Marker { marker: Marker::TokenReset, by: Actor::Api },
+            Body::Marker { marker: Marker::Restored, by: Actor::Host },
+            Body::Marker { marker: Marker::TokenRewound, by: Actor::Host },
+            Body::Marker { marker: Marker::Discarded, by: Actor::Host },
+            Body::Marker { marker: Marker::TokenLost, by: Actor::Host },
+            Body::Erased { by: Actor::Host, at: UnixMillis(7) },
+            Body::Read(delta(Change::CreateOrUpdate { object: small.clone(), previous_uid: None })),
+            Body::Read(gone.clone()),
         ];
         let segment = &encoded(&entries)[0];
         assert_eq!(decoded(segment, 0), entries);
@@ -381,6 +389,12 @@ mod tests {
         let mut encoder = Encoder::new(&head()).unwrap();
         assert!(!encoder.push_packed(&mut packed.bytes.as_slice()).unwrap());
         assert_eq!(encoder.finish()[0].bytes, encoded(&entries[..deltas.len()])[0].bytes, "packed or not");
+        let read: Vec<SyncDelta> = entries[12..].iter().filter_map(|body| body.delta().cloned()).collect();
+        let packed = pack_read(&read).unwrap();
+        assert_eq!((packed.count, packed.deletes, unpack(&packed).collect::<Vec<_>>()), (2, 1, read));
+        let mut encoder = Encoder::new(&head()).unwrap();
+        assert!(!encoder.push_packed(&mut packed.bytes.as_slice()).unwrap());
+        assert_eq!(encoder.finish()[0].bytes, encoded(&entries[12..])[0].bytes, "read, packed or not");
         let unpacked = Unpacked::new(&segment.bytes).unwrap();
         let hex = tidewaiter_core::text::hex(&unpacked.body);
         assert_eq!(hex, FROZEN, "version 1 of the segment");
@@ -390,7 +404,8 @@ mod tests {
         02687208656d706c6f79656503010780e0f1b6926742000000000163000175016e0401610a00017401010203312e35030000\
         00000000e03f0401050200ff06017a070163017508027b7d09000161000101610002016100030101730e0000000001630101\
         7500000101700101730e00000000016302017500000101700101730f00000000016303017500010175000001017303000000\
-        010000040000000101010103000000010102\
+        0100000400000001010101030000000101020300000001020003000000010300030000000104000300000001050003000000\
+        02000e0c0000000301630201750000000101730f000000030163030175000101750000010173\
         ";
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata};
+use redb::{ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use serde::de::DeserializeOwned;
 use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::run::RunReport;
@@ -11,9 +11,9 @@ use super::{Fault, read_consumers, read_counters, read_states, read_usage};
 use crate::db::seal::{Keys, Kind};
 use crate::db::segment::Unpacked;
 use crate::db::tables::{
-    APPROVED, CONSUMERS, INDEX, META, RUNS, SEGMENTS, STAGED, STATES, TOKENS, USAGE, VAULT, parse,
+    APPROVED, CONSUMERS, FAULTS, INDEX, META, RUNS, SEGMENTS, STAGED, STATES, TOKENS, USAGE, VAULT, parse,
 };
-use crate::db::{Checked, TokenChange};
+use crate::db::{Checked, Faults, TokenChange};
 
 pub(super) fn check(db: &impl ReadableDatabase, deep: bool, keys: &Keys) -> Result<Checked, Fault> {
     let txn = db.begin_read()?;
@@ -75,11 +75,8 @@ pub(super) fn check(db: &impl ReadableDatabase, deep: bool, keys: &Keys) -> Resu
     }
     checked.types = read_states(&txn.open_table(STATES)?, keys)?.len() as u64;
     read_consumers(&txn.open_table(CONSUMERS)?)?;
-    for entry in txn.open_table(APPROVED)?.iter()? {
-        let (connection, approved) = entry?;
-        let name = || format!("what is approved for {}", connection.value());
-        checked.problems.extend(parse::<Approved>(approved.value(), name).err().map(|error| error.to_string()));
-    }
+    plain::<Approved>(&mut checked, &txn.open_table(APPROVED)?, "what is approved for")?;
+    plain::<Faults>(&mut checked, &txn.open_table(FAULTS)?, "what went wrong with")?;
     if deep {
         for entry in txn.open_table(RUNS)?.iter()? {
             let (run, report) = entry?;
@@ -129,4 +126,18 @@ fn damage(stored: &[u8], count: u32, connection: &str, keys: &Keys) -> Option<St
         return Some("its content is another segment's".into());
     }
     segment.entries(0).find_map(Result::err).map(|damage| damage.to_string())
+}
+
+/// Looks whether rows that are never sealed can be read.
+fn plain<T: DeserializeOwned>(
+    checked: &mut Checked,
+    table: &ReadOnlyTable<&'static str, &'static [u8]>,
+    what: &str,
+) -> Result<(), Fault> {
+    for entry in table.iter()? {
+        let (name, row) = entry?;
+        let problem = parse::<T>(row.value(), || format!("{what} {}", name.value())).err();
+        checked.problems.extend(problem.map(|error| error.to_string()));
+    }
+    Ok(())
 }
