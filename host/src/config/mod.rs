@@ -1,6 +1,7 @@
 //! What operators write: the host's file, one file per connection, one file of grants per connection. Everything is read and
 //! checked as a whole before anything is started; an unknown key is an error that shows its line.
 
+mod connection;
 mod credentials;
 mod grants;
 mod guard;
@@ -19,19 +20,17 @@ use serde::de::DeserializeOwned;
 use tidewaiter_core::grant::Grants;
 use tidewaiter_core::guard::Guard;
 use tidewaiter_core::limit::Limits;
-use tidewaiter_core::name::{BadName, ConnectionName, ConnectorName, TypeKey, TypeName, object_class};
+use tidewaiter_core::name::{BadName, ConnectionName, ConnectorName, TypeKey, TypeName};
 use tidewaiter_core::schedule::Concurrency;
 use tidewaiter_core::state::{Actor, From, OnTokenLost};
-use tidewaiter_core::timing::{Misfire, Timing};
+use tidewaiter_core::timing::Timing;
 
-use self::credentials::{CredentialTable, SourceTable};
+use self::credentials::SourceTable;
 use self::grants::GrantsFile;
 pub(crate) use self::grants::grant_lines;
-use self::guard::GuardTable;
-use self::limits::{JournalTable, LimitsTable, RunsTable};
+use self::limits::{JournalTable, RunsTable};
 pub use self::sinks::SinkConfig;
 use self::sinks::SinkTable;
-use self::timing::TimingTable;
 use crate::db::Quota;
 use crate::egress::{Credential, Resolve};
 use crate::secret::Source;
@@ -270,48 +269,6 @@ struct HttpTable {
     listen: std::net::SocketAddr,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct ConnectionFile {
-    connector: ConnectorName,
-    #[serde(default)]
-    settings: serde_json::Map<String, serde_json::Value>,
-    types: BTreeMap<TypeName, TypeTable>,
-    #[serde(default)]
-    order: Vec<TypeName>,
-    #[serde(default)]
-    parallel_types: bool,
-    #[serde(default)]
-    limits: LimitsTable,
-    #[serde(default)]
-    credentials: BTreeMap<String, CredentialTable>,
-    #[serde(default)]
-    secrets: BTreeMap<String, SourceTable>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TypeTable {
-    class: String,
-    #[serde(default, deserialize_with = "timing::span")]
-    every: Option<jiff::SignedDuration>,
-    cron: Option<String>,
-    quartz: Option<String>,
-    zone: Option<String>,
-    #[serde(default, deserialize_with = "timing::span")]
-    jitter: Option<jiff::SignedDuration>,
-    misfire: Option<Misfire>,
-    #[serde(default)]
-    from: From,
-    attributes: Option<Vec<String>>,
-    #[serde(default)]
-    guard: GuardTable,
-    #[serde(default, rename = "on-token-lost")]
-    on_token_lost: OnTokenLost,
-    #[serde(default)]
-    options: BTreeMap<String, String>,
-}
-
 impl Config {
     /// Where compiled connectors are kept.
     pub fn compiled(&self) -> PathBuf {
@@ -338,7 +295,7 @@ impl Config {
             let (granted_in, granted) = grants.remove(&name).unwrap_or_else(nothing);
             let (granted, ceiling, ceiling_in) = (granted.grants(&base), ceiling.clone(), ceiling_in.clone());
             let access = Access { granted, granted_in, ceiling, ceiling_in, ..Access::default() };
-            connections.insert(name, Arc::new(connection(&path, &base, access)?));
+            connections.insert(name, Arc::new(connection::connection(&path, &base, access)?));
         }
         if let Some((path, _)) = grants.into_values().next() {
             return Err(ConfigError::Orphan { path });
@@ -400,40 +357,6 @@ fn ceiling(base: &Path, named: Option<PathBuf>) -> Result<(PathBuf, Option<Arc<G
     }
     let file: GrantsFile = read(&path)?;
     Ok((path, Some(Arc::new(file.grants(base)))))
-}
-
-fn connection(path: &Path, base: &Path, access: Access) -> Result<ConnectionConfig, ConfigError> {
-    let file: ConnectionFile = read(path)?;
-    let invalid = |message: String| ConfigError::Invalid { path: path.into(), message };
-    if file.types.is_empty() {
-        return Err(invalid("no object type: add [types.NAME] with its class".into()));
-    }
-    let mut types = BTreeMap::new();
-    for (name, table) in file.types {
-        let TypeTable { every, cron, quartz, zone, jitter, misfire, .. } = table;
-        let timing = TimingTable { every, cron, quartz, zone, jitter, misfire };
-        let timing = timing.timing().map_err(|problem| invalid(format!("types.{name}.{problem}")))?;
-        let class = object_class(&table.class).to_owned();
-        // Those that `order` doesn't name come after those that it names.
-        let rank = file.order.iter().position(|named| *named == name).unwrap_or(file.order.len());
-        let TypeTable { from, attributes, guard, on_token_lost, options, .. } = table;
-        let guard = guard.guard();
-        types.insert(name, TypeConfig { class, timing, rank, from, attributes, guard, on_token_lost, options });
-    }
-    if let Some(unknown) = file.order.iter().find(|name| !types.contains_key(name)) {
-        return Err(invalid(format!("order: there is no type {unknown}")));
-    }
-    let credentials = credentials::credentials(file.credentials, base).map_err(invalid)?;
-    let secret = |(name, table): (String, SourceTable)| match table.source(base) {
-        Ok(source) => Ok((name, source)),
-        Err(problem) => Err(invalid(format!("secrets.{name}: {problem}"))),
-    };
-    let secrets = file.secrets.into_iter().map(secret).collect::<Result<_, _>>()?;
-    let access = Access { credentials, secrets, ..access };
-    let settings = serde_json::Value::Object(file.settings);
-    let limits = file.limits.limits().map_err(invalid)?;
-    let (connector, parallel_types, base) = (file.connector, file.parallel_types, base.to_owned());
-    Ok(ConnectionConfig { connector, settings, types, parallel_types, access, limits, base })
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {

@@ -1,0 +1,123 @@
+//! How a run ends: what of it is journaled with which token, what its type is from then on, and what is told of it.
+
+use super::{Effect, Outcome, Phase, RunReport, Spent};
+use super::{ErrorKind, Failure, Run, Sum};
+use crate::guard::Tally;
+use crate::journal::Marker;
+use crate::state::{Actor, OnTokenLost, SyncState, TypeState};
+use crate::time::UnixMillis;
+
+impl Run {
+    /// What was read is journaled as a whole, or not at all; live sync is as it was.
+    pub(super) fn conclude_reading(&mut self, outcome: Outcome, now: UnixMillis) {
+        let (published, batches) = if self.searched { (true, self.held.len()) } else { (false, 0) };
+        let sum = match published {
+            true => self.staged + Sum::of(&self.held),
+            false => Sum::default(),
+        };
+        let report = self.report(outcome, sum, &self.stored.sync, now);
+        if sum.tally == Tally::default() {
+            return self.finish(report);
+        }
+        let state = TypeState { revision: self.stored.revision + 1, ..self.stored.clone() };
+        self.commit_with(published, batches, state, None, Some(report));
+    }
+
+    pub(super) fn conclude(&mut self, outcome: Outcome, now: UnixMillis) {
+        let covered = self.covered();
+        let refused = refused_token(&outcome);
+        let skips = refused.is_some() && self.terms.on_token_lost == OnTokenLost::FromLatest;
+        if let (true, Some((batches, token))) = (skips, &covered) {
+            // It belongs to the generation before the marker. This comes again when it is written.
+            let state = self.live(token.clone(), now);
+            return self.commit(*batches, state);
+        }
+        let (published, batches) = (covered.is_some(), covered.as_ref().map_or(0, |(batches, _)| *batches));
+        let sum = match published {
+            true => self.staged + Sum::of(self.held.iter().take(batches)),
+            false => Sum::default(),
+        };
+        let mut next = self.stored.clone();
+        if let Some((_, token)) = covered {
+            next.sync = SyncState::Live(token);
+        }
+        match &outcome {
+            Outcome::Ok => (next.failures, next.released) = (0, false),
+            Outcome::More => next.failures = 0,
+            Outcome::Guarded(why) => next.held = Some(why.clone()),
+            Outcome::Failed(_) => next.failures = next.failures.saturating_add(1),
+            Outcome::Stopped | Outcome::Held(_) | Outcome::Superseded => {}
+        }
+        match refused {
+            None => {}
+            Some(_) if skips => (next.sync, next.generation) = (SyncState::New, next.generation + 1),
+            Some(reason) => next.sync = SyncState::TokenLost { token: next.sync.token().cloned(), reason },
+        }
+        // The token came back untouched, with nothing: there is nothing to write. A run that wrote something is recorded.
+        if !self.wrote && sum.tally == Tally::default() && next == self.stored {
+            let report = self.report(outcome, Sum::default(), &next.sync, now);
+            return self.finish(report);
+        }
+        let why = match &next.sync {
+            _ if next.held != self.stored.held => format!("held by the guard in run {}", self.run),
+            sync if *sync == self.stored.sync => self.stored.why.clone(),
+            SyncState::TokenLost { .. } => format!("refused in run {}", self.run),
+            SyncState::New => format!("the token was refused in run {}, and on-token-lost is from-latest", self.run),
+            _ => format!("reached by run {}", self.run),
+        };
+        let state = TypeState { why, revision: next.revision + 1, changed_at: now, changed_by: Actor::Host, ..next };
+        let report = self.report(outcome, sum, &state.sync, now);
+        let marker = skips.then_some(Marker::TokenLost);
+        self.commit_with(published, batches, state, marker, Some(report));
+    }
+
+    /// Ends without writing anything.
+    pub(super) fn abandon(&mut self, outcome: Outcome, now: UnixMillis) {
+        if matches!(outcome, Outcome::Failed(_)) && !self.reads {
+            self.stored.failures = self.stored.failures.saturating_add(1);
+        }
+        let sync = self.stored.sync.clone();
+        let report = self.report(outcome, Sum::default(), &sync, now);
+        self.finish(report);
+    }
+
+    pub(super) fn finish(&mut self, report: RunReport) {
+        self.phase = Phase::Done;
+        self.answer_flush(false);
+        self.held.clear();
+        self.effects.push_back(Effect::Finish { report, state: self.stored.clone() });
+    }
+
+    fn report(&self, outcome: Outcome, now_journaled: Sum, sync: &SyncState, now: UnixMillis) -> RunReport {
+        let journaled = self.journaled + now_journaled;
+        RunReport {
+            run: self.run,
+            key: self.key.clone(),
+            trigger: self.trigger,
+            started: self.started,
+            ended: now,
+            token_in: self.token_in.clone(),
+            token_out: sync.token().cloned(),
+            deltas: journaled.tally.changes,
+            dropped: self.taken.tally.changes - journaled.tally.changes,
+            bytes: journaled.bytes,
+            retries: self.retries,
+            spent: Spent {
+                held_peak_bytes: self.held_peak_bytes,
+                uncovered_peak_bytes: self.uncovered_peak_bytes,
+                ..Spent::default()
+            },
+            outcome,
+        }
+    }
+}
+
+/// Why the source refused the token, if it did: a state of its own. Every other failure keeps what there is.
+fn refused_token(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Failed(Failure::Connector(error)) if error.kind == ErrorKind::InvalidSyncToken => {
+            Some(error.message.clone())
+        }
+        _ => None,
+    }
+}

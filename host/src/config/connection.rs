@@ -1,0 +1,95 @@
+//! The file of a connection: what it runs, its settings, its object types, its limits, its logins and secrets.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use tidewaiter_core::name::{ConnectorName, TypeName, object_class};
+use tidewaiter_core::state::{From, OnTokenLost};
+use tidewaiter_core::timing::Misfire;
+
+use super::credentials::{self, CredentialTable, SourceTable};
+use super::guard::GuardTable;
+use super::limits::LimitsTable;
+use super::timing::{self, TimingTable};
+use super::{Access, ConfigError, ConnectionConfig, TypeConfig, read};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct ConnectionFile {
+    connector: ConnectorName,
+    #[serde(default)]
+    settings: serde_json::Map<String, serde_json::Value>,
+    types: BTreeMap<TypeName, TypeTable>,
+    #[serde(default)]
+    order: Vec<TypeName>,
+    #[serde(default)]
+    parallel_types: bool,
+    #[serde(default)]
+    limits: LimitsTable,
+    #[serde(default)]
+    credentials: BTreeMap<String, CredentialTable>,
+    #[serde(default)]
+    secrets: BTreeMap<String, SourceTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypeTable {
+    class: String,
+    #[serde(default, deserialize_with = "timing::span")]
+    every: Option<jiff::SignedDuration>,
+    cron: Option<String>,
+    quartz: Option<String>,
+    zone: Option<String>,
+    #[serde(default, deserialize_with = "timing::span")]
+    jitter: Option<jiff::SignedDuration>,
+    misfire: Option<Misfire>,
+    #[serde(default)]
+    from: From,
+    attributes: Option<Vec<String>>,
+    #[serde(default)]
+    guard: GuardTable,
+    #[serde(default, rename = "on-token-lost")]
+    on_token_lost: OnTokenLost,
+    #[serde(default)]
+    options: BTreeMap<String, String>,
+}
+
+/// Reads one; what it may reach is in other files.
+///
+/// # Errors
+/// The first thing that is wrong, with its line.
+pub(super) fn connection(path: &Path, base: &Path, access: Access) -> Result<ConnectionConfig, ConfigError> {
+    let file: ConnectionFile = read(path)?;
+    let invalid = |message: String| ConfigError::Invalid { path: path.into(), message };
+    if file.types.is_empty() {
+        return Err(invalid("no object type: add [types.NAME] with its class".into()));
+    }
+    let mut types = BTreeMap::new();
+    for (name, table) in file.types {
+        let TypeTable { every, cron, quartz, zone, jitter, misfire, .. } = table;
+        let timing = TimingTable { every, cron, quartz, zone, jitter, misfire };
+        let timing = timing.timing().map_err(|problem| invalid(format!("types.{name}.{problem}")))?;
+        let class = object_class(&table.class).to_owned();
+        // Those that `order` doesn't name come after those that it names.
+        let rank = file.order.iter().position(|named| *named == name).unwrap_or(file.order.len());
+        let TypeTable { from, attributes, guard, on_token_lost, options, .. } = table;
+        let guard = guard.guard();
+        types.insert(name, TypeConfig { class, timing, rank, from, attributes, guard, on_token_lost, options });
+    }
+    if let Some(unknown) = file.order.iter().find(|name| !types.contains_key(name)) {
+        return Err(invalid(format!("order: there is no type {unknown}")));
+    }
+    let credentials = credentials::credentials(file.credentials, base).map_err(invalid)?;
+    let secret = |(name, table): (String, SourceTable)| match table.source(base) {
+        Ok(source) => Ok((name, source)),
+        Err(problem) => Err(invalid(format!("secrets.{name}: {problem}"))),
+    };
+    let secrets = file.secrets.into_iter().map(secret).collect::<Result<_, _>>()?;
+    let access = Access { credentials, secrets, ..access };
+    let settings = serde_json::Value::Object(file.settings);
+    let limits = file.limits.limits().map_err(invalid)?;
+    let (connector, parallel_types, base) = (file.connector, file.parallel_types, base.to_owned());
+    Ok(ConnectionConfig { connector, settings, types, parallel_types, access, limits, base })
+}
