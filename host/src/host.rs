@@ -21,7 +21,7 @@ use tidewaiter_core::journal::{Entry, EntryId, Incarnation};
 use tidewaiter_core::name::{ConnectionName, TypeKey};
 use tidewaiter_core::run::{RunReport, Trigger};
 use tidewaiter_core::schedule::{Refusal, Scheduled};
-use tidewaiter_core::state::{Actor, TypeState};
+use tidewaiter_core::state::Actor;
 use tidewaiter_core::token::TOKEN_BYTES_MAX;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
@@ -29,7 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::erase::Erasures;
 pub use self::load::{Known, Loaded, load};
-pub use self::reconcile::{Reconciled, Scope};
+use self::reconcile::Passes;
+pub use self::reconcile::{BroughtUp, Reconciled, Scope};
 use self::seal::KeyError;
 use crate::audit::{Audit, AuditError};
 use crate::clock::Clock;
@@ -140,6 +141,12 @@ pub enum HostError {
         /// Why not.
         what: String,
     },
+    /// One pass at a time.
+    #[error("{key}: a pass over its objects is under way")]
+    PassUnderWay {
+        /// Which type.
+        key: TypeKey,
+    },
     /// An entry of another journal.
     #[error("{id} is not an entry of this journal, whose entries are {incarnation}-1 and on")]
     OtherJournal {
@@ -202,6 +209,8 @@ pub struct Host {
     broken: BTreeMap<ConnectionName, String>,
     requests: mpsc::Sender<Request>,
     lateness: Arc<Lateness>,
+    /// Passes that were begun here, as long as they last.
+    passes: Passes,
     tasks: Mutex<Tasks>,
     closing: CancellationToken,
     ended: CancellationToken,
@@ -252,7 +261,7 @@ impl Host {
         };
         for key in config.keys().filter(|key| connections.contains_key(&key.connection)) {
             let written = &config.connections[&key.connection].types[&key.object_type];
-            let state = stored.remove(&key).unwrap_or_else(|| TypeState::first(written.from, clock.now()));
+            let state = stored.remove(&key).unwrap_or_else(|| written.first_state(clock.now()));
             let connection = &config.connections[&key.connection];
             types.push(Scheduled {
                 connector: connection.connector.clone(),
@@ -287,7 +296,7 @@ impl Host {
                 Policy { keep: config.keep, quota: config.quota, sinks: config.sinks.keys().cloned().collect() };
             tasks.retention.spawn(retain::work(db.clone(), clock, policy, closing.clone()));
         }
-        Ok(Self {
+        let host = Self {
             db,
             audit,
             erasures,
@@ -298,10 +307,15 @@ impl Host {
             broken,
             requests,
             lateness,
+            passes: Passes::default(),
             tasks: Mutex::new(tasks),
             closing,
             ended,
-        })
+        };
+        if runs == Runs::Scheduled {
+            host.pay_owed_passes().await;
+        }
+        Ok(host)
     }
 
     /// What is done and refused is written down here.

@@ -157,6 +157,18 @@ impl Client {
     /// There is one that can't be reached.
     pub async fn connect(data: &Path) -> io::Result<Option<Self>> {
         let Ok(path) = path(data) else { return Ok(None) };
+        Self::connect_to(path).await
+    }
+
+    /// Connects to the same host again.
+    ///
+    /// # Errors
+    /// As `connect`.
+    pub async fn another(&self) -> io::Result<Option<Self>> {
+        Self::connect_to(self.path.clone()).await
+    }
+
+    async fn connect_to(path: PathBuf) -> io::Result<Option<Self>> {
         match UnixStream::connect(&path).await {
             Ok(stream) => {
                 let lines = Framed::new(stream, LinesCodec::new_with_max_length(ANSWER_BYTES_MAX));

@@ -4,6 +4,7 @@
 //! - `approval`: updates that ask for more
 //! - `bars`: figures that have to be reached
 //! - `cli`: the commands, with a server and without
+//! - `comparison`: changes that are found by reading everything
 //! - `data`: staging, budgets, quotas, consumers, copies
 //! - `egress`: what leaves over HTTP, and what does not
 //! - `engine`: compiling, the cache of what was compiled, memory for instances
@@ -36,6 +37,7 @@ mod api;
 mod approval;
 mod bars;
 mod cli;
+mod comparison;
 mod data;
 mod egress;
 mod engine;

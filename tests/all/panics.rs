@@ -122,6 +122,7 @@ async fn run(db: &Db, number: u64, place: Where, from: From) -> RunReport {
         trigger: Trigger::Command,
         state,
         reading: None,
+        comparison: None,
     };
     perform(order, mpsc::channel(1).1).await.report
 }

@@ -88,6 +88,7 @@ impl World {
             trigger: Trigger::Command,
             state: stored.unwrap_or_else(|| TypeState::first(From::Latest, clock.now())),
             reading: None,
+            comparison: None,
         };
         let (_signals, none) = mpsc::channel(1);
         let Performed { report, state, .. } = perform(order, none).await;

@@ -75,6 +75,7 @@ pub(crate) async fn fill(source: &Arc<dyn Source>, last: i64, batch: i64, checkp
         trigger: Trigger::Command,
         state: TypeState::first(From::Beginning, clock.now()),
         reading: None,
+        comparison: None,
     };
     let begun = begin();
     let report = perform(order, mpsc::channel(1).1).await.report;

@@ -52,7 +52,7 @@ pub(crate) async fn no_change(rounds: usize, out: &Path) -> Result<Json> {
                 let state = TypeState { sync, revision: 1, ..TypeState::first(From::Latest, clock.now()) };
                 let (db, connection) = (db.clone(), Arc::clone(&connection));
                 let (key, run, trigger) = (key(), u64::from(run), Trigger::Schedule);
-                let order = Order { db, clock, connection, key, run, trigger, state, reading: None };
+                let order = Order { db, clock, connection, key, run, trigger, state, reading: None, comparison: None };
                 let report = perform(order, mpsc::channel(1).1).await.report;
                 ensure!(report.outcome == Outcome::Ok && report.deltas == 0, "{report:?}");
             }

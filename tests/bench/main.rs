@@ -3,6 +3,7 @@
 //! - `delta`: changes from a connector into the journal
 //! - `group`: durable commits, alone and by many
 //! - `idle`: connections that have nothing to do, or little
+//! - `pass`: reading everything, and comparing
 //! - `native`: the peers of the sandboxed connector
 //! - `ldap`: entries from a directory
 //! - `sql`: rows from a database
@@ -19,6 +20,7 @@ mod ldap;
 mod measure;
 mod native;
 mod open;
+mod pass;
 mod plot;
 mod sql;
 
@@ -43,11 +45,14 @@ fn main() -> Result<()> {
         ["run", way, last] => runtime_run(way, last.parse()?),
         ["idle", connections] => idle::child(connections.parse()?),
         ["fill", folder, last] => open::child(folder.as_ref(), last.parse()?),
-        ["all", folder] => {
-            report(folder.into(), &["delta", "group", "no-change", "idle", "load", "open", "sql", "ldap", "memory"])
-        }
+        ["all", folder] => report(
+            folder.into(),
+            &["delta", "group", "no-change", "idle", "load", "open", "pass", "sql", "ldap", "memory", "pass-memory"],
+        ),
         ["only", folder, parts @ ..] => report(folder.into(), parts),
-        _ => anyhow::bail!("bench all FOLDER | only FOLDER delta|group|no-change|idle|load|open|sql|ldap|memory…"),
+        _ => anyhow::bail!(
+            "bench all FOLDER | only FOLDER delta|group|no-change|idle|load|open|pass|pass-memory|sql|ldap|memory…"
+        ),
     }
 }
 
@@ -60,6 +65,8 @@ fn report(out: PathBuf, parts: &[&str]) -> Result<()> {
         report[*part] = match *part {
             "delta" => runtime.block_on(delta::measure(5, 200_000, &out))?,
             "memory" => runtime.block_on(delta::long(10_000_000, 1, &out))?,
+            "pass" => runtime.block_on(pass::measure(3, 1_000_000, &out))?,
+            "pass-memory" => runtime.block_on(pass::measure(1, 10_000_000, &out))?,
             "group" => runtime.block_on(group::measure(5, &out))?,
             "no-change" => runtime.block_on(idle::no_change(5, &out))?,
             "load" => runtime.block_on(idle::load(5, &out))?,

@@ -73,7 +73,7 @@ impl Session for NativeSession {
     }
 
     fn object_classes(&mut self) -> Calling<'_, Vec<ObjectClassInfo>> {
-        let classes = synthetic::classes().into_iter().map(class).collect();
+        let classes = synthetic::classes(synthetic::Plan::parse("")).into_iter().map(class).collect();
         Box::pin(async move { Ok(classes) })
     }
 

@@ -17,6 +17,7 @@ pub mod object;
 pub mod run;
 pub mod schedule;
 pub mod schema;
+pub mod shadow;
 pub mod state;
 pub mod text;
 pub mod time;

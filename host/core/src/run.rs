@@ -20,6 +20,17 @@ use crate::state::{Actor, SyncState, TypeState};
 use crate::time::UnixMillis;
 use crate::token::SyncToken;
 
+/// What a run does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Live sync by token.
+    Sync,
+    /// Live sync by comparison: a pass over all objects.
+    Compare,
+    /// It reads objects, and leaves live sync as it is.
+    Read,
+}
+
 /// Batches that wait for a commit under way: beside their deltas, each may have a token of 64 KiB.
 const HELD_COUNT_MAX: usize = 256;
 
@@ -31,6 +42,8 @@ enum Phase {
     Syncing,
     /// `search` is called in the place of `sync`.
     Searching(Reading),
+    /// It is being decided what is read next.
+    BetweenPages,
     /// Nothing more comes from the connector.
     Ending(Outcome),
     Done,
@@ -92,8 +105,7 @@ pub struct Run {
     staged: Sum,
     /// The token that `sync` returned; it covers everything held.
     returned: Option<SyncToken>,
-    /// It reads objects, and leaves live sync as it is.
-    reads: bool,
+    kind: Kind,
     /// `search` returned: everything that was read is to be journaled, and the token stays.
     searched: bool,
     in_flight: Option<InFlight>,
@@ -124,9 +136,41 @@ impl Run {
     pub fn reading(order: (TypeKey, u64), stored: TypeState, terms: Terms, reading: Reading, now: UnixMillis) -> Self {
         let (key, run) = order;
         let mut machine = Self::idle(key, run, Trigger::Reconcile, stored, terms, now);
-        machine.reads = true;
-        machine.phase = Phase::Searching(reading.clone());
-        machine.effects.push_back(Effect::Search(reading));
+        machine.kind = Kind::Read;
+        machine.read(reading, now);
+        machine
+    }
+
+    /// Begins a run that finds the changes by comparison, page by page.
+    pub fn comparing(
+        key: TypeKey,
+        run: u64,
+        trigger: Trigger,
+        stored: TypeState,
+        terms: Terms,
+        now: UnixMillis,
+    ) -> Self {
+        let mut machine = Self::idle(key, run, trigger, stored, terms, now);
+        machine.kind = Kind::Compare;
+        match machine.stored.held.clone() {
+            Some(why) => machine.abandon(Outcome::Guarded(why), now),
+            None => machine.read(Reading { filter: Filter::All, page: None, dry_run: false }, now),
+        }
+        machine
+    }
+
+    /// A run that ends before it calls anything, because it can't be known what to call.
+    pub fn failed(
+        key: TypeKey,
+        run: u64,
+        trigger: Trigger,
+        stored: TypeState,
+        terms: Terms,
+        failure: Failure,
+        now: UnixMillis,
+    ) -> Self {
+        let mut machine = Self::idle(key, run, trigger, stored, terms, now);
+        machine.end(Outcome::Failed(failure), now);
         machine
     }
 
@@ -161,7 +205,7 @@ impl Run {
             uncovered_peak_bytes: 0,
             staged: Sum::default(),
             returned: None,
-            reads: false,
+            kind: Kind::Sync,
             searched: false,
             in_flight: None,
             flush_waits: false,
@@ -191,9 +235,44 @@ impl Run {
             SyncState::Live(token) => {
                 self.effects.push_back(Effect::Sync { token: Some(token.clone()), why: "token held".into() });
             }
+            SyncState::Compared => {
+                let message = "changes were found by comparison until now: there is no token to go on from".to_owned();
+                let error = ConnectorError { kind: ErrorKind::InvalidSyncToken, message, retry_after_ms: None };
+                self.end(Outcome::Failed(Failure::Connector(error)), now);
+            }
             SyncState::TokenLost { reason, .. } => {
                 let message = format!("the token is lost ({reason}); set or reset it first");
                 self.abandon(Outcome::Failed(Failure::Host { message }), now);
+            }
+        }
+    }
+
+    /// Reads something, unless it is known before that too much is missing.
+    fn read(&mut self, reading: Reading, now: UnixMillis) {
+        if let Filter::Missing { of, found, allowed: false, .. } = &reading.filter
+            && let Some(why) = self.refuses_missing(*of, *found, now)
+        {
+            return self.end(Outcome::Guarded(why), now);
+        }
+        self.phase = Phase::Searching(reading.clone());
+        self.effects.push_back(Effect::Search(reading));
+    }
+
+    /// Whether so many deletions are more than is let pass.
+    fn refuses_missing(&self, missing: u64, found: u64, now: UnixMillis) -> Option<String> {
+        if self.kind == Kind::Compare && self.stored.released {
+            return None;
+        }
+        if found == 0 {
+            return Some(format!("the source has no object any more, and had {missing}"));
+        }
+        let gone = Tally { changes: missing, deletes: missing };
+        match self.kind {
+            Kind::Compare => self.terms.guard.refuses(self.taken.tally + gone, self.of_hour(now) + gone),
+            // A first pass has many changes; that is what it is for.
+            Kind::Read | Kind::Sync => {
+                let deletes = Tally { changes: 0, deletes: missing };
+                self.terms.guard.refuses(deletes, deletes)
             }
         }
     }
@@ -302,7 +381,28 @@ impl Run {
             (Ok(()), _) => {}
         }
         self.searched = !dry_run;
+        if self.kind == Kind::Compare {
+            self.phase = Phase::BetweenPages;
+            self.effects.push_back(Effect::Next);
+            return self.advance(now);
+        }
         self.end(Outcome::Ok, now);
+    }
+
+    /// What is read next in this pass; none: that was all.
+    pub fn handle_next(&mut self, next: Result<Option<Reading>, Failure>, now: UnixMillis) {
+        if !matches!(self.phase, Phase::BetweenPages) {
+            return;
+        }
+        match next {
+            Err(failure) => self.end(Outcome::Failed(failure), now),
+            Ok(None) => self.end(Outcome::Ok, now),
+            Ok(Some(_)) if self.shutting_down => self.end(Outcome::Stopped, now),
+            Ok(Some(reading)) => {
+                self.read(reading, now);
+                self.advance(now);
+            }
+        }
     }
 
     /// The commit or the staging under way came to its end.
@@ -352,9 +452,13 @@ impl Run {
 
     /// Whether more came than is let pass, with what a commit under way journals.
     fn guard(&self, now: UnixMillis) -> Option<String> {
-        let pending = self.taken.tally - self.journaled.tally;
-        let hour = self.stored.hour.at(now).tally + pending;
-        self.terms.guard.refuses(self.taken.tally, hour).filter(|_| !self.stored.released && !self.reads)
+        let counts = !self.stored.released && self.kind != Kind::Read;
+        self.terms.guard.refuses(self.taken.tally, self.of_hour(now)).filter(|_| counts)
+    }
+
+    /// What this hour has, with what a commit under way journals and what waits for one.
+    fn of_hour(&self, now: UnixMillis) -> Tally {
+        self.stored.hour.at(now).tally + (self.taken.tally - self.journaled.tally)
     }
 
     /// An operator set or reset the token: nothing of this run is written any more.
@@ -435,7 +539,7 @@ impl Run {
             return;
         }
         match &self.phase {
-            Phase::AskingLatest | Phase::Establishing | Phase::Done => {}
+            Phase::AskingLatest | Phase::Establishing | Phase::BetweenPages | Phase::Done => {}
             Phase::Syncing => match self.covered() {
                 Some((batches, token)) => {
                     let state = self.live(token, now);
@@ -444,13 +548,18 @@ impl Run {
                 None if self.held_bytes >= self.terms.limits.stage_bytes => self.stage(),
                 None => self.answer_flush(true),
             },
-            Phase::Searching(_) if self.held_bytes >= self.terms.limits.stage_bytes => self.stage(),
+            Phase::Searching(reading) if self.held_bytes >= self.terms.limits.stage_bytes => match reading.dry_run {
+                true => self.stage(),
+                // It stands by itself, whatever comes of the rest.
+                false => self.commit(self.held.len(), self.next_revision()),
+            },
             Phase::Searching(_) => {}
             Phase::Ending(outcome) => {
                 let outcome = outcome.clone();
-                match self.reads {
-                    true => self.conclude_reading(outcome, now),
-                    false => self.conclude(outcome, now),
+                match self.kind {
+                    Kind::Read => self.conclude_reading(outcome, now),
+                    Kind::Compare => self.conclude_comparing(outcome, now),
+                    Kind::Sync => self.conclude(outcome, now),
                 }
             }
         }
@@ -502,7 +611,7 @@ impl Run {
             sum = std::mem::take(&mut self.staged) + sum;
         }
         // What was released doesn't count.
-        if !self.stored.released && !self.reads {
+        if !self.stored.released && self.kind != Kind::Read {
             state.hour = state.hour.plus(sum.tally, state.changed_at);
         }
         let committing = Committing { sum, state: state.clone(), report: report.clone() };
@@ -513,6 +622,10 @@ impl Run {
 
     fn live(&self, token: SyncToken, now: UnixMillis) -> TypeState {
         self.next_state(SyncState::Live(token), format!("reached by run {}", self.run), self.stored.failures, now)
+    }
+
+    fn next_revision(&self) -> TypeState {
+        TypeState { revision: self.stored.revision + 1, ..self.stored.clone() }
     }
 
     fn next_state(&self, sync: SyncState, why: String, failures: u32, now: UnixMillis) -> TypeState {

@@ -42,6 +42,8 @@ pub enum SyncState {
     Origin,
     /// The next run goes on from this token.
     Live(SyncToken),
+    /// Changes are found by comparison, and there is no token.
+    Compared,
     /// The source refused the token. Nothing runs until an operator sets or resets it.
     TokenLost {
         /// The refused token.
@@ -56,7 +58,7 @@ impl SyncState {
     pub fn forget(&mut self, uid: &str) -> bool {
         match self {
             Self::TokenLost { reason, .. } => erase(reason, uid),
-            Self::New | Self::Origin | Self::Live(_) => false,
+            Self::New | Self::Origin | Self::Live(_) | Self::Compared => false,
         }
     }
 
@@ -66,6 +68,7 @@ impl SyncState {
             Self::New => "new",
             Self::Origin => "origin",
             Self::Live(_) => "live",
+            Self::Compared => "compared",
             Self::TokenLost { .. } => "token-lost",
         }
     }
@@ -73,7 +76,7 @@ impl SyncState {
     /// The token that is held, usable or not.
     pub fn token(&self) -> Option<&SyncToken> {
         match self {
-            Self::New | Self::Origin => None,
+            Self::New | Self::Origin | Self::Compared => None,
             Self::Live(token) => Some(token),
             Self::TokenLost { token, .. } => token.as_ref(),
         }
@@ -100,6 +103,9 @@ pub struct TypeState {
     /// What was journaled in this hour.
     #[serde(default)]
     pub hour: Hour,
+    /// The generation since which a pass is owed: what an operator ordered for a new type or a lost token.
+    #[serde(default)]
+    pub pass_owed: Option<u64>,
     /// Why the state is what it is, for the log: `first run`, `reset by uid 1000 at 2026-03-01T08:00:00Z`.
     pub why: String,
     /// When the row was written.
@@ -116,9 +122,19 @@ impl TypeState {
             From::Beginning => (SyncState::Origin, "first run, from the beginning"),
         };
         let why = why.to_owned();
-        let (held, released, hour) = (None, false, Hour::default());
-        let (changed_at, changed_by) = (now, Actor::Host);
-        Self { sync, revision: 0, generation: 0, failures: 0, held, released, hour, why, changed_at, changed_by }
+        Self {
+            sync,
+            revision: 0,
+            generation: 0,
+            failures: 0,
+            held: None,
+            released: false,
+            hour: Hour::default(),
+            pass_owed: None,
+            why,
+            changed_at: now,
+            changed_by: Actor::Host,
+        }
     }
 
     /// The name of the state: that of live sync, or `held`.
@@ -136,6 +152,19 @@ pub enum OnTokenLost {
     Stop,
     /// The next run asks for the latest one: what happened in between is skipped, and the journal has a marker that says so.
     FromLatest,
+    /// As `FromLatest`, and then a pass over all objects finds what happened in between.
+    Reconcile,
+}
+
+impl OnTokenLost {
+    /// As it is configured.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::FromLatest => "from-latest",
+            Self::Reconcile => "reconcile",
+        }
+    }
 }
 
 /// Where a new connection begins.

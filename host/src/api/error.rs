@@ -78,9 +78,11 @@ impl From<HostError> for ApiError {
             ProblemCode::Unknown => StatusCode::NOT_FOUND,
             ProblemCode::NotAllowed => StatusCode::FORBIDDEN,
             ProblemCode::Dropped => StatusCode::GONE,
-            ProblemCode::TokenLost | ProblemCode::Held | ProblemCode::Quarantined | ProblemCode::Consumer => {
-                StatusCode::CONFLICT
-            }
+            ProblemCode::TokenLost
+            | ProblemCode::Held
+            | ProblemCode::Quarantined
+            | ProblemCode::Busy
+            | ProblemCode::Consumer => StatusCode::CONFLICT,
             ProblemCode::Changed => StatusCode::PRECONDITION_FAILED,
             ProblemCode::ShuttingDown | ProblemCode::Broken => StatusCode::SERVICE_UNAVAILABLE,
             ProblemCode::Host | ProblemCode::Gone => StatusCode::INTERNAL_SERVER_ERROR,

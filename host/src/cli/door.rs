@@ -54,6 +54,19 @@ impl Door {
         }
     }
 
+    /// Another way to the same functions.
+    pub(super) async fn another(&self) -> Result<Self, Fail> {
+        match self {
+            Self::Remote(client) => {
+                let other = client.another().await.map_err(|error| Fail::new(Exit::Host, error))?;
+                other.map(Self::Remote).ok_or_else(Fail::other_answer)
+            }
+            Self::Local { host, by, .. } => {
+                Ok(Self::Local { host: Arc::clone(host), by: by.clone(), _signals: JoinSet::new() })
+            }
+        }
+    }
+
     /// Whether changes can come while this process waits.
     pub(super) fn is_remote(&self) -> bool {
         matches!(self, Self::Remote(_))

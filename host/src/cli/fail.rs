@@ -113,6 +113,7 @@ impl From<Problem> for Fail {
             ProblemCode::TokenLost
             | ProblemCode::Held
             | ProblemCode::Quarantined
+            | ProblemCode::Busy
             | ProblemCode::ShuttingDown
             | ProblemCode::Changed
             | ProblemCode::NotAllowed

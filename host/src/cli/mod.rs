@@ -10,6 +10,7 @@ mod door;
 mod fail;
 mod guard;
 mod print;
+mod progress;
 mod serve;
 mod token;
 
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tidewaiter_core::name::{ConnectionName, TypeKey, TypeName};
-use tidewaiter_core::run::{Outcome, RunReport};
+use tidewaiter_core::run::{Outcome, RunReport, Trigger};
 use tracing_subscriber::EnvFilter;
 
 use self::door::Door;
@@ -76,23 +77,25 @@ enum Command {
     /// Show, set or throw away sync tokens
     #[command(subcommand)]
     Token(token::Command),
-    /// Read objects of a type as they are now, and journal each: for consumers that lost something
-    #[command(group(clap::ArgGroup::new("what").required(true).args(["uid", "full"])))]
+    /// Read all objects of a type as they are now, and journal what differs from what was journaled before
     Reconcile {
         #[command(flatten)]
         of: Type,
-        /// The object with this uid
-        #[arg(long)]
+        /// The one object with this uid, whatever was journaled of it before
+        #[arg(long, conflicts_with_all = ["full", "allow_deletes"])]
         uid: Option<String>,
         /// If the source has no object with this uid, journal that it is deleted
         #[arg(long, requires = "uid")]
         gone: bool,
-        /// All objects. Live sync has its turn between pages
+        /// Journal all objects, and not only those that differ: for consumers that lost something
         #[arg(long)]
         full: bool,
-        /// Read and count, and journal nothing
+        /// Read, compare and count, and journal nothing
         #[arg(long)]
         dry_run: bool,
+        /// Journal deletions beyond what the type's guard lets pass
+        #[arg(long)]
+        allow_deletes: bool,
     },
     /// Decide about what a type's guard held
     #[command(subcommand)]
@@ -145,6 +148,11 @@ enum Connections {
     /// A connection's settings, grants, limits, types and last runs
     Show {
         /// Its name
+        connection: ConnectionName,
+    },
+    /// Establish the token of each type that has none, then read all objects and journal what differs, then go on from the token
+    BringUp {
+        /// The connection's name
         connection: ConnectionName,
     },
     /// Let a connector ask for what an update of it asks for beyond what was approved, as `show` has it
@@ -217,11 +225,13 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
         Command::Run { .. } => run_once(config, json).await,
         Command::Sync(named) => sync(config, vec![named.into()], json).await,
         Command::Token(command) => token::perform(config, command, json).await,
-        Command::Reconcile { of, uid, gone, dry_run, .. } => {
-            let (key, scope) = (TypeKey::from(of), Scope { uid: uid.clone(), gone, dry_run });
+        Command::Reconcile { of, uid, gone, full, dry_run, allow_deletes } => {
+            let (key, scope) = (TypeKey::from(of), Scope { uid: uid.clone(), gone, full, dry_run, allow_deletes });
             let asked = Ask::Reconcile { key: key.clone(), scope };
-            let answer = ask(config, Runs::WhenAsked, asked).await?;
-            let Answer::Reconciled(reconciled) = answer else { return Err(Fail::other_answer()) };
+            let mut door = Door::open(config, Runs::WhenAsked).await?;
+            let answer = Box::pin(progress::ask(&mut door, &asked, &key)).await;
+            door.close().await;
+            let Answer::Reconciled(reconciled) = answer? else { return Err(Fail::other_answer()) };
             print::out(json, &reconciled, |reconciled| print::reconciled(reconciled, dry_run))?;
             judged(&reconciled.last)?;
             match uid {
@@ -248,6 +258,15 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
             let answer = ask(config, Runs::WhenAsked, Ask::Connection(connection)).await?;
             let Answer::Connection(connection) = answer else { return Err(Fail::other_answer()) };
             print::out(json, &connection, |connection| print::connection(connection))
+        }
+        Command::Connections(Connections::BringUp { connection }) => {
+            let answer = ask(config, Runs::WhenAsked, Ask::BringUp(connection)).await?;
+            let Answer::BroughtUp(types) = answer else { return Err(Fail::other_answer()) };
+            print::out(json, &types, |types| print::brought_up(types))?;
+            let last = types
+                .last()
+                .and_then(|one| one.reconciled.as_ref().map(|pass| &pass.last).or(one.established.as_ref()));
+            last.map_or(Ok(()), judged)
         }
         Command::Connections(Connections::Approve { connection, id }) => {
             let answer = ask(config, Runs::WhenAsked, Ask::Approve { connection, id }).await?;
@@ -330,6 +349,10 @@ fn judged(report: &RunReport) -> Result<(), Fail> {
         }
         Outcome::Stopped => Err(Fail::new(Exit::Refused, format!("{key}: stopped at a checkpoint"))),
         Outcome::Held(why) => Err(Fail::new(Exit::Refused, format!("{key}: {why}"))),
+        Outcome::Guarded(why) if report.trigger == Trigger::Reconcile => {
+            let what = "no deletion is journaled; look at the source, then allow them by --allow-deletes";
+            Err(Fail::new(Exit::Refused, format!("{key}: {why}: {what}")))
+        }
         Outcome::Guarded(why) => {
             let what = "look at what came, then `guard release` or `guard discard` it";
             Err(Fail::new(Exit::Refused, format!("{key} is held: {why}; {what}")))

@@ -10,14 +10,15 @@ use serde_json::Value as Json;
 use tidewaiter_core::object::encoded;
 use tidewaiter_core::run::{Outcome, RunReport};
 use tidewaiter_core::schema::ConnectorInfo;
+use tidewaiter_core::shadow::Counts;
 use tidewaiter_core::text::shown;
 use tidewaiter_core::token::{Shown, SyncToken};
 
 use super::check::Finding;
 use super::fail::{Exit, Fail};
 use crate::db::{Checked, Consumer, TokenChange};
-use crate::host::Reconciled;
 use crate::host::view::{Asked, ConnectionView, Limit, TokenView, TypeView};
+use crate::host::{BroughtUp, Reconciled};
 
 /// More of one text isn't shown; `--json` has all of it.
 const TEXT_BYTES_MAX: usize = 1000;
@@ -107,9 +108,23 @@ pub(super) fn token(view: &TokenView) -> String {
 }
 
 pub(super) fn reconciled(reconciled: &Reconciled, dry_run: bool) -> String {
-    let Reconciled { pages, objects, last } = reconciled;
+    let Reconciled { pages, objects, counts, last } = reconciled;
+    let Counts { read, new, changed, gone } = counts;
     let done = if dry_run { "would be journaled" } else { "journaled" };
-    format!("{}: {objects} objects {done}, {pages} pages; {}", last.key, last.outcome.name())
+    let found = match read {
+        0 => String::new(),
+        _ => format!(" of {read} read ({new} new, {changed} changed), and {gone} gone"),
+    };
+    format!("{}: {objects} objects {done}{found}, {pages} pages; {}", last.key, last.outcome.name())
+}
+
+pub(super) fn brought_up(types: &[BroughtUp]) -> String {
+    let lines = types.iter().map(|one| {
+        let established = one.established.as_ref().map(report);
+        let reconciled = one.reconciled.as_ref().map(|pass| reconciled(pass, false));
+        established.into_iter().chain(reconciled).map(|line| line + "\n").collect::<String>()
+    });
+    lines.collect()
 }
 
 pub(super) fn history(rows: &[TokenChange]) -> String {
@@ -200,7 +215,7 @@ pub(super) fn types(types: &[TypeView]) -> String {
             view.token.key.to_string(),
             view.connector.to_string(),
             view.schedule.clone().unwrap_or_else(|| "when asked".to_owned()),
-            if view.problem.is_some() { "can't run".to_owned() } else { view.token.state.clone() },
+            state(view),
             shown(&token, 40),
             last_run(view.last_run.as_ref()),
         ]
@@ -211,6 +226,14 @@ pub(super) fn types(types: &[TypeView]) -> String {
         let _ = writeln!(text, "{key} can't run: {}", shown(problem, TEXT_BYTES_MAX));
     }
     text
+}
+
+fn state(view: &TypeView) -> String {
+    match view.token.state.as_str() {
+        _ if view.problem.is_some() => "can't run".to_owned(),
+        state @ ("live" | "origin") if view.reconciled.is_none() => format!("{state}, never reconciled"),
+        state => state.to_owned(),
+    }
 }
 
 /// What a connector asked for, and what was decided.

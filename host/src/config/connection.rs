@@ -47,6 +47,8 @@ struct TypeTable {
     misfire: Option<Misfire>,
     #[serde(default)]
     from: From,
+    #[serde(default)]
+    initial: Initial,
     attributes: Option<Vec<String>>,
     #[serde(default)]
     guard: GuardTable,
@@ -54,6 +56,17 @@ struct TypeTable {
     on_token_lost: OnTokenLost,
     #[serde(default)]
     options: BTreeMap<String, String>,
+}
+
+/// What a new type begins with, besides its token.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Initial {
+    /// Nothing.
+    #[default]
+    None,
+    /// All objects are read.
+    BringUp,
 }
 
 /// Reads one; what it may reach is in other files.
@@ -74,9 +87,10 @@ pub(super) fn connection(path: &Path, base: &Path, access: Access) -> Result<Con
         let class = object_class(&table.class).to_owned();
         // Those that `order` doesn't name come after those that it names.
         let rank = file.order.iter().position(|named| *named == name).unwrap_or(file.order.len());
-        let TypeTable { from, attributes, guard, on_token_lost, options, .. } = table;
-        let guard = guard.guard();
-        types.insert(name, TypeConfig { class, timing, rank, from, attributes, guard, on_token_lost, options });
+        let TypeTable { from, initial, attributes, guard, on_token_lost, options, .. } = table;
+        let (brings_up, guard) = (initial == Initial::BringUp, guard.guard());
+        let config = TypeConfig { class, timing, rank, from, brings_up, attributes, guard, on_token_lost, options };
+        types.insert(name, config);
     }
     if let Some(unknown) = file.order.iter().find(|name| !types.contains_key(name)) {
         return Err(invalid(format!("order: there is no type {unknown}")));

@@ -22,7 +22,8 @@ use tidewaiter_core::guard::Guard;
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::{BadName, ConnectionName, ConnectorName, TypeKey, TypeName};
 use tidewaiter_core::schedule::Concurrency;
-use tidewaiter_core::state::{Actor, From, OnTokenLost};
+use tidewaiter_core::state::{Actor, From, OnTokenLost, TypeState};
+use tidewaiter_core::time::UnixMillis;
 use tidewaiter_core::timing::Timing;
 
 use self::credentials::SourceTable;
@@ -190,6 +191,8 @@ pub struct TypeConfig {
     pub rank: usize,
     /// Where a new connection begins.
     pub from: From,
+    /// All objects of a new connection are read and journaled, once its token is established.
+    pub brings_up: bool,
     /// The only attributes wanted.
     pub attributes: Option<Vec<String>>,
     /// How much is journaled before somebody has looked.
@@ -198,6 +201,18 @@ pub struct TypeConfig {
     pub on_token_lost: OnTokenLost,
     /// Passed to the connector as it is.
     pub options: BTreeMap<String, String>,
+}
+
+impl TypeConfig {
+    /// The state of a type that never ran.
+    pub fn first_state(&self, now: UnixMillis) -> TypeState {
+        TypeState { pass_owed: self.brings_up.then_some(0), ..TypeState::first(self.from, now) }
+    }
+
+    /// A pass may be owed.
+    pub fn may_owe_pass(&self) -> bool {
+        self.brings_up || self.on_token_lost == OnTokenLost::Reconcile
+    }
 }
 
 #[derive(Deserialize)]

@@ -20,7 +20,7 @@ pub(super) fn read(
 ) -> Result<Vec<Entry>, ReadError> {
     let Some(next) = after.checked_add(1).filter(|_| limit > 0) else { return Ok(Vec::new()) };
     let mut page = Page { incarnation, next, limit, bytes: 0, entries: Vec::new() };
-    let last = store.segments(next, &mut |first, bytes| page.take(first, bytes))?;
+    let last = store.segments(None, next, &mut |first, bytes| page.take(first, bytes))?;
     page.finish(last)
 }
 

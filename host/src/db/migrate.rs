@@ -15,14 +15,15 @@ use super::redb::builder;
 use super::segment::Unpacked;
 use super::tables::{
     APPROVED, BYTES, CONSUMERS, FAULTS, FIRST_SEQUENCE, FORMAT, INCARNATION, INDEX, LAST_RUN, LAST_SEGMENT,
-    LAST_SEQUENCE, META, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SINKS, STAGED, STATES, TOKENS, USAGE, VAULT,
+    LAST_SEQUENCE, META, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SHADOW_ROWS, SHADOWS, SINKS, STAGED, STATES, TOKENS,
+    USAGE, VAULT,
 };
 
 /// Brings a db from one format to the next, in one transaction and so that doing it again does no harm.
 type Migration = fn(&WriteTransaction) -> Result<(), redb::Error>;
 
 /// The n-th leads from format n to n + 1.
-const MIGRATIONS: [Migration; 4] = [to_2, to_3, to_4, to_5];
+const MIGRATIONS: [Migration; 5] = [to_2, to_3, to_4, to_5, to_6];
 
 /// The format that this host writes.
 const FORMAT_NOW: u64 = MIGRATIONS.len() as u64 + 1;
@@ -69,6 +70,8 @@ pub(super) fn write_first(database: &Database) -> Result<(), redb::Error> {
         txn.open_table(SENSITIVE)?;
         txn.open_table(APPROVED)?;
         txn.open_table(FAULTS)?;
+        txn.open_table(SHADOWS)?;
+        txn.open_table(SHADOW_ROWS)?;
     }
     txn.commit()?;
     Ok(())
@@ -120,6 +123,13 @@ fn to_4(txn: &WriteTransaction) -> Result<(), redb::Error> {
 /// What went wrong with connectors has a table. States have what the guard knows, and markers have more cases.
 fn to_5(txn: &WriteTransaction) -> Result<(), redb::Error> {
     txn.open_table(FAULTS)?;
+    Ok(())
+}
+
+/// Shadows have tables, and states have one more case.
+fn to_6(txn: &WriteTransaction) -> Result<(), redb::Error> {
+    txn.open_table(SHADOWS)?;
+    txn.open_table(SHADOW_ROWS)?;
     Ok(())
 }
 

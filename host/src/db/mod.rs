@@ -17,13 +17,14 @@ mod retain;
 mod seal;
 mod segment;
 mod sensitive;
+mod shadow;
 mod store;
 mod tables;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,7 @@ pub use self::retain::{Policy, Retained};
 pub use self::seal::{KeyId, Keys};
 pub use self::segment::{EncodeError, SegmentDamage, pack, pack_read, unpack};
 pub use self::sensitive::Sensitive;
+pub use self::shadow::{Digester, Shadow, ShadowHold, Uid, VisitRow};
 pub(crate) use self::store::KEPT;
 pub use self::store::{Full, Quota, ReadError, Usage};
 
@@ -63,6 +65,8 @@ struct Inner {
     durable: Arc<Durable>,
     incarnation: Incarnation,
     keys: Arc<Keys>,
+    /// Types whose shadow somebody brings up.
+    shadows: Mutex<HashSet<TypeKey>>,
     _lock: Option<open::Lock>,
 }
 
@@ -142,7 +146,17 @@ impl Db {
     ) -> std::io::Result<Self> {
         let durable = Arc::new(Durable::new(counters));
         let writer = Writer::spawn(Arc::clone(&store), Arc::clone(&durable))?;
-        Ok(Self { inner: Arc::new(Inner { writer, store, durable, incarnation, keys, _lock: lock }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                writer,
+                store,
+                durable,
+                incarnation,
+                keys,
+                shadows: Mutex::default(),
+                _lock: lock,
+            }),
+        })
     }
 
     /// Which db this is.
@@ -368,7 +382,7 @@ impl Db {
         }
     }
 
-    /// Takes a uid out of the reports of runs: their failures, and the last lines of their logs.
+    /// Takes a uid out of the shadows, and of the reports of runs: their failures, and the last lines of their logs.
     ///
     /// # Errors
     /// A damaged row, or the storage engine failed.

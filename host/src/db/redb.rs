@@ -7,6 +7,7 @@ mod chore;
 mod copy;
 mod overlay;
 mod rekey;
+mod shadow;
 mod write;
 
 use std::collections::BTreeMap;
@@ -21,16 +22,18 @@ use serde::de::DeserializeOwned;
 use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::name::{BadName, ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::run::RunReport;
+use tidewaiter_core::shadow::Row;
 use tidewaiter_core::state::TypeState;
 
 pub(super) use self::copy::renew;
 use super::consumer::Consumer;
 use super::seal::{Keys, Kind, SealError};
 use super::sensitive::Sensitive;
+use super::shadow::Shadow;
 use super::store::{Chore, Counters, Done, Quota, ReadError, StorageError, Store, Usage, Visit, Write, Written};
 use super::tables::{
     APPROVED, BYTES, CONSUMERS, FAULTS, FIRST_SEQUENCE, INDEX, LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, RUNS,
-    RUNS_OF, SEGMENTS, SENSITIVE, SINKS, STATES, TOKENS, USAGE, VAULT, ordered_key, parse, state_key,
+    RUNS_OF, SEGMENTS, SENSITIVE, SHADOWS, SINKS, STATES, TOKENS, USAGE, VAULT, ordered_key, parse, state_key,
 };
 use super::{Checked, CommitError, Faults, TokenChange};
 
@@ -104,7 +107,6 @@ impl RedbStore {
         }
     }
 
-    /// Does some work on the open db. Whatever the engine complains of, it is opened again before the next work.
     /// A row that is never sealed.
     fn row<T: DeserializeOwned>(
         &self,
@@ -120,6 +122,7 @@ impl RedbStore {
         Ok(self.with(read)?)
     }
 
+    /// Does some work on the open db. Whatever the engine complains of, it is opened again before the next work.
     fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, Fault>) -> Result<T, Fault> {
         if self.failed.load(Ordering::Acquire) {
             self.reopen()?;
@@ -250,7 +253,7 @@ impl Store for RedbStore {
         Ok(self.with(|db| read_state(&db.begin_read()?.open_table(STATES)?, key, &self.keys))?)
     }
 
-    fn segments(&self, from: u64, visit: &mut Visit<'_>) -> Result<u64, ReadError> {
+    fn segments(&self, of: Option<&ConnectionName>, from: u64, visit: &mut Visit<'_>) -> Result<u64, ReadError> {
         let read = |db: &Database| {
             let txn = db.begin_read()?;
             let counters = read_counters(&txn.open_table(META)?)?;
@@ -262,7 +265,10 @@ impl Store for RedbStore {
             let start = holder.map_or(from, |(first, _)| first.value());
             for entry in index.range(start..)? {
                 let (first, segment) = entry?;
-                let (first, (number, count, ..)) = (first.value(), segment.value());
+                let (first, (number, count, _, _, connection)) = (first.value(), segment.value());
+                if of.is_some_and(|of| of.as_str() != connection) {
+                    continue;
+                }
                 let lost = || ReadError::Missing { first, last: first + u64::from(count).saturating_sub(1) };
                 let bytes = segments.get(number)?.ok_or_else(lost)?;
                 let damaged = |damage| ReadError::Segment { first, damage };
@@ -366,6 +372,22 @@ impl Store for RedbStore {
 
     fn faults(&self, connector: &ConnectorName) -> Result<Option<Faults>, ReadError> {
         self.row(FAULTS, connector.as_str(), || format!("what went wrong with {connector}"))
+    }
+
+    fn shadow(&self, key: &TypeKey) -> Result<Option<Shadow>, ReadError> {
+        Ok(self.with(|db| shadow::read(&db.begin_read()?.open_table(SHADOWS)?, key, &self.keys))?)
+    }
+
+    fn shadows(&self) -> Result<BTreeMap<TypeKey, Shadow>, ReadError> {
+        Ok(self.with(|db| shadow::read_all(&db.begin_read()?.open_table(SHADOWS)?, &self.keys))?)
+    }
+
+    fn shadow_rows(&self, id: u32, keys: &[u128]) -> Result<Vec<Option<Row>>, ReadError> {
+        Ok(self.with(|db| shadow::rows(db, id, keys))?)
+    }
+
+    fn shadow_range(&self, id: u32, from: u128, limit: usize) -> Result<Vec<shadow::Stored>, ReadError> {
+        Ok(self.with(|db| shadow::range(db, id, from, limit))?)
     }
 
     fn kept(&self, credential: &str) -> Result<Option<Vec<u8>>, ReadError> {

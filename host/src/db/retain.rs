@@ -64,11 +64,13 @@ pub(super) struct Judge {
 }
 
 impl Judge {
-    /// With the positions of the sinks that are in use, and the consumers after the late ones were expired.
+    /// With the positions of the sinks that are in use, the consumers after the late ones were expired, and up to where all shadows are
+    /// brought up, if there are any.
     pub(super) fn new(
         policy: &Policy,
         sinks: &BTreeMap<String, u64>,
         consumers: &BTreeMap<String, Consumer>,
+        shadowed: Option<u64>,
         usage: Usage,
         room: u64,
         now: UnixMillis,
@@ -76,7 +78,11 @@ impl Judge {
         let sinks = policy.sinks.iter().map(|name| sinks.get(name).copied().unwrap_or(0));
         let consumers = consumers.values().filter(|consumer| consumer.expired.is_none());
         // Nobody: nothing is delivered.
-        let delivered = sinks.chain(consumers.map(|consumer| consumer.position)).min().unwrap_or(0);
+        let delivered = sinks
+            .chain(consumers.map(|consumer| consumer.position))
+            .min()
+            .unwrap_or(0)
+            .min(shadowed.unwrap_or(u64::MAX));
         Self { delivered, keep: policy.keep, now, quota: policy.quota, usage, room, making: false }
     }
 
@@ -121,7 +127,7 @@ mod tests {
         let consumer = |position| Consumer::new(Incarnation(1), position, None, UnixMillis(0));
         let consumers = consumers.iter().map(|position| (position.to_string(), consumer(*position))).collect();
         let usage = Usage { total: used, connections: BTreeMap::from([("hr".into(), used)]) };
-        Judge::new(policy, &sinks, &consumers, usage, 0, UnixMillis(10 * DAY))
+        Judge::new(policy, &sinks, &consumers, None, usage, 0, UnixMillis(10 * DAY))
     }
 
     fn policy(keep: Option<u64>, max: u64) -> Policy {

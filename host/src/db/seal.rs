@@ -34,6 +34,7 @@ pub(super) enum Kind {
     Token,
     Run,
     Vault,
+    Shadow,
 }
 
 impl Kind {
@@ -44,6 +45,7 @@ impl Kind {
             Self::Token => b"token",
             Self::Run => b"run",
             Self::Vault => b"vault",
+            Self::Shadow => b"shadow",
         }
     }
 }

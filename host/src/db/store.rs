@@ -9,12 +9,14 @@ use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::journal::Incarnation;
 use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::run::RunReport;
+use tidewaiter_core::shadow::Row;
 use tidewaiter_core::state::{Actor, TypeState};
 use tidewaiter_core::time::UnixMillis;
 
 use super::consumer::{Consumer, ConsumerError};
 use super::retain::{Policy, Retained};
 use super::segment::{Segment, SegmentDamage};
+use super::shadow::{Shadow, ShadowChore};
 use super::{CommitError, Committed, StagedSegment, TokenChange};
 
 /// How many rows of the token's history, and how many run reports, are kept for each key: at a run a minute, most of a day;
@@ -34,9 +36,9 @@ pub(super) trait Store: Send + Sync + 'static {
     fn states(&self) -> Result<BTreeMap<TypeKey, TypeState>, ReadError>;
     /// One state.
     fn state(&self, key: &TypeKey) -> Result<Option<TypeState>, ReadError>;
-    /// Hands over the segments in order, from the one that holds the sequence `from` or else the next, until told to stop.
+    /// Hands over the segments, or those of one connection, in order, from the one that holds the sequence `from` or else the next, until told to stop.
     /// Answers the last sequence of the same snapshot.
-    fn segments(&self, from: u64, visit: &mut Visit<'_>) -> Result<u64, ReadError>;
+    fn segments(&self, of: Option<&ConnectionName>, from: u64, visit: &mut Visit<'_>) -> Result<u64, ReadError>;
     /// Reports of runs, newest first.
     fn runs(&self, key: Option<&TypeKey>, limit: usize) -> Result<Vec<RunReport>, ReadError>;
     /// The token's history, newest first.
@@ -57,6 +59,14 @@ pub(super) trait Store: Send + Sync + 'static {
     fn approved(&self, connection: &ConnectionName) -> Result<Option<Approved>, ReadError>;
     /// What went wrong with a connector; none: nothing ever did.
     fn faults(&self, connector: &ConnectorName) -> Result<Option<super::Faults>, ReadError>;
+    /// The shadow of a type.
+    fn shadow(&self, key: &TypeKey) -> Result<Option<Shadow>, ReadError>;
+    /// All shadows.
+    fn shadows(&self) -> Result<BTreeMap<TypeKey, Shadow>, ReadError>;
+    /// Rows of a shadow, in the order of their keys here.
+    fn shadow_rows(&self, id: u32, keys: &[u128]) -> Result<Vec<Option<Row>>, ReadError>;
+    /// Rows of a shadow from a key on, with their uids as they are stored.
+    fn shadow_range(&self, id: u32, from: u128, limit: usize) -> Result<Vec<(u128, Row, Vec<u8>)>, ReadError>;
     /// What is kept for a credential.
     fn kept(&self, credential: &str) -> Result<Option<Vec<u8>>, ReadError>;
     /// Gives unused room back, while nothing else works with the file. False: there was none.
@@ -189,8 +199,10 @@ pub(super) enum Chore {
     Discard { staged: Vec<StagedSegment> },
     /// Replace what an entry says by a tombstone.
     Erase { sequence: u64, by: Actor, at: UnixMillis },
-    /// Take a uid out of the reports of runs.
+    /// Take a uid out of the reports of runs, and out of shadows.
     Forget { connection: ConnectionName, uid: String },
+    /// Write something of a shadow.
+    Shadow(Box<ShadowChore>),
     /// Seal with the current key what is sealed otherwise, from this sequence on; 0: the small rows, too.
     Rekey { from: u64 },
 }

@@ -71,6 +71,13 @@ pub(super) const APPROVED: TableDefinition<'_, &str, &[u8]> = TableDefinition::n
 /// Runs of connectors that went wrong in a row. Key: connector. Value: JSON of `Faults`.
 pub(super) const FAULTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("faults");
 
+/// Shadows. Key: connection, object type. Value: JSON of `Shadow`, sealed.
+pub(super) const SHADOWS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("shadows");
+
+/// What shadows have of objects. Key: id of the shadow, keyed hash of the uid. Value: see `shadow::encode`; the uid in it is encrypted with
+/// a secret of the shadow.
+pub(super) const SHADOW_ROWS: TableDefinition<'_, (u32, u128), &[u8]> = TableDefinition::new("shadow-rows");
+
 /// A key of rows that are numbered without gaps for each type, so that the row to drop is found without counting.
 pub(super) type Ordered = (&'static str, &'static str, u64);
 

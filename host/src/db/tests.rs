@@ -3,6 +3,7 @@
 mod crash;
 mod keeping;
 mod kill;
+mod shadows;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use ::redb::backends::FileBackend;
 use ::redb::{BackendError, Database, ReadableTable, ReadableTableMetadata, StorageBackend};
 use tidewaiter_core::journal::{Body, Marker};
-use tidewaiter_core::object::{Change, SyncDelta};
+use tidewaiter_core::object::{Change, ConnectorObject, SyncDelta};
 use tidewaiter_core::run::{ConnectorError, ErrorKind, Failure, Outcome, Trigger};
 use tidewaiter_core::state::{From, SyncState};
 use tidewaiter_core::token::SyncToken;
@@ -388,7 +389,7 @@ fn refuses_a_newer_format_and_says_what_to_do() {
     raw(dir.path(), |txn| txn.open_table(META).unwrap().insert(FORMAT, 7).map(drop).unwrap());
     let refused = Db::open(dir.path(), "a test", Duration::ZERO).unwrap_err().to_string();
     let expected =
-        format!("the db in {} has format 7; this tidewaiter reads up to 5: use a newer one", dir.path().display());
+        format!("the db in {} has format 7; this tidewaiter reads up to 6: use a newer one", dir.path().display());
     assert_eq!(refused, expected);
 }
 

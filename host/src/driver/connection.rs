@@ -24,10 +24,12 @@ use tokio::sync::mpsc;
 use crate::audit::{Audit, Event};
 use crate::config::{ConnectionConfig, TypeConfig};
 use crate::db::{Db, pack, pack_read};
+use crate::driver::pass::Comparison;
 use crate::driver::session::{Session, Source};
 use crate::egress::{Egress, EgressError, Meter, Outgoing, Outside};
 use crate::wasm::{
-    ClassReader, FromGuest, Gauge, LogSource, ReadGrant, Reveal, RevealRefusal, Revealing, Setup, SyncOptions,
+    ClassReader, Compare, Comparing, FromGuest, Gauge, LogSource, ReadGrant, Reveal, RevealRefusal, Revealing, Setup,
+    SyncOptions,
 };
 
 /// So many bytes of a hash that nobody finds another list with the same.
@@ -216,18 +218,27 @@ impl Connection {
     /// Starts an instance for a run, and makes sure that the classes of the source are known.
     pub(crate) async fn start(
         self: &Arc<Self>,
-        key: &TypeKey,
-        run: u64,
+        log: LogSource,
         limits: Limits,
         stop: Arc<AtomicBool>,
         to_run: mpsc::Sender<FromGuest>,
         gauge: Arc<Gauge>,
+        comparison: Option<Arc<Comparison>>,
     ) -> Result<Box<dyn Session>, Failure> {
-        let log = LogSource { key: key.clone(), run };
+        let LogSource { key, run } = &log;
         let known = self.classes();
         let class_reader = known.as_ref().map(|_| self.class_reader(log.clone()));
         let must_ask = known.is_none();
-        let setup = Setup { classes: known, class_reader, limits, stop, to_run, ..self.setup(log.clone(), gauge) };
+        let mut setup = Setup { classes: known, class_reader, limits, stop, to_run, ..self.setup(log.clone(), gauge) };
+        if let Some(comparison) = comparison {
+            if !comparison.manner().full {
+                setup.pack_read = setup.pack;
+            }
+            setup.compare = Some(Compare(Arc::new(move |deltas| {
+                let comparison = Arc::clone(&comparison);
+                Box::pin(async move { comparison.judge(deltas).await }) as Comparing
+            })));
+        }
         let mut session = self.connector.start(setup).await.inspect_err(|failure| {
             tracing::warn!(
                 target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run,
@@ -241,6 +252,24 @@ impl Connection {
         Ok(session)
     }
 
+    /// The class of a type, as its source declares it. Asks the connector where that isn't known.
+    pub(crate) async fn class_info(
+        self: &Arc<Self>,
+        key: &TypeKey,
+        run: u64,
+        gauge: &Arc<Gauge>,
+    ) -> Result<Option<ObjectClassInfo>, Failure> {
+        let classes = match self.classes() {
+            Some(classes) => classes,
+            None => {
+                let log = LogSource { key: key.clone(), run };
+                let mut session = self.connector.start(self.setup(log.clone(), Arc::clone(gauge))).await?;
+                self.ask_classes(session.as_mut(), &log, "it is not known how changes are found").await?
+            }
+        };
+        Ok(classes.class(&self.class(&key.object_type)).cloned())
+    }
+
     fn setup(self: &Arc<Self>, log: LogSource, gauge: Arc<Gauge>) -> Setup {
         Setup {
             settings_json: self.config.settings.to_string(),
@@ -252,6 +281,7 @@ impl Connection {
             to_run: mpsc::channel(1).0,
             pack: |deltas| pack(deltas).map_err(|error| error.to_string()),
             pack_read: |deltas| pack_read(deltas).map_err(|error| error.to_string()),
+            compare: None,
             outgoing: Some(self.outgoing(&log, &gauge)),
             reveal: Some(self.reveal(&log, &gauge)),
             gauge,
@@ -415,7 +445,9 @@ impl Connection {
         let Some(object_type) = self.config.types.keys().next() else { return Vec::new() };
         let key = TypeKey { connection: self.name.clone(), object_type: object_type.clone() };
         let (to_run, _nothing_comes) = mpsc::channel(1);
-        let started = self.start(&key, 0, self.config.limits, Arc::default(), to_run, Arc::default()).await;
+        let started = self
+            .start(LogSource { key, run: 0 }, self.config.limits, Arc::default(), to_run, Arc::default(), None)
+            .await;
         let mut session = match started {
             Ok(session) => session,
             Err(failure) => return vec![failure.to_string()],

@@ -2,6 +2,7 @@
 
 mod connection;
 mod deliver;
+mod pass;
 pub(crate) mod retain;
 mod run;
 mod schedule;
@@ -9,6 +10,7 @@ mod session;
 
 pub use connection::{Allowed, Awaiting, Connection};
 pub(crate) use deliver::Delivery;
+pub use pass::{Comparison, Manner, Progress};
 pub use run::{Order, Performed, Signal, perform};
 pub use schedule::Lateness;
 pub(crate) use schedule::{Request, Task};

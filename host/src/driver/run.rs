@@ -17,16 +17,18 @@ use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::object::{Change, SyncDelta};
 use tidewaiter_core::run::{BatchInfo, Effect, Failure, Filter, Outcome, Reading, Run, RunReport, Spent, Trigger};
+use tidewaiter_core::schema::{ChangeFeed, Operation};
 use tidewaiter_core::state::{Actor, TypeState};
 use tidewaiter_core::token::{Shown, SyncToken};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::clock::Clock;
-use crate::db::{Commit, CommitError, Db, StagedSegment, pack_read, unpack};
+use crate::db::{Commit, CommitError, Db, StagedSegment, pack, pack_read, unpack};
 use crate::driver::connection::Connection;
+use crate::driver::pass::{Comparison, Manner};
 use crate::driver::session::Session;
-use crate::wasm::{FromGuest, Gauge, SyncOptions};
+use crate::wasm::{FromGuest, Gauge, LogSource, SyncOptions};
 
 /// How long a connector may go on after it was asked to stop, before it is ended.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -63,6 +65,8 @@ pub struct Order {
     pub state: TypeState,
     /// What is read in the place of changes.
     pub reading: Option<Reading>,
+    /// What it is compared with; none: it isn't.
+    pub comparison: Option<Arc<Comparison>>,
 }
 
 /// How a run ended.
@@ -89,8 +93,20 @@ struct Answer {
 
 enum Called {
     Latest(Result<Option<SyncToken>, Failure>),
-    Sync { result: Result<Option<SyncToken>, Failure>, stopped: bool },
-    Search { result: Result<Option<Vec<u8>>, Failure>, stopped: bool },
+    Sync {
+        result: Result<Option<SyncToken>, Failure>,
+        stopped: bool,
+    },
+    Search {
+        result: Result<Option<Vec<u8>>, Failure>,
+        stopped: bool,
+    },
+    /// Those that are gone, of what was looked for again.
+    Missing {
+        result: Result<Vec<SyncDelta>, Failure>,
+        stopped: bool,
+    },
+    Next(Result<Option<Reading>, Failure>),
 }
 
 struct Performer {
@@ -120,15 +136,27 @@ struct Performer {
 }
 
 /// Performs a run to its end.
-pub async fn perform(order: Order, mut signals: mpsc::Receiver<Signal>) -> Performed {
+pub async fn perform(mut order: Order, mut signals: mpsc::Receiver<Signal>) -> Performed {
     let terms = order.connection.terms(&order.key.object_type);
     let limits = terms.limits;
     let Order { db, key, run, trigger, state, clock, .. } = &order;
     let (key, run, trigger, state, now) = (key.clone(), *run, *trigger, state.clone(), clock.now());
+    let gauge = Arc::default();
     let machine = match (db.full(&key.connection), order.reading.clone()) {
         (Ok(Some(full)), _) => Run::held(key, run, trigger, state, terms, full.to_string(), now),
         (_, Some(reading)) => Run::reading((key, run), state, terms, reading, now),
-        _ => Run::new(key, run, trigger, state, terms, now),
+        _ => match comparison(&order, &gauge).await {
+            Ok(None) => Run::new(key, run, trigger, state, terms, now),
+            Ok(Some(comparison)) => {
+                order.comparison = Some(comparison);
+                Run::comparing(key, run, trigger, state, terms, now)
+            }
+            Err(NoPass::UnderWay) => {
+                let why = "a reconciliation of it is under way".to_owned();
+                Run::held(key, run, trigger, state, terms, why, now)
+            }
+            Err(NoPass::Failed(failure)) => Run::failed(key, run, trigger, state, terms, failure, now),
+        },
     };
     let (to_run, from_guest) = mpsc::channel(BATCHES_ON_THE_WAY);
     let mut performer = Performer {
@@ -145,7 +173,7 @@ pub async fn perform(order: Order, mut signals: mpsc::Receiver<Signal>) -> Perfo
         staged: Vec::new(),
         publishes: false,
         time_up: Some(Box::pin(tokio::time::sleep(limits.run_time_max))),
-        gauge: Arc::default(),
+        gauge,
         flush: None,
         next: None,
         grace: None,
@@ -162,6 +190,35 @@ pub async fn perform(order: Order, mut signals: mpsc::Receiver<Signal>) -> Perfo
         }
         performer.wait(&mut signals).await;
     }
+}
+
+/// Why a pass can't begin.
+enum NoPass {
+    UnderWay,
+    Failed(Failure),
+}
+
+impl From<Failure> for NoPass {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// The pass of a run whose changes are found by comparison; none: they come by token.
+async fn comparison(order: &Order, gauge: &Arc<Gauge>) -> Result<Option<Arc<Comparison>>, NoPass> {
+    let Order { db, key, connection, .. } = order;
+    let info = connection.connector.info();
+    if !info.does(Operation::Search) || order.state.held.is_some() {
+        return Ok(None);
+    }
+    let class = connection.class_info(key, order.run, gauge).await?;
+    let Some(class) = class.filter(|class| class.changes == ChangeFeed::ByComparison) else { return Ok(None) };
+    let hold = db.hold_shadow(key).ok_or(NoPass::UnderWay)?;
+    let (again, generation) = (info.does(Operation::SearchByUid), order.state.generation);
+    let of = (db.clone(), order.clock);
+    let begun = Comparison::begin(of, hold, &class, Manner::default(), again, generation).await;
+    let begun = begun.map_err(|error| Failure::Host { message: error.to_string() })?;
+    Ok(Some(Arc::new(begun)))
 }
 
 impl Performer {
@@ -276,6 +333,23 @@ impl Performer {
                 let result = result.map(|next| self.next = next);
                 self.machine.handle_searched(result, stopped, now);
             }
+            Called::Missing { result, stopped } => {
+                match &result {
+                    Ok(gone) => tracing::info!(
+                        target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = self.order.run,
+                        gone = gone.len(), stopped, "looked for what was missing"
+                    ),
+                    Err(failure) => self.log_failure("search", failure),
+                }
+                let result = result.and_then(|gone| if stopped { Ok(()) } else { self.tell_gone(&gone) });
+                self.machine.handle_searched(result, stopped, now);
+            }
+            Called::Next(next) => {
+                if let Err(failure) = &next {
+                    self.log_failure("the pass", failure);
+                }
+                self.machine.handle_next(next, now);
+            }
         }
     }
 
@@ -283,21 +357,23 @@ impl Performer {
     fn gone(&mut self, uid: String) {
         let object_class = self.order.connection.class(&self.order.key.object_type);
         let change = Change::Delete { uid, name: None, last_known: None };
-        let delta = SyncDelta { object_class, change, source_time: None };
-        let now = self.order.clock.now();
-        match pack_read(std::slice::from_ref(&delta)) {
-            Ok(packed) => {
-                let tally = Tally { changes: 1, deletes: 1 };
-                let bytes = delta.size() as u64;
-                self.held.push_back(packed);
-                self.machine.handle_batch(BatchInfo { tally, bytes, checkpoint: None }, now);
-                self.machine.handle_searched(Ok(()), false, now);
-            }
-            Err(error) => {
-                let failure = Failure::Host { message: error.to_string() };
-                self.machine.handle_searched(Err(failure), false, now);
-            }
+        let told = self.tell_gone(&[SyncDelta { object_class, change, source_time: None }]);
+        self.machine.handle_searched(told, false, self.order.clock.now());
+    }
+
+    /// Hands deletions to the machine as if the connector had.
+    fn tell_gone(&mut self, gone: &[SyncDelta]) -> Result<(), Failure> {
+        if gone.is_empty() {
+            return Ok(());
         }
+        let differs = self.order.comparison.as_ref().is_some_and(|comparison| !comparison.manner().full);
+        let packed = if differs { pack(gone) } else { pack_read(gone) };
+        let packed = packed.map_err(|error| Failure::Host { message: error.to_string() })?;
+        let tally = Tally { changes: packed.count.into(), deletes: packed.deletes.into() };
+        let bytes = gone.iter().map(|delta| delta.size() as u64).sum();
+        self.held.push_back(packed);
+        self.machine.handle_batch(BatchInfo { tally, bytes, checkpoint: None }, self.order.clock.now());
+        Ok(())
     }
 
     fn log_failure(&self, call: &str, failure: &Failure) {
@@ -323,6 +399,7 @@ impl Performer {
             Effect::Sync { token, why } => self.sync(token, why),
             Effect::Search(reading) => self.search(reading),
             Effect::Gone { uid } => self.gone(uid),
+            Effect::Next => self.next(),
             Effect::Stage { batches } => {
                 let (db, key, run, at) =
                     (self.order.db.clone(), self.order.key.clone(), self.order.run, self.order.clock.now());
@@ -411,23 +488,73 @@ impl Performer {
         let options: SyncOptions = self.order.connection.options(&key.object_type, &self.limits);
         let Reading { filter, page, dry_run } = reading;
         let options = SyncOptions { dry_run, ..options };
+        // Each page is asked of a fresh instance.
+        self.session = None;
+        let uid = match filter {
+            Filter::All => None,
+            Filter::ByUid { uid, .. } => Some(uid),
+            Filter::Missing { uids, .. } => return self.search_missing(uids, options),
+        };
+        let begins = self.order.comparison.clone().filter(|_| self.order.reading.is_some());
         self.call(
             move |mut session| async move {
-                let what = match &filter {
-                    Filter::All if page.is_some() => "the next page",
-                    Filter::All => "all",
-                    Filter::ByUid { .. } => "one object",
+                let what = match &uid {
+                    None if page.is_some() => "the next page",
+                    None => "all",
+                    Some(_) => "one object",
                 };
                 tracing::info!(
                     target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run, what, dry_run,
                     "search called"
                 );
-                let result = session.search(&class, &filter, page, options).await;
+                let begun = match begins {
+                    None => Ok(()),
+                    Some(comparison) => comparison.begin_run().await.map_err(|error| host_failure(&error)),
+                };
+                let result = match begun {
+                    Ok(()) => session.search(&class, uid.as_deref(), page, options).await,
+                    Err(failure) => Err(failure),
+                };
                 let stopped = session.was_stopped();
                 Answer { session: Some(session), call: Called::Search { result, stopped } }
             },
             |failure| Called::Search { result: Err(failure), stopped: false },
         );
+    }
+
+    /// Looks for what a pass didn't find, by uid where the connector can, and finds out what of it is gone.
+    fn search_missing(&mut self, uids: Vec<String>, options: SyncOptions) {
+        let Some(comparison) = self.order.comparison.clone() else { return };
+        let class = self.order.connection.class(&self.order.key.object_type);
+        let begins = self.order.reading.is_some();
+        self.call(
+            move |mut session| async move {
+                let result = async {
+                    if begins {
+                        comparison.begin_run().await.map_err(|error| host_failure(&error))?;
+                    }
+                    for uid in uids.iter().filter(|_| comparison.looks_again()) {
+                        session.search(&class, Some(uid), None, options.clone()).await?;
+                        if session.was_stopped() {
+                            return Ok(Vec::new());
+                        }
+                    }
+                    comparison.gone(uids).await.map_err(|message| Failure::Host { message })
+                };
+                let result = result.await;
+                let stopped = session.was_stopped();
+                Answer { session: Some(session), call: Called::Missing { result, stopped } }
+            },
+            |failure| Called::Missing { result: Err(failure), stopped: false },
+        );
+    }
+
+    /// Finds out what is read next in the pass of this run.
+    fn next(&mut self) {
+        let Some(comparison) = self.order.comparison.clone() else { return };
+        let (answered, session) = (self.next.take(), self.session.take());
+        let calling = async move { Answer { session, call: Called::Next(comparison.next(answered).await) } };
+        self.calling = Some(Box::pin(AssertUnwindSafe(calling).catch_unwind()));
     }
 
     /// Begins a call, with the session of this run, which is started by the first call.
@@ -437,13 +564,14 @@ impl Performer {
     {
         let session = self.session.take();
         let connection = Arc::clone(&self.order.connection);
-        let (key, run) = (self.order.key.clone(), self.order.run);
+        let log = LogSource { key: self.order.key.clone(), run: self.order.run };
         let (limits, gauge) = (self.limits, Arc::clone(&self.gauge));
+        let comparison = self.order.comparison.clone();
         let (stop, to_run) = (Arc::clone(&self.stop), self.to_run.clone());
         let calling = async move {
             let session = match session {
                 Some(session) => Ok(session),
-                None => connection.start(&key, run, limits, stop, to_run, gauge).await,
+                None => connection.start(log, limits, stop, to_run, gauge, comparison).await,
             };
             match session {
                 Ok(session) => call(session).await,
@@ -460,6 +588,13 @@ impl Performer {
             outcome = report.outcome.name(), deltas = report.deltas, token_in = %Shown(report.token_in.as_ref()),
             token_out = %Shown(report.token_out.as_ref()), "run ended"
         );
+        if let (Outcome::Guarded(why), Some(_)) = (&report.outcome, &self.order.reading) {
+            tracing::warn!(
+                target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = report.run,
+                code = "guarded", "no deletion is journaled: {why}"
+            );
+            return;
+        }
         if let Outcome::Guarded(why) = &report.outcome {
             tracing::warn!(
                 target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = report.run,
@@ -488,6 +623,10 @@ impl Performer {
             );
         }
     }
+}
+
+fn host_failure(error: &CommitError) -> Failure {
+    Failure::Host { message: error.to_string() }
 }
 
 /// The end of what is under way, once; never, if nothing is.

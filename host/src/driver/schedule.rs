@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 
 use super::connection::Connection;
+use super::pass::Comparison;
 use super::run::{Order, Performed, Signal, perform};
 use crate::clock::Clock;
 use crate::db::{Db, Faults};
@@ -26,7 +27,13 @@ pub(crate) enum Request {
     /// Run a type now, and tell how it ended.
     Sync { key: TypeKey, trigger: Trigger, answer: oneshot::Sender<Result<RunReport, Refusal>> },
     /// Read objects of a type, when its turn comes.
-    Read { key: TypeKey, reading: Reading, answer: oneshot::Sender<Result<Performed, Refusal>> },
+    Read {
+        key: TypeKey,
+        reading: Reading,
+        /// What it is compared with.
+        comparison: Option<Arc<Comparison>>,
+        answer: oneshot::Sender<Result<Performed, Refusal>>,
+    },
     /// An operator wrote this state.
     StateChanged { key: TypeKey, state: TypeState },
     /// From now on what is due is run.
@@ -82,6 +89,13 @@ impl Lateness {
     }
 }
 
+/// Something that somebody wants to have read.
+struct Wanted {
+    reading: Reading,
+    comparison: Option<Arc<Comparison>>,
+    reader: oneshot::Sender<Result<Performed, Refusal>>,
+}
+
 struct Running {
     order: (u64, Trigger, TypeState),
     /// Who is told what was read; none: it is live sync.
@@ -96,7 +110,7 @@ pub(crate) struct Task {
     scheduler: Scheduler,
     waiters: HashMap<WaiterId, oneshot::Sender<Result<RunReport, Refusal>>>,
     /// What is to be read, and for whom.
-    readings: HashMap<WaiterId, (Reading, oneshot::Sender<Result<Performed, Refusal>>)>,
+    readings: HashMap<WaiterId, Wanted>,
     last_waiter: WaiterId,
     last_run: u64,
     running: HashMap<TypeKey, Running>,
@@ -187,9 +201,9 @@ impl Task {
                 self.waiters.insert(self.last_waiter, answer);
                 self.scheduler.handle_trigger(&key, trigger, Some(self.last_waiter), self.clock.both());
             }
-            Request::Read { key, reading, answer } => {
+            Request::Read { key, reading, comparison, answer: reader } => {
                 self.last_waiter += 1;
-                self.readings.insert(self.last_waiter, (reading, answer));
+                self.readings.insert(self.last_waiter, Wanted { reading, comparison, reader });
                 self.scheduler.handle_read(&key, self.last_waiter);
             }
             Request::StateChanged { key, state } => {
@@ -207,12 +221,12 @@ impl Task {
         match effect {
             Effect::Start { key, trigger, state, since } => self.start(key, trigger, state, Some(since), None),
             Effect::Read { key, waiter, state } => {
-                let Some((reading, reader)) = self.readings.remove(&waiter) else { return };
-                self.start(key, Trigger::Reconcile, state, None, Some((reading, reader)));
+                let Some(wanted) = self.readings.remove(&waiter) else { return };
+                self.start(key, Trigger::Reconcile, state, None, Some(wanted));
             }
             Effect::RefuseRead { waiter, refusal } => {
-                if let Some((_, reader)) = self.readings.remove(&waiter) {
-                    let _ = reader.send(Err(refusal));
+                if let Some(wanted) = self.readings.remove(&waiter) {
+                    let _ = wanted.reader.send(Err(refusal));
                 }
             }
             Effect::Supersede(key) => self.signal(&key, Signal::Supersede),
@@ -259,16 +273,20 @@ impl Task {
         trigger: Trigger,
         state: TypeState,
         since: Option<Moment>,
-        reading: Option<(Reading, oneshot::Sender<Result<Performed, Refusal>>)>,
+        wanted: Option<Wanted>,
     ) {
         let Some(connection) = self.connections.get(&key.connection).map(Arc::clone) else { return };
         self.last_run += 1;
         let run = self.last_run;
         let (signals, received) = mpsc::channel(2);
-        let (reading, reader) = reading.unzip();
+        let (mut reading, mut comparison, mut reader) = (None, None, None);
+        if let Some(wanted) = wanted {
+            (reading, comparison, reader) = (Some(wanted.reading), wanted.comparison, Some(wanted.reader));
+        }
         self.running.insert(key.clone(), Running { order: (run, trigger, state.clone()), reader, signals });
         let (db, of) = (self.db.clone(), key.clone());
-        let order = Order { db, clock: self.clock, connection, key: key.clone(), run, trigger, state, reading };
+        let order =
+            Order { db, clock: self.clock, connection, key: key.clone(), run, trigger, state, reading, comparison };
         let (clock, lateness) = (self.clock, Arc::clone(&self.lateness));
         let task = self.runs.spawn(async move {
             if let (Trigger::Schedule, Some(since)) = (trigger, since) {

@@ -4,7 +4,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tidewaiter_core::run::{ConnectorError, ErrorKind, Failure, Filter};
+use tidewaiter_core::run::{ConnectorError, ErrorKind, Failure};
 use tidewaiter_core::schema::{Classes, ConnectorInfo, ObjectClassInfo};
 use tidewaiter_core::token::SyncToken;
 
@@ -50,11 +50,11 @@ pub trait Session: Send {
         token: Option<SyncToken>,
         options: SyncOptions,
     ) -> Calling<'a, Option<SyncToken>>;
-    /// `search`; those that don't say otherwise can't.
+    /// `search`, of all objects or the one with a uid; those that don't say otherwise can't.
     fn search<'a>(
         &'a mut self,
         _class: &'a str,
-        _filter: &'a Filter,
+        _uid: Option<&'a str>,
         _page: Option<Vec<u8>>,
         _options: SyncOptions,
     ) -> Calling<'a, Option<Vec<u8>>> {
@@ -117,11 +117,11 @@ impl Session for wasm::Session {
     fn search<'a>(
         &'a mut self,
         class: &'a str,
-        filter: &'a Filter,
+        uid: Option<&'a str>,
         page: Option<Vec<u8>>,
         options: SyncOptions,
     ) -> Calling<'a, Option<Vec<u8>>> {
-        Box::pin(wasm::Session::search(self, class, filter, page, options))
+        Box::pin(wasm::Session::search(self, class, uid, page, options))
     }
 
     fn was_stopped(&self) -> bool {

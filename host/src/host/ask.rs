@@ -19,9 +19,10 @@ use tidewaiter_core::token::SyncToken;
 use tokio::task::spawn_blocking;
 
 use super::view::{ConnectionView, TokenView, TypeView};
-use super::{Host, HostError, Reconciled, Scope};
+use super::{BroughtUp, Host, HostError, Reconciled, Scope};
 use crate::audit::Event;
 use crate::db::{Checked, CommitError, Consumer, ConsumerError, ReadError, TokenChange};
+use crate::driver::Progress;
 use crate::sink::render;
 
 /// Entries in one answer.
@@ -64,6 +65,10 @@ pub enum Ask {
         /// What of it.
         scope: Scope,
     },
+    /// Bring the types of a connection up.
+    BringUp(ConnectionName),
+    /// How far the pass over a type is.
+    Pass(TypeKey),
     /// Let what the guard of a type held pass.
     Release(TypeKey),
     /// Throw away what the guard of a type held.
@@ -155,6 +160,10 @@ pub enum Ask {
 pub enum Answer {
     Sync(Box<RunReport>),
     Reconciled(Box<Reconciled>),
+    /// What bringing types up did, of each that was tried.
+    BroughtUp(Vec<BroughtUp>),
+    /// How far a pass is; none: there is none.
+    Pass(Option<Progress>),
     Token(Box<TokenView>),
     TokenHistory(Vec<TokenChange>),
     /// As `sink::render` has them.
@@ -242,6 +251,8 @@ pub enum ProblemCode {
     Held,
     /// The connector is in quarantine.
     Quarantined,
+    /// Another pass over the type is under way.
+    Busy,
     /// The host shuts down.
     ShuttingDown,
     /// Somebody else wrote the state meanwhile, or something else awaits approval.
@@ -276,6 +287,8 @@ impl Ask {
             | Self::TokenReset(_)
             | Self::TokenRewind { .. }
             | Self::Reconcile { .. }
+            | Self::BringUp(_)
+            | Self::Pass(_)
             | Self::Release(_)
             | Self::Discard(_)
             | Self::TokenHistory { .. }
@@ -305,6 +318,7 @@ impl HostError {
             Self::Refused(Refusal::ShuttingDown) => ProblemCode::ShuttingDown,
             Self::Changed { .. } | Self::NotAwaited { .. } => ProblemCode::Changed,
             Self::NotSecurity { .. } => ProblemCode::NotAllowed,
+            Self::PassUnderWay { .. } => ProblemCode::Busy,
             Self::TokenTooLarge { .. } | Self::CannotRead { .. } => ProblemCode::BadRequest,
             Self::OtherJournal { .. } => ProblemCode::OtherJournal,
             Self::Read(ReadError::Dropped { .. }) => ProblemCode::Dropped,
@@ -347,6 +361,8 @@ impl Host {
             Ask::TokenReset(key) => Answer::Token(Box::new(self.token_reset(&key, None, by).await?)),
             Ask::TokenRewind { key, to } => Answer::Token(Box::new(self.token_rewind(&key, to, by).await?)),
             Ask::Reconcile { key, scope } => Answer::Reconciled(Box::new(self.reconcile(&key, scope, by).await?)),
+            Ask::BringUp(connection) => Answer::BroughtUp(self.bring_up(&connection, by).await?),
+            Ask::Pass(key) => Answer::Pass(self.pass(&key)),
             Ask::Release(key) => Answer::Token(Box::new(self.release(&key, by).await?)),
             Ask::Discard(key) => Answer::Token(Box::new(self.discard(&key, by).await?)),
             Ask::TokenHistory { key, limit } => Answer::TokenHistory(self.token_history(&key, limit.min(ROWS_MAX))?),

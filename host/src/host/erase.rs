@@ -132,6 +132,7 @@ impl Erasures {
             0 => {}
             entries => tracing::info!(entries, "what was erased before is erased in this journal, too"),
         }
+        self.look_through_shadows().await?;
         let incarnation = self.db.incarnation().to_string();
         self.remember(&Line::Applied { incarnation }).map_err(HostError::Erased)
     }
@@ -190,6 +191,29 @@ impl Erasures {
                 count += 1;
             }
         }
+    }
+
+    /// Takes what is pending out of shadows, which may have what the journal has no more.
+    async fn look_through_shadows(&self) -> Result<(), HostError> {
+        let (db, pending) = (self.db.clone(), self.pending().map_err(HostError::Erased)?);
+        let found = spawn_blocking(move || {
+            let mut found = Vec::new();
+            for (key, shadow) in db.shadows()? {
+                let Some(of_it) = pending.get(&key.connection) else { continue };
+                db.scan_shadow(&shadow, 0, &mut |_, uid| {
+                    let uid = uid.reveal()?;
+                    if of_it.iter().any(|erased| erased.is(&uid)) {
+                        found.push((key.connection.clone(), uid));
+                    }
+                    Ok(true)
+                })?;
+            }
+            Ok::<_, ReadError>(found)
+        });
+        for (connection, uid) in found.await?? {
+            self.db.forget(&connection, &uid).await?;
+        }
+        Ok(())
     }
 
     /// What is to be erased in this journal, by connection.

@@ -1,30 +1,50 @@
-//! Reading objects as they are now, page by page, and journaling all that was read. Live sync has its turn between pages. Compares
-//! nothing: what is journaled may say what was said before, and is marked.
+//! Reading objects as they are now, page by page: what differs from what the journal said before is journaled, or all of it. Live
+//! sync has its turn between pages.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tidewaiter_core::name::TypeKey;
-use tidewaiter_core::run::{Failure, Filter, Outcome, Reading, RunReport};
+use tidewaiter_core::backoff::Backoff;
+use tidewaiter_core::name::{ConnectionName, TypeKey};
+use tidewaiter_core::run::{Filter, Outcome, Reading, RunReport, Trigger};
 use tidewaiter_core::schedule::Refusal;
-use tidewaiter_core::schema::{ALL_CLASSES, Operation};
-use tidewaiter_core::state::Actor;
+use tidewaiter_core::schema::{ALL_CLASSES, ChangeFeed, ObjectClassInfo, Operation};
+use tidewaiter_core::shadow::Counts;
+use tidewaiter_core::state::{Actor, SyncState};
+use tidewaiter_core::time::Moment;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Host, HostError};
-use crate::driver::{Performed, Request};
+use crate::clock::Clock;
+use crate::config::TypeConfig;
+use crate::db::{Db, ReadError, ShadowHold};
+use crate::driver::{Comparison, Connection, Manner, Performed, Progress, Request};
 
-/// More pages without an object than that, one after the other, lead nowhere.
-const EMPTY_PAGES_MAX: u32 = 100;
+/// How long a short bringing up of a shadow may take, before it is said that a pass is under way.
+const HOLD_WAIT: Duration = Duration::from_secs(5);
+/// How often it is looked whether it is over.
+const HOLD_LOOK: Duration = Duration::from_millis(20);
+/// How often it is looked whether a pass is owed.
+const OWED_LOOK: Duration = Duration::from_secs(1);
+/// How long one that failed waits.
+const OWED_RETRY: Backoff = Backoff { min: Duration::from_secs(5), max: Duration::from_secs(300) };
 
 /// What is read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Scope {
-    /// The one object with this uid; none: all of the type's class.
+    /// The one object with this uid, which is journaled whatever was said of it before; none: all of the type's class.
     pub uid: Option<String>,
     /// If that one isn't there, it is journaled as deleted.
     pub gone: bool,
-    /// Reads and counts, and journals nothing.
+    /// All objects are journaled, and not only those that differ.
+    pub full: bool,
+    /// Reads, compares and counts, and journals nothing.
     pub dry_run: bool,
+    /// Journals deletions however many they are.
+    pub allow_deletes: bool,
 }
 
 /// What was read.
@@ -33,35 +53,199 @@ pub struct Scope {
 pub struct Reconciled {
     /// Pages that were read to their end.
     pub pages: u64,
-    /// Objects journaled; in a dry run, those that would be.
+    /// Entries journaled; in a dry run, those that would be.
     pub objects: u64,
-    /// The run that read the last page, which tells how it ended.
+    /// What the comparison found.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// The last run, which tells how it ended.
     pub last: RunReport,
 }
 
+/// The passes that are under way.
+pub(super) type Passes = Arc<Mutex<HashMap<TypeKey, Weak<Comparison>>>>;
+
+/// Reads the objects of one type.
+#[derive(Clone)]
+pub(super) struct Reconciler {
+    key: TypeKey,
+    connection: Arc<Connection>,
+    db: Db,
+    clock: Clock,
+    requests: mpsc::Sender<Request>,
+    passes: Passes,
+}
+
+/// What bringing a type up did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct BroughtUp {
+    /// Which.
+    pub key: TypeKey,
+    /// The run that established its token, or found all by comparison; none: it had a token.
+    pub established: Option<RunReport>,
+    /// What was read; none: there was no token to go on from afterwards, or no need.
+    pub reconciled: Option<Reconciled>,
+}
+
 impl Host {
-    /// Reads objects of a type again and journals each, so that consumers that lost something have it. What was read before something failed stays journaled.
+    /// Reads objects of a type as they are now, and journals what differs from what was said of them before; of those that aren't
+    /// there any more, that they are gone. What was read before something failed stays journaled, and isn't told again.
     ///
     /// # Errors
-    /// Unknown type, a connector that can't read objects, or the host shuts down. That reading failed is in the report.
+    /// Unknown type, a connector that can't read objects or isn't reached, another pass over the type, or the host shuts down. That
+    /// reading failed is in the report.
     pub async fn reconcile(&self, key: &TypeKey, scope: Scope, by: Actor) -> Result<Reconciled, HostError> {
-        self.can_read(key, &scope)?;
-        let (audit, requests, key) = (self.audit.clone(), self.requests.clone(), key.clone());
+        let (reconciler, audit, key) = (self.reconciler(key)?, self.audit.clone(), key.clone());
+        reconciler.can_read(&scope)?;
         self.act(async move {
             audit.act(&by, "reconcile", key.to_string()).await?;
-            Ok(read(&requests, &key, scope).await?)
+            reconciler.read(scope).await
         })
         .await
     }
 
-    /// Whether a connector does what is wanted of it.
-    fn can_read(&self, key: &TypeKey, scope: &Scope) -> Result<(), HostError> {
+    /// Brings the types of a connection up, in their order: a token is established where there is none, then all objects are read and
+    /// journaled where they differ from what was said before. Live sync goes on from the token meanwhile. Ends with the first type that
+    /// can't be brought up.
+    ///
+    /// # Errors
+    /// As `reconcile`, for the first type; that a run failed is in its report.
+    pub async fn bring_up(&self, connection: &ConnectionName, by: Actor) -> Result<Vec<BroughtUp>, HostError> {
+        self.can_run(connection)?;
+        let configured = self.config.connections.get(connection);
+        let types = &configured.ok_or_else(|| HostError::UnknownConnection(connection.clone()))?.types;
+        let mut keys: Vec<(usize, TypeKey)> = Vec::new();
+        for (object_type, config) in types {
+            keys.push((config.rank, TypeKey { connection: connection.clone(), object_type: object_type.clone() }));
+        }
+        keys.sort();
+        let reconcilers = keys.iter().map(|(_, key)| self.reconciler(key)).collect::<Result<Vec<_>, _>>()?;
+        for reconciler in &reconcilers {
+            reconciler.can_read(&Scope::default())?;
+        }
+        let (audit, on) = (self.audit.clone(), connection.to_string());
+        self.act(async move {
+            audit.act(&by, "connections bring-up", on).await?;
+            let mut all = Vec::new();
+            for reconciler in reconcilers {
+                let one = reconciler.bring_up().await?;
+                let is_up = one.is_up();
+                all.push(one);
+                if !is_up {
+                    break;
+                }
+            }
+            Ok(all)
+        })
+        .await
+    }
+
+    /// Begins the task that makes the passes that are owed: after a token was lost, or for a new type, where an operator said so.
+    pub(super) async fn pay_owed_passes(&self) {
+        let keys = self.config.keys().filter(|key| self.type_config(key).is_ok_and(TypeConfig::may_owe_pass));
+        let reconcilers: Vec<Reconciler> = keys.filter_map(|key| self.reconciler(&key).ok()).collect();
+        if reconcilers.is_empty() {
+            return;
+        }
+        let closing = self.closing.clone();
+        self.tasks.lock().await.retention.spawn(async move {
+            closing.run_until_cancelled(owed(reconcilers)).await;
+        });
+    }
+
+    /// How far the pass over a type is; none: there is none.
+    pub fn pass(&self, key: &TypeKey) -> Option<Progress> {
+        let passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
+        passes.get(key).and_then(Weak::upgrade).map(|pass| pass.progress())
+    }
+
+    pub(super) fn reconciler(&self, key: &TypeKey) -> Result<Reconciler, HostError> {
         self.can_run(&key.connection)?;
-        let class = &self.type_config(key)?.class;
+        self.type_config(key)?;
+        let connection = self.connections.get(&key.connection).map(Arc::clone);
+        Ok(Reconciler {
+            key: key.clone(),
+            connection: connection.ok_or_else(|| HostError::UnknownConnection(key.connection.clone()))?,
+            db: self.db.clone(),
+            clock: self.clock,
+            requests: self.requests.clone(),
+            passes: Arc::clone(&self.passes),
+        })
+    }
+}
+
+/// Makes the passes that are owed, for ever. One that fails is tried again.
+async fn owed(reconcilers: Vec<Reconciler>) {
+    let mut tries = vec![(0u32, Moment(0)); reconcilers.len()];
+    let mut looks = tokio::time::interval(OWED_LOOK);
+    loop {
+        looks.tick().await;
+        for (reconciler, (failures, due)) in reconcilers.iter().zip(&mut tries) {
+            if reconciler.clock.moment() < *due || !reconciler.owes().unwrap_or(false) {
+                continue;
+            }
+            let TypeKey { connection, object_type } = &reconciler.key;
+            let problem = match reconciler.read(Scope::default()).await {
+                Ok(Reconciled { last, .. }) if last.outcome == Outcome::Ok => {
+                    *failures = 0;
+                    continue;
+                }
+                Ok(Reconciled { last, .. }) => last.outcome.name().to_owned(),
+                Err(error) => error.to_string(),
+            };
+            *failures = failures.saturating_add(1);
+            let delay = OWED_RETRY.delay(*failures, getrandom::u64().unwrap_or(u64::MAX));
+            *due = reconciler.clock.moment() + delay;
+            tracing::warn!(
+                target: "tidewaiter::run", %connection, r#type = %object_type, code = "pass-failed",
+                "the pass over all objects that is owed came to no end ({problem}); it is tried again"
+            );
+        }
+    }
+}
+
+impl BroughtUp {
+    /// Whether it came to its end.
+    pub fn is_up(&self) -> bool {
+        let established = self.established.as_ref().is_none_or(|run| run.outcome == Outcome::Ok);
+        established && self.reconciled.as_ref().is_none_or(|pass| pass.last.outcome == Outcome::Ok)
+    }
+}
+
+impl Reconciler {
+    /// Whether a pass is owed, and its token established.
+    fn owes(&self) -> Result<bool, ReadError> {
+        let Some(state) = self.db.state(&self.key)? else { return Ok(false) };
+        let (Some(owed), SyncState::Live(_) | SyncState::Origin) = (state.pass_owed, &state.sync) else {
+            return Ok(false);
+        };
+        let made = self.db.shadow(&self.key)?.and_then(|shadow| shadow.complete_generation());
+        Ok(made.is_none_or(|made| made < owed))
+    }
+
+    async fn bring_up(&self) -> Result<BroughtUp, HostError> {
+        let mut one = BroughtUp { key: self.key.clone(), established: None, reconciled: None };
+        let by_comparison = self.class().await?.changes == ChangeFeed::ByComparison;
+        let state = self.db.state(&self.key)?;
+        // What is found by comparison is brought up by every run.
+        if by_comparison || state.is_none_or(|state| !matches!(state.sync, SyncState::Live(_) | SyncState::Origin)) {
+            let (answer, result) = oneshot::channel();
+            let request = Request::Sync { key: self.key.clone(), trigger: Trigger::Command, answer };
+            self.requests.send(request).await.map_err(|_| Refusal::ShuttingDown)?;
+            one.established = Some(result.await.map_err(|_| Refusal::ShuttingDown)??);
+        }
+        if !by_comparison && one.is_up() {
+            one.reconciled = Some(self.read(Scope::default()).await?);
+        }
+        Ok(one)
+    }
+
+    /// Whether the connector does what is wanted of it.
+    fn can_read(&self, scope: &Scope) -> Result<(), HostError> {
+        let class = self.connection.class(&self.key.object_type);
         let operation = if scope.uid.is_some() { Operation::SearchByUid } else { Operation::Search };
-        let connection = self.connections.get(&key.connection);
-        let connection = connection.ok_or_else(|| HostError::UnknownConnection(key.connection.clone()))?;
-        let connector = connection.connector.info();
+        let connector = self.connection.connector.info();
         let what = match () {
             () if class == ALL_CLASSES => "all classes are read one by one: add a type for each".to_owned(),
             () if !connector.does(operation) && scope.uid.is_some() => {
@@ -70,47 +254,91 @@ impl Host {
             () if !connector.does(operation) => format!("connector {} can't read all objects", connector.name),
             () => return Ok(()),
         };
-        Err(HostError::CannotRead { key: key.clone(), what })
+        Err(self.cannot(what))
     }
-}
 
-/// Each page is a run of its own, and each of an instance of its own.
-async fn read(requests: &mpsc::Sender<Request>, key: &TypeKey, scope: Scope) -> Result<Reconciled, Refusal> {
-    let Scope { uid, gone, dry_run } = scope;
-    let filter = uid.map_or(Filter::All, |uid| Filter::ByUid { uid, gone });
-    let (mut page, mut pages, mut objects, mut empty): (Option<Vec<u8>>, _, _, _) = (None, 0, 0, 0);
-    loop {
-        let reading = Reading { filter: filter.clone(), page: page.clone(), dry_run };
+    fn cannot(&self, what: String) -> HostError {
+        HostError::CannotRead { key: self.key.clone(), what }
+    }
+
+    pub(super) async fn read(&self, scope: Scope) -> Result<Reconciled, HostError> {
+        let Scope { uid, gone, full, dry_run, allow_deletes } = scope;
+        if let Some(uid) = uid {
+            let reading = Reading { filter: Filter::ByUid { uid, gone }, page: None, dry_run };
+            let Performed { report: last, .. } = self.page(reading, None).await?;
+            let objects = if dry_run { last.dropped } else { last.deltas };
+            return Ok(Reconciled { pages: 1, objects, counts: Counts::default(), last });
+        }
+        let pass = self.begin_pass(Manner { full, dry_run, allow_deletes }).await?;
+        let (mut reading, mut objects) = (pass.first(), 0);
+        loop {
+            let performed = self.page(reading.clone(), Some(Arc::clone(&pass))).await?;
+            let Performed { report: mut last, next, .. } = performed;
+            objects += if dry_run { last.dropped } else { last.deltas };
+            match last.outcome {
+                // An operator's act on the token changes nothing about what is read.
+                Outcome::Superseded => continue,
+                Outcome::Ok => match pass.next(next).await {
+                    Ok(Some(next)) => {
+                        reading = next;
+                        continue;
+                    }
+                    Ok(None) => {}
+                    Err(failure) => last.outcome = Outcome::Failed(failure),
+                },
+                _ => {}
+            }
+            let Progress { counts, pages, .. } = pass.progress();
+            return Ok(Reconciled { pages, objects, counts, last });
+        }
+    }
+
+    /// The type's class, as its source declares it.
+    async fn class(&self) -> Result<ObjectClassInfo, HostError> {
+        let class = self.connection.class_info(&self.key, 0, &Arc::default()).await;
+        let class =
+            class.map_err(|failure| self.cannot(format!("the source can't be asked for its classes: {failure}")))?;
+        let name = self.connection.class(&self.key.object_type);
+        class.ok_or_else(|| self.cannot(format!("the source has no class {name:?}")))
+    }
+
+    async fn begin_pass(&self, manner: Manner) -> Result<Arc<Comparison>, HostError> {
+        let Self { key, connection, .. } = self;
+        let class = self.class().await?;
+        if class.changes == ChangeFeed::ByComparison && !manner.full && !manner.dry_run {
+            return Err(
+                self.cannot("its changes are found by comparison: every `sync` is a pass over all objects".into())
+            );
+        }
+        let hold = hold(&self.db, key).await.ok_or_else(|| HostError::PassUnderWay { key: key.clone() })?;
+        let generation = self.db.state(key)?.map_or(0, |state| state.generation);
+        let again = connection.connector.info().does(Operation::SearchByUid);
+        let of = (self.db.clone(), self.clock);
+        let pass = Arc::new(Comparison::begin(of, hold, &class, manner, again, generation).await?);
+        let mut passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
+        passes.insert(key.clone(), Arc::downgrade(&pass));
+        drop(passes);
+        Ok(pass)
+    }
+
+    /// Each page is a run of its own.
+    async fn page(&self, reading: Reading, comparison: Option<Arc<Comparison>>) -> Result<Performed, Refusal> {
         let (answer, performed) = oneshot::channel();
-        let asked = requests.send(Request::Read { key: key.clone(), reading, answer }).await;
+        let asked = self.requests.send(Request::Read { key: self.key.clone(), reading, comparison, answer }).await;
         asked.map_err(|_| Refusal::ShuttingDown)?;
-        let Performed { report: mut last, next, .. } = performed.await.map_err(|_| Refusal::ShuttingDown)??;
-        match last.outcome {
-            // An operator's act on the token changes nothing about what is read.
-            Outcome::Superseded => continue,
-            Outcome::Ok => {}
-            _ => return Ok(Reconciled { pages, objects, last }),
-        }
-        let read = if dry_run { last.dropped } else { last.deltas };
-        (pages, objects) = (pages + 1, objects + read);
-        empty = if read > 0 { 0 } else { empty + 1 };
-        if next.is_none() {
-            return Ok(Reconciled { pages, objects, last });
-        }
-        if let Some(failure) = endless(next == page, empty) {
-            last.outcome = Outcome::Failed(failure);
-            return Ok(Reconciled { pages, objects, last });
-        }
-        page = next;
+        performed.await.map_err(|_| Refusal::ShuttingDown)?
     }
 }
 
-/// Why a pass would never end, if it wouldn't.
-fn endless(stays: bool, empty: u32) -> Option<Failure> {
-    let message = match () {
-        () if stays => "search answered the position that it was called with".to_owned(),
-        () if empty > EMPTY_PAGES_MAX => format!("search answered {empty} pages in a row without an object"),
-        () => return None,
+/// Waits out a short bringing up. None: a pass is under way.
+async fn hold(db: &Db, key: &TypeKey) -> Option<ShadowHold> {
+    let held = async {
+        loop {
+            if let Some(hold) = db.hold_shadow(key) {
+                return hold;
+            }
+            tokio::time::sleep(HOLD_LOOK).await;
+        }
     };
-    Some(Failure::Contract { code: "search-has-no-end".into(), message, uid: None })
+    tokio::time::timeout(HOLD_WAIT, held).await.ok()
 }

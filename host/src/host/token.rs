@@ -5,7 +5,7 @@ use tidewaiter_core::guard::Hour;
 use tidewaiter_core::journal::Marker;
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::schedule::Refusal;
-use tidewaiter_core::state::{Actor, From, SyncState, TypeState};
+use tidewaiter_core::state::{Actor, SyncState, TypeState};
 use tidewaiter_core::time::UnixMillis;
 use tidewaiter_core::token::{SyncToken, TOKEN_BYTES_MAX};
 use tokio::sync::mpsc;
@@ -42,6 +42,10 @@ impl Act {
 
     /// What it makes of a state, and what the journal has of it.
     fn perform(&self, key: &TypeKey, stored: &TypeState, db: &Db) -> Result<(TypeState, Option<Marker>), HostError> {
+        if stored.sync == SyncState::Compared && !matches!(self, Self::Release) {
+            let what = "its changes are found by comparison, and it has no token".to_owned();
+            return Err(HostError::CannotRead { key: key.clone(), what });
+        }
         let not_held = || HostError::NotHeld { key: key.clone() };
         let (sync, marker, verb) = match self {
             Self::Reset => (SyncState::New, Marker::TokenReset, "reset"),
@@ -90,7 +94,7 @@ struct Acting {
     requests: mpsc::Sender<Request>,
     clock: Clock,
     key: TypeKey,
-    from: From,
+    config: TypeConfig,
     act: Act,
     expected: Option<u64>,
     by: Actor,
@@ -137,7 +141,7 @@ impl Acting {
 
     /// What is stored, what is to be stored, and what the journal has of it.
     fn next(&self, now: UnixMillis) -> Result<(TypeState, TypeState, Option<Marker>), HostError> {
-        let stored = self.db.state(&self.key)?.unwrap_or_else(|| TypeState::first(self.from, now));
+        let stored = self.db.state(&self.key)?.unwrap_or_else(|| self.config.first_state(now));
         if let Some(expected) = self.expected.filter(|expected| *expected != stored.revision) {
             return Err(HostError::Changed { key: self.key.clone(), expected, found: stored.revision });
         }
@@ -159,8 +163,8 @@ impl Host {
     /// # Errors
     /// Unknown type, or the db.
     pub fn token(&self, key: &TypeKey) -> Result<TokenView, HostError> {
-        let from = self.type_config(key)?.from;
-        let stored = self.db.state(key)?.unwrap_or_else(|| TypeState::first(from, self.clock.now()));
+        let config = self.type_config(key)?;
+        let stored = self.db.state(key)?.unwrap_or_else(|| config.first_state(self.clock.now()));
         Ok(TokenView::new(key, stored))
     }
 
@@ -232,10 +236,10 @@ impl Host {
         expected: Option<u64>,
         by: Actor,
     ) -> Result<(TokenView, TokenView), HostError> {
-        let from = self.type_config(key)?.from;
+        let config = self.type_config(key)?.clone();
         let (audit, who, what, on) = (self.audit.clone(), by.clone(), act.name(), key.to_string());
         let (db, requests, clock) = (self.db.clone(), self.requests.clone(), self.clock);
-        let acting = Acting { db, requests, clock, key: key.clone(), from, act, expected, by };
+        let acting = Acting { db, requests, clock, key: key.clone(), config, act, expected, by };
         let done = async move {
             audit.act(&who, what, on).await?;
             acting.perform().await

@@ -12,11 +12,12 @@ use tidewaiter_core::run::RunReport;
 use tidewaiter_core::schedule::QUARANTINE_FAULTS;
 use tidewaiter_core::schema::masked;
 use tidewaiter_core::state::TypeState;
+use tidewaiter_core::time::UnixMillis;
 use tidewaiter_core::token::SyncToken;
 
 use super::{Host, HostError};
 use crate::config::Access;
-use crate::db::{Faults, KEPT};
+use crate::db::{Faults, KEPT, Shadow};
 use crate::driver::Source;
 use crate::egress::{self, Credential};
 
@@ -32,7 +33,7 @@ pub struct TokenView {
     pub key: TypeKey,
     /// The id of its document in OpenIDM's calls.
     pub openidm_id: String,
-    /// `new`, `origin`, `live`, `token-lost` or `held`.
+    /// `new`, `origin`, `live`, `compared`, `token-lost` or `held`.
     pub state: String,
     /// What is too much, if the guard holds the type.
     #[serde(default)]
@@ -87,6 +88,9 @@ pub struct TypeView {
     /// Why its connection can't run, if it can't.
     #[serde(default)]
     pub problem: Option<String>,
+    /// When the last complete pass over all its objects ended; none: there was none.
+    #[serde(default)]
+    pub reconciled: Option<UnixMillis>,
     /// Its last run that wrote something.
     pub last_run: Option<RunReport>,
 }
@@ -277,6 +281,7 @@ impl Host {
     /// # Errors
     /// The db.
     pub fn types(&self, of: Option<&ConnectionName>) -> Result<Vec<TypeView>, HostError> {
+        let shadows = self.db.shadows()?;
         let wanted = self.config.keys().filter(|key| of.is_none_or(|name| key.connection == *name));
         let view = |key: TypeKey| {
             let connection = &self.config.connections[&key.connection];
@@ -291,6 +296,7 @@ impl Host {
                 class: config.class.clone(),
                 problem: broken.or(self.quarantine(&connection.connector, loaded)?),
                 schedule: config.timing.as_ref().map(ToString::to_string),
+                reconciled: shadows.get(&key).and_then(Shadow::complete_at),
                 last_run,
             })
         };

@@ -10,8 +10,8 @@ use wasmtime_wasi::p2::{DynInputStream, DynOutputStream};
 
 use super::bindings::tidewaiter::connector as wit;
 use super::convert;
-use super::failure::NeedsTls;
-use super::state::{FromGuest, Reveal, RevealRefusal, State};
+use super::failure::{HostFailed, NeedsTls};
+use super::state::{Compare, FromGuest, Reveal, RevealRefusal, State};
 use super::tls;
 
 type Answer<T> = wasmtime::Result<T>;
@@ -80,9 +80,15 @@ impl State {
         if let Some(wanted) = &run.attributes {
             deltas.iter_mut().for_each(|delta| delta.keep_only(wanted));
         }
+        let mut bytes = bytes;
+        if let Some(Compare(compare)) = run.compare.as_ref().filter(|_| run.inspector.class_searched().is_some()) {
+            deltas = compare(deltas).await.map_err(|error| wasmtime::Error::new(HostFailed(error)))?;
+            bytes = deltas.iter().map(|delta| delta.size() as u64).sum();
+        }
+        let told = !deltas.is_empty() || checkpoint.is_some();
         let deltas = (run.pack)(&deltas).map_err(wasmtime::Error::msg)?;
         // A run that is gone wants no more.
-        let gone = run.to_run.send(FromGuest::Batch { deltas, bytes, checkpoint }).await.is_err();
+        let gone = told && run.to_run.send(FromGuest::Batch { deltas, bytes, checkpoint }).await.is_err();
         Ok(Ok(match gone || run.stops() {
             true => wit::sync_results::Flow::Stop,
             false => wit::sync_results::Flow::Proceed,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidewaiter_core::inspect::Inspector;
 use tidewaiter_core::limit::Limits;
-use tidewaiter_core::run::{Failure, Filter};
+use tidewaiter_core::run::Failure;
 use tidewaiter_core::schema::{Classes, ObjectClassInfo};
 use tidewaiter_core::token::{SyncToken, TOKEN_BYTES_MAX};
 use tokio::sync::mpsc;
@@ -18,7 +18,7 @@ use super::failure::NeedsTls;
 use super::gauge::Gauge;
 use super::load::{self, Connector};
 use super::log::{GuestLog, LogSource};
-use super::state::{ClassReader, FromGuest, Inside, Pack, ReadGrant, Reveal, RunLink, State};
+use super::state::{ClassReader, Compare, FromGuest, Inside, Pack, ReadGrant, Reveal, RunLink, State};
 use super::{convert, failure};
 use crate::clock::Clock;
 use crate::egress::Outgoing;
@@ -44,6 +44,8 @@ pub struct Setup {
     pub pack: Pack,
     /// How objects that were read are.
     pub pack_read: Pack,
+    /// What becomes of objects that it reads; none: all are told.
+    pub compare: Option<Compare>,
     /// Its way out over HTTP; none: it has none.
     pub outgoing: Option<Arc<Outgoing>>,
     /// Shows it secrets; none: there are none.
@@ -141,13 +143,14 @@ impl Session {
     /// # Errors
     /// A granted folder can't be opened, or the start trapped.
     pub async fn start(connector: &Connector, setup: Setup) -> Result<Self, Failure> {
-        let Setup { settings_json, grants, classes, class_reader, limits, stop, to_run, pack, pack_read, .. } = setup;
+        let Setup { settings_json, grants, classes, class_reader, limits, stop, to_run, .. } = setup;
+        let (pack, pack_read, compare) = (setup.pack, setup.pack_read, setup.compare);
         let (outgoing, reveal, gauge, log) = (setup.outgoing, setup.reveal, setup.gauge, setup.log);
         if let Some(outgoing) = &outgoing {
             gauge.watch(Arc::clone(outgoing));
         }
         let inspector = Inspector::new(classes.unwrap_or_default(), limits);
-        let link = RunLink { inspector, class_reader, stop, to_run, pack, pack_read, attributes: None };
+        let link = RunLink { inspector, class_reader, stop, to_run, pack, pack_read, compare, attributes: None };
         let guest_log = GuestLog::new(Some((log, Arc::clone(&gauge))), &limits);
         let inside = Inside { settings: settings_json, run: Some(link), outgoing, reveal };
         let state = State::new(inside, &grants, guest_log, &limits, &gauge).map_err(|error| {
@@ -222,21 +225,18 @@ impl Session {
         }
     }
 
-    /// `search`. The objects go to the run while it is being called. Answers the position of the next page, if there is one.
+    /// `search`, of all objects or the one with a uid. The objects go to the run while it is being called. Answers the position of the next page, if there is one.
     ///
     /// # Errors
     /// As `sync`; or the position is too large.
     pub async fn search(
         &mut self,
         class: &str,
-        filter: &Filter,
+        uid: Option<&str>,
         page: Option<Vec<u8>>,
         options: SyncOptions,
     ) -> Result<Option<Vec<u8>>, Failure> {
-        let (uid, filter) = match filter {
-            Filter::All => (None, wit::Filter::All),
-            Filter::ByUid { uid, .. } => (Some(uid.as_str()), wit::Filter::ByUid(uid.clone())),
-        };
+        let filter = uid.map_or(wit::Filter::All, |uid| wit::Filter::ByUid(uid.to_owned()));
         if let Some(run) = &mut self.store.data_mut().run {
             run.inspector.open_search(class, uid);
             run.attributes.clone_from(&options.attributes);

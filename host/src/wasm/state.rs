@@ -129,8 +129,23 @@ pub(super) struct RunLink {
     pub(super) to_run: mpsc::Sender<FromGuest>,
     pub(super) pack: Pack,
     pub(super) pack_read: Pack,
+    /// What becomes of objects that are read; none: all are told.
+    pub(super) compare: Option<Compare>,
     /// The only attributes that are kept; none: all.
     pub(super) attributes: Option<Vec<String>>,
+}
+
+/// Answers which of the objects that were read are told, and as what. The error is one of the host.
+#[derive(Clone)]
+pub struct Compare(pub Arc<dyn Fn(Vec<SyncDelta>) -> Comparing + Send + Sync>);
+
+/// What is told, on its way.
+pub type Comparing = Pin<Box<dyn Future<Output = Result<Vec<SyncDelta>, String>> + Send>>;
+
+impl std::fmt::Debug for Compare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Compare")
+    }
 }
 
 /// Packs deltas as they will be journaled; the error is one of the host.

@@ -154,9 +154,9 @@ pub(crate) fn delta(row: &Row, file: &CsvFile, config: &Config) -> Result<Delta,
         Some(column) => Some(text(row, column)?).filter(|cell| !cell.is_empty()),
         None => None,
     };
-    let updated_at = text(row, columns.updated_at)?;
+    let updated_at = columns.updated_at.map(|column| text(row, column)).transpose()?;
     let instant = |cell| time::parse(cell, config.zone).map(|parsed| (parsed, cell));
-    let at = instant(updated_at).max(deleted_at.and_then(instant));
+    let at = updated_at.and_then(instant).max(deleted_at.and_then(instant));
     let delta = if deleted_at.is_some() {
         // What is left of a deleted row may be anything; that must not hold the deletion up.
         Change::Delete(Deleted {
@@ -174,7 +174,7 @@ pub(crate) fn delta(row: &Row, file: &CsvFile, config: &Config) -> Result<Delta,
     })
 }
 
-fn object(row: &Row, file: &CsvFile, config: &Config) -> Result<Object, Bad> {
+pub(crate) fn object(row: &Row, file: &CsvFile, config: &Config) -> Result<Object, Bad> {
     let columns = &file.columns;
     let mut object = Object::new(text(row, columns.uid)?, text(row, columns.name)?);
     object.attributes.reserve_exact(columns.names.len());

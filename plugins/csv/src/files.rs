@@ -40,7 +40,8 @@ pub(crate) struct Columns {
     pub(crate) names: Vec<String>,
     pub(crate) uid: usize,
     pub(crate) name: usize,
-    pub(crate) updated_at: usize,
+    /// None: there are no times, and changes are found by comparison.
+    pub(crate) updated_at: Option<usize>,
     pub(crate) deleted_at: Option<usize>,
     /// For each column: how it becomes an attribute. None: it does not.
     pub(crate) attributes: Vec<Option<Column>>,
@@ -115,7 +116,7 @@ impl CsvFile {
     }
 }
 
-fn being_written(name: &str) -> Error {
+pub(crate) fn being_written(name: &str) -> Error {
     Error::retryable(format!(
         "{name} is still being written; an export should be written under another name and renamed when it is complete"
     ))
@@ -167,11 +168,8 @@ impl Columns {
         let mut columns = Self {
             uid: find("uid", &settings.uid)?,
             name: find("name", settings.name())?,
-            updated_at: find("updated_at", &settings.updated_at)?,
-            deleted_at: match &settings.deleted_at {
-                Some(column) => Some(find("deleted_at", column)?),
-                None => None,
-            },
+            updated_at: settings.updated_at.as_ref().map(|column| find("updated_at", column)).transpose()?,
+            deleted_at: settings.deleted_at.as_ref().map(|column| find("deleted_at", column)).transpose()?,
             ..Self::default()
         };
         let wanted = options.and_then(|options| options.attributes.as_ref());
@@ -188,7 +186,7 @@ impl Columns {
     }
 
     fn column(&self, index: usize, name: &str, config: &Config) -> Column {
-        let default = if index == self.updated_at { CellType::Timestamp } else { CellType::Text };
+        let default = if Some(index) == self.updated_at { CellType::Timestamp } else { CellType::Text };
         Column {
             cell_type: by_name(&config.settings.types, name).copied().unwrap_or(default),
             separator: by_name(&config.settings.lists, name).cloned(),

@@ -16,11 +16,13 @@
 //! | `rows`, `files` | bytes to rows; the open files, at rest, and their headers |
 //! | `progress`, `token` | what was delivered, and the bytes that say so |
 //! | `scan`, `deliver` | the two passes |
+//! | `read` | all rows as they are now, without times or for a reconciliation |
 
 mod cells;
 mod deliver;
 mod files;
 mod progress;
+mod read;
 mod rows;
 mod scan;
 mod settings;
@@ -28,7 +30,8 @@ mod time;
 mod token;
 
 use tidewaiter_connector::{
-    AttributeFlags, Capability, Changes, Connector, Error, Info, ObjectClass, Operation, SyncOptions, SyncToken, warn,
+    AttributeFlags, Capability, Changes, Connector, Error, Filter, Info, ObjectClass, Objects, Operation, SyncOptions,
+    SyncToken, warn,
 };
 
 use files::CsvFile;
@@ -51,8 +54,8 @@ impl Connector for Csv {
 
     fn describe() -> Info {
         Info::new("csv", env!("CARGO_PKG_VERSION"))
-            .summary("CSV files with a column that has the time of each row's last change.")
-            .operations([Operation::LiveSync, Operation::Check])
+            .summary("CSV files, by a column that has the time of each row's last change, or by comparison.")
+            .operations([Operation::LiveSync, Operation::Search, Operation::Check])
             .settings_schema(include_str!("../settings.schema.json"))
             .token_format(token::FORMAT)
             .needs(Capability::Read("{settings.folder}".into()), "Reads the CSV files in this folder.")
@@ -81,7 +84,7 @@ impl Connector for Csv {
     }
 
     fn latest_sync_token(&self, class: &str) -> Result<Option<SyncToken>, Error> {
-        self.is_ours(class)?;
+        self.has_times(class)?;
         let files = files::open(&self.0, None)?;
         let mut latest: Vec<Entry> = Vec::new();
         scan::scan(&files, &self.0, i64::MIN, |entry| {
@@ -107,7 +110,7 @@ impl Connector for Csv {
         options: &SyncOptions,
         changes: &mut Changes,
     ) -> Result<Option<SyncToken>, Error> {
-        self.is_ours(class)?;
+        self.has_times(class)?;
         let token = token.as_ref().map(Token::try_from).transpose()?;
         let since = token.as_ref().map_or(i64::MIN, |token| token.at);
         let files = files::open(&self.0, Some(options))?;
@@ -121,9 +124,31 @@ impl Connector for Csv {
         let token = deliver::deliver(&files, &entries, progress, &self.0, changes)?;
         Ok(token.as_ref().map(Into::into))
     }
+
+    /// All of them are one page: a page that began where another one ended would miss rows of a file that was replaced in between.
+    fn search(
+        &self,
+        class: &str,
+        filter: Filter,
+        _page: Option<Vec<u8>>,
+        options: &SyncOptions,
+        objects: &mut Objects,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        self.is_ours(class)?;
+        match filter {
+            Filter::All => read::read(&files::open(&self.0, Some(options))?, &self.0, objects).map(|()| None),
+            Filter::ByUid(_) => Err(Error::unsupported("one row can't be read without reading all")),
+        }
+    }
 }
 
 impl Csv {
+    fn has_times(&self, class: &str) -> Result<(), Error> {
+        self.is_ours(class)?;
+        let none = "without the setting `updated_at` changes are found by comparison, and there is no sync token";
+        self.0.settings.updated_at.as_ref().map(drop).ok_or_else(|| Error::unsupported(none))
+    }
+
     fn is_ours(&self, class: &str) -> Result<(), Error> {
         let ours = &self.0.settings.class;
         if class == ours {
@@ -136,6 +161,9 @@ impl Csv {
     fn class_of(&self, files: &[CsvFile]) -> ObjectClass {
         let settings = &self.0.settings;
         let mut class = ObjectClass::new(&settings.class).reports_deletes(settings.deleted_at.is_some());
+        if settings.updated_at.is_none() {
+            class = class.by_comparison();
+        }
         for file in files {
             for (name, column) in file.columns.names.iter().zip(&file.columns.attributes) {
                 let Some(column) = column else { continue };

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use tidewaiter_connector::{Context, Error, warn};
 
 use crate::deliver::delta;
-use crate::files::{Columns, CsvFile};
+use crate::files::{Columns, CsvFile, being_written};
 use crate::progress::Entry;
 use crate::rows::{Place, Reader, Row, RowEnd};
 use crate::settings::{BadRows, Config};
@@ -50,7 +50,7 @@ pub(crate) fn scan(
     let mut scratch = Vec::new();
     for (index, file) in files.iter().enumerate() {
         let number = u32::try_from(index).unwrap_or(u32::MAX);
-        each_row(file, config, |row, place| {
+        each_row(file, config, false, |row, place| {
             let at = match position(row, &file.columns, config) {
                 Ok(at) => at,
                 Err(bad) => {
@@ -75,10 +75,11 @@ pub(crate) fn scan(
     Ok(newest)
 }
 
-/// Visits the complete rows of a file.
+/// Visits the complete rows of a file. `all`: one that may be half a row is an error, and not left for later.
 pub(crate) fn each_row(
     file: &CsvFile,
     config: &Config,
+    all: bool,
     mut visit: impl FnMut(&Row, Place) -> Result<ControlFlow<()>, Error>,
 ) -> Result<(), Error> {
     file.rewind()?;
@@ -89,6 +90,7 @@ pub(crate) fn each_row(
         let flow = match place.end {
             RowEnd::Line => visit(row, place)?,
             // Without knowing that the file is at rest, what has no line end may be half a row.
+            _ if config.settle.is_zero() && all => return Err(being_written(&file.name)),
             _ if config.settle.is_zero() => ControlFlow::Break(()),
             RowEnd::File => visit(row, place)?,
             RowEnd::Quote => {
@@ -103,8 +105,8 @@ pub(crate) fn each_row(
     Ok(())
 }
 
-/// The time of a row's change, in microseconds.
-fn position(row: &Row, columns: &Columns, config: &Config) -> Result<i64, Bad> {
+/// Whether a row has the cells that the header names, and a uid.
+pub(crate) fn shape(row: &Row, columns: &Columns) -> Result<(), Bad> {
     if row.len() != columns.names.len() {
         let (cells, named) = (row.len(), columns.names.len());
         return Err(Bad::new(None, format!("{cells} cells, where the header names {named} columns")));
@@ -112,7 +114,14 @@ fn position(row: &Row, columns: &Columns, config: &Config) -> Result<i64, Bad> {
     if text(row, columns.uid)?.is_empty() {
         return Err(Bad::new(Some(columns.uid), "no uid"));
     }
-    let updated = time_of(row, columns.updated_at, config)?;
+    Ok(())
+}
+
+/// The time of a row's change, in microseconds. Without a column of times, all are the same.
+pub(crate) fn position(row: &Row, columns: &Columns, config: &Config) -> Result<i64, Bad> {
+    shape(row, columns)?;
+    let Some(updated_at) = columns.updated_at else { return Ok(i64::MIN) };
+    let updated = time_of(row, updated_at, config)?;
     match columns.deleted_at {
         Some(column) if !text(row, column)?.is_empty() => Ok(updated.max(time_of(row, column, config)?)),
         _ => Ok(updated),
@@ -133,7 +142,7 @@ fn time_of(row: &Row, column: usize, config: &Config) -> Result<i64, Bad> {
 /// Reads the first rows of a file as a run would.
 pub(crate) fn check(file: &CsvFile, config: &Config, rows_max: usize) -> Result<(), Error> {
     let mut rows = 0;
-    each_row(file, config, |row, place| {
+    each_row(file, config, false, |row, place| {
         let read = position(row, &file.columns, config).and_then(|_| delta(row, file, config));
         if let Err(bad) = read {
             bad.handle(file, place.line, config)?;

@@ -22,7 +22,7 @@ pub struct Settings {
     pub(crate) class: String,
     pub(crate) uid: String,
     name: Option<String>,
-    pub(crate) updated_at: String,
+    pub(crate) updated_at: Option<String>,
     pub(crate) deleted_at: Option<String>,
     #[serde(default = "comma")]
     delimiter: String,

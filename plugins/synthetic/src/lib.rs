@@ -14,6 +14,12 @@ pub struct Plan {
     pub batch: i64,
     /// Every how many batches have a checkpoint; 0: none.
     pub checkpoint: i64,
+    /// Every how many objects differ from what they were, when they are read.
+    pub every: i64,
+    /// From what: another version differs.
+    pub version: i64,
+    /// Changes are found by comparison.
+    pub compare: bool,
 }
 
 impl Plan {
@@ -26,6 +32,9 @@ impl Plan {
             last: number("last").unwrap_or(0),
             batch: number("batch").unwrap_or(256).max(1),
             checkpoint: number("checkpoint").unwrap_or(1),
+            every: number("every").unwrap_or(100).max(1),
+            version: number("version").unwrap_or(0),
+            compare: number("compare") == Some(1),
         }
     }
 }
@@ -78,7 +87,7 @@ pub fn delta(number: i64) -> SyncDelta {
 }
 
 /// Its one class.
-pub fn classes() -> Vec<ObjectClassInfo> {
+pub fn classes(plan: Plan) -> Vec<ObjectClassInfo> {
     let info = |name: &str, value_type, properties| AttributeInfo { name: name.into(), value_type, properties };
     let one = AttributeFlags::empty();
     let attributes = vec![
@@ -96,8 +105,34 @@ pub fn classes() -> Vec<ObjectClassInfo> {
         attributes,
         reports_deletes: true,
         whole_objects: true,
-        changes: ChangeFeed::ByToken,
+        changes: if plan.compare { ChangeFeed::ByComparison } else { ChangeFeed::ByToken },
     }]
+}
+
+/// The n-th object, as it is now.
+pub fn object(plan: Plan, number: i64) -> ConnectorObject {
+    let Change::CreateOrUpdate(Updated { mut object, .. }) = delta(number).change else {
+        unreachable!("a change has an object")
+    };
+    if number % plan.every == 0 {
+        let attribute = &mut object.attributes[3];
+        attribute.values = vec![Value::Integer(number + plan.version)];
+    }
+    object
+}
+
+/// Hands a page of objects over, which begins after the n-th. Answers where the next one begins.
+pub fn search(plan: Plan, after: i64, page: i64, mut emit: impl FnMut(Vec<ConnectorObject>) -> bool) -> Option<i64> {
+    let end = (after + page).min(plan.last);
+    let mut done = after;
+    while done < end {
+        let to = (done + plan.batch).min(end);
+        if !emit((done + 1..=to).map(|number| object(plan, number)).collect()) {
+            return None;
+        }
+        done = to;
+    }
+    (end < plan.last).then_some(end)
 }
 
 /// Hands the changes after a token over; `emit` answers whether to go on. Answers the last token.
@@ -127,7 +162,7 @@ mod component {
 
     use tidewaiter_connector::bindings;
     use tidewaiter_connector::bindings::exports::tidewaiter::connector as exports;
-    use tidewaiter_connector::bindings::tidewaiter::connector::settings;
+    use tidewaiter_connector::bindings::tidewaiter::connector::{search_results, settings};
     use tidewaiter_connector::bindings::tidewaiter::connector::sync_results::{Flow, emit};
 
     use super::*;
@@ -146,7 +181,7 @@ mod component {
                 version: "0.1.0".into(),
                 summary: "Makes its changes up.".into(),
                 licence: "Apache-2.0".into(),
-                operations: vec![Operation::LiveSync],
+                operations: vec![Operation::LiveSync, Operation::Search],
                 settings_schema: "{\"type\":\"object\"}".into(),
                 settings_version: 1,
                 token_formats_read: vec!["number".into()],
@@ -163,7 +198,7 @@ mod component {
 
     impl exports::schema::Guest for Synthetic {
         fn object_classes() -> Result<Vec<ObjectClassInfo>, ConnectorError> {
-            Ok(classes())
+            Ok(classes(Plan::parse(&settings::get())))
         }
     }
 
@@ -190,11 +225,19 @@ mod component {
     impl exports::search::Guest for Synthetic {
         fn search(
             _: String,
-            _: exports::search::Filter,
-            _: Option<Vec<u8>>,
-            _: SyncOptions,
+            filter: exports::search::Filter,
+            page: Option<Vec<u8>>,
+            options: SyncOptions,
         ) -> Result<Option<Vec<u8>>, ConnectorError> {
-            Err(unsupported())
+            if !matches!(filter, exports::search::Filter::All) {
+                return Err(unsupported());
+            }
+            let plan = Plan::parse(&settings::get());
+            let after = page.and_then(|page| Some(i64::from_le_bytes(page.try_into().ok()?))).unwrap_or(0);
+            let next = super::search(plan, after, i64::from(options.page_size), |batch| {
+                matches!(search_results::emit(&batch), Ok(search_results::Flow::Proceed))
+            });
+            Ok(next.map(|next| next.to_le_bytes().to_vec()))
         }
     }
 }

@@ -29,7 +29,7 @@ pub struct Reading {
     pub dry_run: bool,
 }
 
-/// Which objects are read; the contract's `filter`.
+/// Which objects are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filter {
     /// All of the class.
@@ -40,6 +40,17 @@ pub enum Filter {
         uid: String,
         /// If it isn't, that is what is journaled.
         gone: bool,
+    },
+    /// Some that a pass didn't find: those that aren't there are journaled as deleted.
+    Missing {
+        /// Which.
+        uids: Vec<String>,
+        /// How many the pass didn't find, these included.
+        of: u64,
+        /// How many objects the pass found.
+        found: u64,
+        /// However many that are: an operator said so.
+        allowed: bool,
     },
 }
 
@@ -69,8 +80,10 @@ pub enum Effect {
         /// For the log.
         why: String,
     },
-    /// Call `search`.
+    /// Call `search`, of an instance that has read nothing yet.
     Search(Reading),
+    /// Say what is read next in this pass.
+    Next,
     /// Hold a batch that says that the object with this uid is gone, and report it.
     Gone {
         /// Its uid.

@@ -1,7 +1,7 @@
 //! How a run ends: what of it is journaled with which token, what its type is from then on, and what is told of it.
 
 use super::{Effect, Outcome, Phase, RunReport, Spent};
-use super::{ErrorKind, Failure, Run, Sum};
+use super::{ErrorKind, Failure, Kind, Run, Sum};
 use crate::guard::Tally;
 use crate::journal::Marker;
 use crate::state::{Actor, OnTokenLost, SyncState, TypeState};
@@ -19,14 +19,51 @@ impl Run {
         if sum.tally == Tally::default() {
             return self.finish(report);
         }
-        let state = TypeState { revision: self.stored.revision + 1, ..self.stored.clone() };
-        self.commit_with(published, batches, state, None, Some(report));
+        self.commit_with(published, batches, self.next_revision(), None, Some(report));
+    }
+
+    /// What was found by comparison is journaled whatever comes after it, unless it is too much.
+    pub(super) fn conclude_comparing(&mut self, outcome: Outcome, now: UnixMillis) {
+        let sum = self.staged + Sum::of(&self.held);
+        let mut next = self.stored.clone();
+        match &outcome {
+            Outcome::Ok => (next.failures, next.released, next.sync) = (0, false, SyncState::Compared),
+            Outcome::Guarded(why) => next.held = Some(why.clone()),
+            Outcome::Failed(_) => next.failures = next.failures.saturating_add(1),
+            Outcome::More | Outcome::Stopped | Outcome::Held(_) | Outcome::Superseded => {}
+        }
+        let why = match () {
+            () if next.held != self.stored.held => format!("held by the guard in run {}", self.run),
+            () if next.sync != self.stored.sync => format!("compared by run {}", self.run),
+            () => self.stored.why.clone(),
+        };
+        self.settle((true, self.held.len(), sum), outcome, next, why, None, now);
+    }
+
+    /// Commits the rest with the report of the run, if there is something to write.
+    fn settle(
+        &mut self,
+        (published, batches, sum): (bool, usize, Sum),
+        outcome: Outcome,
+        next: TypeState,
+        why: String,
+        marker: Option<Marker>,
+        now: UnixMillis,
+    ) {
+        // Nothing came and nothing is new: there is nothing to write. A run that wrote something is recorded.
+        if !self.wrote && sum.tally == Tally::default() && next == self.stored {
+            let report = self.report(outcome, Sum::default(), &next.sync, now);
+            return self.finish(report);
+        }
+        let state = TypeState { why, revision: next.revision + 1, changed_at: now, changed_by: Actor::Host, ..next };
+        let report = self.report(outcome, sum, &state.sync, now);
+        self.commit_with(published, batches, state, marker, Some(report));
     }
 
     pub(super) fn conclude(&mut self, outcome: Outcome, now: UnixMillis) {
         let covered = self.covered();
         let refused = refused_token(&outcome);
-        let skips = refused.is_some() && self.terms.on_token_lost == OnTokenLost::FromLatest;
+        let skips = refused.is_some() && self.terms.on_token_lost != OnTokenLost::Stop;
         if let (true, Some((batches, token))) = (skips, &covered) {
             // It belongs to the generation before the marker. This comes again when it is written.
             let state = self.live(token.clone(), now);
@@ -50,30 +87,32 @@ impl Run {
         }
         match refused {
             None => {}
-            Some(_) if skips => (next.sync, next.generation) = (SyncState::New, next.generation + 1),
+            Some(_) if skips => {
+                (next.sync, next.generation) = (SyncState::New, next.generation + 1);
+                if self.terms.on_token_lost == OnTokenLost::Reconcile {
+                    next.pass_owed = Some(next.generation);
+                }
+            }
             Some(reason) => next.sync = SyncState::TokenLost { token: next.sync.token().cloned(), reason },
-        }
-        // The token came back untouched, with nothing: there is nothing to write. A run that wrote something is recorded.
-        if !self.wrote && sum.tally == Tally::default() && next == self.stored {
-            let report = self.report(outcome, Sum::default(), &next.sync, now);
-            return self.finish(report);
         }
         let why = match &next.sync {
             _ if next.held != self.stored.held => format!("held by the guard in run {}", self.run),
             sync if *sync == self.stored.sync => self.stored.why.clone(),
             SyncState::TokenLost { .. } => format!("refused in run {}", self.run),
-            SyncState::New => format!("the token was refused in run {}, and on-token-lost is from-latest", self.run),
+            SyncState::New => format!(
+                "the token was refused in run {}, and on-token-lost is {}",
+                self.run,
+                self.terms.on_token_lost.name()
+            ),
             _ => format!("reached by run {}", self.run),
         };
-        let state = TypeState { why, revision: next.revision + 1, changed_at: now, changed_by: Actor::Host, ..next };
-        let report = self.report(outcome, sum, &state.sync, now);
         let marker = skips.then_some(Marker::TokenLost);
-        self.commit_with(published, batches, state, marker, Some(report));
+        self.settle((published, batches, sum), outcome, next, why, marker, now);
     }
 
     /// Ends without writing anything.
     pub(super) fn abandon(&mut self, outcome: Outcome, now: UnixMillis) {
-        if matches!(outcome, Outcome::Failed(_)) && !self.reads {
+        if matches!(outcome, Outcome::Failed(_)) && self.kind != Kind::Read {
             self.stored.failures = self.stored.failures.saturating_add(1);
         }
         let sync = self.stored.sync.clone();

@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use redb::{ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use serde::de::DeserializeOwned;
 use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::run::RunReport;
 
-use super::{Fault, read_consumers, read_counters, read_states, read_usage};
+use super::{Fault, read_consumers, read_counters, read_states, read_usage, shadow};
 use crate::db::seal::{Keys, Kind};
 use crate::db::segment::Unpacked;
+use crate::db::shadow::decode;
 use crate::db::tables::{
-    APPROVED, CONSUMERS, FAULTS, INDEX, META, RUNS, SEGMENTS, STAGED, STATES, TOKENS, USAGE, VAULT, parse,
+    APPROVED, CONSUMERS, FAULTS, INDEX, META, RUNS, SEGMENTS, SHADOW_ROWS, SHADOWS, STAGED, STATES, TOKENS, USAGE,
+    VAULT, parse,
 };
 use crate::db::{Checked, Faults, TokenChange};
 
@@ -73,6 +75,7 @@ pub(super) fn check(db: &impl ReadableDatabase, deep: bool, keys: &Keys) -> Resu
             usage.values().sum::<u64>()
         ));
     }
+    shadows(&mut checked, &txn, keys)?;
     checked.types = read_states(&txn.open_table(STATES)?, keys)?.len() as u64;
     read_consumers(&txn.open_table(CONSUMERS)?)?;
     plain::<Approved>(&mut checked, &txn.open_table(APPROVED)?, "what is approved for")?;
@@ -98,6 +101,33 @@ pub(super) fn check(db: &impl ReadableDatabase, deep: bool, keys: &Keys) -> Resu
         }
     }
     Ok(checked)
+}
+
+/// Looks whether the rows of shadows are theirs, and as many as they say.
+fn shadows(checked: &mut Checked, txn: &ReadTransaction, keys: &Keys) -> Result<(), Fault> {
+    let shadows = shadow::read_all(&txn.open_table(SHADOWS)?, keys)?;
+    let mut counted: BTreeMap<u32, u64> = BTreeMap::new();
+    for entry in txn.open_table(SHADOW_ROWS)?.iter()? {
+        let (key, row) = entry?;
+        let (id, key) = key.value();
+        *counted.entry(id).or_default() += 1;
+        let row = decode(row.value()).map(|(row, _)| row.ordinal);
+        let next = shadows.values().find(|shadow| shadow.id == id).map_or(0, |shadow| shadow.next_ordinal);
+        if row.is_none_or(|ordinal| ordinal >= next) {
+            checked.problems.push(format!("row {key:032x} of shadow {id} is damaged, or nobody's"));
+        }
+    }
+    for (key, shadow) in &shadows {
+        let found = counted.get(&shadow.id).copied().unwrap_or(0);
+        if found != shadow.rows {
+            checked.problems.push(format!("the shadow of {key} has {found} rows where {} are counted", shadow.rows));
+        }
+        if shadow.position > checked.last {
+            let (position, last) = (shadow.position, checked.last);
+            checked.problems.push(format!("the shadow of {key} stands at entry {position} where {last} is the last"));
+        }
+    }
+    Ok(())
 }
 
 /// Notes a row that can't be read.

@@ -10,10 +10,11 @@ use tidewaiter_core::state::Actor;
 use tidewaiter_core::time::UnixMillis;
 
 use super::write::{Tables, end};
-use super::{Fault, read_consumers, read_counters, read_number, read_sinks, read_states, read_usage, rekey};
+use super::{Fault, read_consumers, read_counters, read_number, read_sinks, read_states, read_usage, rekey, shadow};
 use crate::db::retain::{Candidate, Judge, Policy, Retained};
 use crate::db::seal::{Keys, Kind};
 use crate::db::segment::Unpacked;
+use crate::db::shadow::Shadow;
 use crate::db::store::{Chore, Done, ReadError};
 use crate::db::tables::{BYTES, FIRST_SEQUENCE, row, state_key};
 
@@ -38,6 +39,10 @@ pub(super) fn perform(db: &Database, chore: &Chore, keys: &Keys) -> Result<Done,
             forget(db, connection, uid, keys)?;
             Ok(Done::Nothing)
         }
+        Chore::Shadow(chore) => {
+            shadow::perform(db, chore, keys)?;
+            Ok(Done::Nothing)
+        }
         Chore::Rekey { from } => Ok(Done::Rekeyed(rekey::rekey(db, *from, keys)?)),
     }
 }
@@ -55,7 +60,10 @@ fn retain(db: &Database, policy: &Policy, room: u64, now: UnixMillis, keys: &Key
             retained.expired.push(name.clone());
         }
         let sinks = read_sinks(&tables.sinks)?;
-        let mut judge = Judge::new(policy, &sinks, &consumers, read_usage(&tables.meta, &tables.usage)?, room, now);
+        let shadows = shadow::read_all(&tables.shadows, keys)?;
+        let shadowed = shadows.values().map(Shadow::position).min();
+        let mut judge =
+            Judge::new(policy, &sinks, &consumers, shadowed, read_usage(&tables.meta, &tables.usage)?, room, now);
         tables.drop_front(&mut judge, &mut retained)?;
     }
     end(txn, retained.entries > 0 || !retained.expired.is_empty())?;
@@ -166,5 +174,6 @@ fn forget(db: &Database, connection: &ConnectionName, uid: &str, keys: &Keys) ->
             }
         }
     }
-    end(txn, lost || !changed.is_empty())
+    let shadowed = shadow::forget(&txn, connection, uid, keys)?;
+    end(txn, lost || shadowed || !changed.is_empty())
 }

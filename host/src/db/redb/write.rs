@@ -12,7 +12,7 @@ use crate::db::segment::Segment;
 use crate::db::store::{Counters, Done, KEPT, Known, Plan, Prepared, Quota, Step, Stored, Write, Written};
 use crate::db::tables::{
     APPROVED, BYTES, CONSUMERS, FAULTS, INDEX, Indexed, LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, Ordered, RUNS,
-    RUNS_OF, SEGMENTS, SENSITIVE, SINKS, STAGED, STATES, TOKENS, USAGE, VAULT, ordered_key, row, state_key,
+    RUNS_OF, SEGMENTS, SENSITIVE, SHADOWS, SINKS, STAGED, STATES, TOKENS, USAGE, VAULT, ordered_key, row, state_key,
 };
 use crate::db::{StagedSegment, TokenChange};
 
@@ -36,6 +36,7 @@ pub(super) struct Tables<'txn> {
     sensitive: Table<'txn, (&'static str, &'static str, &'static str), u8>,
     approved: Table<'txn, &'static str, &'static [u8]>,
     faults: Table<'txn, &'static str, &'static [u8]>,
+    pub(super) shadows: Table<'txn, (&'static str, &'static str), &'static [u8]>,
 }
 
 pub(super) fn group(db: &Database, group: &[Write], quota: Quota, keys: &Keys) -> Result<Written, Fault> {
@@ -125,6 +126,7 @@ impl<'txn> Tables<'txn> {
             sensitive: txn.open_table(SENSITIVE)?,
             approved: txn.open_table(APPROVED)?,
             faults: txn.open_table(FAULTS)?,
+            shadows: txn.open_table(SHADOWS)?,
         })
     }
 

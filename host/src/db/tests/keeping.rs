@@ -4,12 +4,12 @@ use tidewaiter_core::journal::Marker;
 
 use super::*;
 
-fn policy(keep: Option<u64>, sinks: &[&str]) -> Policy {
+pub(super) fn policy(keep: Option<u64>, sinks: &[&str]) -> Policy {
     let sinks = sinks.iter().map(|name| (*name).to_owned()).collect();
     Policy { keep: keep.map(Duration::from_millis), quota: Quota::UNLIMITED, sinks }
 }
 
-fn fits(db: &Db) {
+pub(super) fn fits(db: &Db) {
     let checked = db.check(true).unwrap();
     assert_eq!((checked.problems, db.examine().unwrap()), (vec![], vec![]));
 }
@@ -300,6 +300,7 @@ async fn a_file_of_every_older_format_is_opened_and_goes_on() {
     opened_and_goes_on(include_bytes!("../formats/2.redb"), "93d05a8a7165335b").await;
     opened_and_goes_on(include_bytes!("../formats/3.redb"), "cf50cda9bb15650c").await;
     opened_and_goes_on(include_bytes!("../formats/4.redb"), "a0c5c8e0820e1dad").await;
+    opened_and_goes_on(include_bytes!("../formats/5.redb"), "e27c3deb270d0381").await;
 }
 
 async fn opened_and_goes_on(older: &[u8], incarnation: &str) {

@@ -1,0 +1,151 @@
+//! The rows of shadows.
+
+use std::collections::BTreeMap;
+
+use redb::{Database, ReadableDatabase, ReadableTable, Table, WriteTransaction};
+use tidewaiter_core::name::{ConnectionName, TypeKey};
+use tidewaiter_core::shadow::Row;
+
+use super::write::end;
+use super::{Fault, StateKey, type_key};
+use crate::db::seal::{Keys, Kind};
+use crate::db::shadow::{Said, Shadow, ShadowChore, decode, encode};
+use crate::db::store::ReadError;
+use crate::db::tables::{SHADOW_ROWS, SHADOWS, state_key};
+
+/// A row, with its uid as it is stored.
+pub(in crate::db) type Stored = (u128, Row, Vec<u8>);
+
+pub(super) fn perform(db: &Database, chore: &ShadowChore, keys: &Keys) -> Result<(), Fault> {
+    let txn = db.begin_write()?;
+    let changed = match chore {
+        ShadowChore::Open { key, form } => {
+            let known = read_all(&txn.open_table(SHADOWS)?, keys)?;
+            let next = known.values().map(|shadow| shadow.id).max().unwrap_or(0) + 1;
+            match known.get(key) {
+                Some(shadow) if shadow.form == *form => false,
+                Some(shadow) => put(&txn, key, &Shadow { form: form.clone(), ..shadow.clone() }, keys)?,
+                None => put(&txn, key, &Shadow::new(next, form.clone()), keys)?,
+            }
+        }
+        ShadowChore::Complete { key, generation, at } => {
+            let shadow = required(&txn, key, keys)?;
+            let complete_generation = Some(*generation);
+            put(&txn, key, &Shadow { complete_at: Some(*at), complete_generation, ..shadow }, keys)?
+        }
+        ShadowChore::Apply { key, from, to, said } => {
+            let mut shadow = required(&txn, key, keys)?;
+            if shadow.position != *from {
+                let problem = format!("it stands at {} and not at {from}", shadow.position);
+                return Err(ReadError::Row { row: format!("the shadow of {key}"), problem }.into());
+            }
+            apply(&mut txn.open_table(SHADOW_ROWS)?, &mut shadow, said)?;
+            shadow.position = *to;
+            put(&txn, key, &shadow, keys)?
+        }
+    };
+    end(txn, changed)
+}
+
+/// Takes a uid out of the shadows of a connection. Answers whether it was in one.
+pub(super) fn forget(
+    txn: &WriteTransaction,
+    connection: &ConnectionName,
+    uid: &str,
+    keys: &Keys,
+) -> Result<bool, Fault> {
+    let known = read_all(&txn.open_table(SHADOWS)?, keys)?;
+    let mut changed = false;
+    for (key, mut shadow) in known.into_iter().filter(|(key, _)| key.connection == *connection) {
+        let of_uid = (shadow.id, shadow.digester().key(uid));
+        if txn.open_table(SHADOW_ROWS)?.remove(of_uid)?.is_some() {
+            shadow.rows = shadow.rows.saturating_sub(1);
+            changed = put(txn, &key, &shadow, keys)?;
+        }
+    }
+    Ok(changed)
+}
+
+fn apply(
+    rows: &mut Table<'_, (u32, u128), &'static [u8]>,
+    shadow: &mut Shadow,
+    said: &BTreeMap<u128, Said>,
+) -> Result<(), Fault> {
+    for (key, said) in said {
+        let at = (shadow.id, *key);
+        let Some(is) = &said.is else {
+            if rows.remove(at)?.is_some() {
+                shadow.rows = shadow.rows.saturating_sub(1);
+            }
+            continue;
+        };
+        let known = rows.get(at)?.and_then(|row| decode(row.value()).map(|(row, _)| row.ordinal));
+        let ordinal = known.unwrap_or(shadow.next_ordinal);
+        if known.is_none() {
+            shadow.next_ordinal += 1;
+            shadow.rows += 1;
+        }
+        let row = Row { hash: is.hash, sequence: said.sequence, ordinal };
+        rows.insert(at, encode(&row, &is.uid).as_slice())?;
+    }
+    Ok(())
+}
+
+fn put(txn: &WriteTransaction, key: &TypeKey, shadow: &Shadow, keys: &Keys) -> Result<bool, Fault> {
+    txn.open_table(SHADOWS)?.insert(state_key(key), keys.row(Kind::Shadow, shadow)?.as_slice())?;
+    Ok(true)
+}
+
+fn required(txn: &WriteTransaction, key: &TypeKey, keys: &Keys) -> Result<Shadow, Fault> {
+    let missing = || ReadError::Row { row: format!("the shadow of {key}"), problem: "it is not there".into() };
+    Ok(read(&txn.open_table(SHADOWS)?, key, keys)?.ok_or_else(missing)?)
+}
+
+pub(super) fn read(
+    shadows: &impl ReadableTable<StateKey, &'static [u8]>,
+    key: &TypeKey,
+    keys: &Keys,
+) -> Result<Option<Shadow>, Fault> {
+    let Some(bytes) = shadows.get(state_key(key))? else { return Ok(None) };
+    Ok(Some(keys.parse(Kind::Shadow, bytes.value(), || format!("the shadow of {key}"))?))
+}
+
+pub(super) fn read_all(
+    shadows: &impl ReadableTable<StateKey, &'static [u8]>,
+    keys: &Keys,
+) -> Result<BTreeMap<TypeKey, Shadow>, Fault> {
+    let mut all = BTreeMap::new();
+    for entry in shadows.iter()? {
+        let (key, value) = entry?;
+        let (connection, object_type) = key.value();
+        let name = || format!("the shadow of {connection}/{object_type}");
+        all.insert(type_key(connection, object_type, name)?, keys.parse(Kind::Shadow, value.value(), name)?);
+    }
+    Ok(all)
+}
+
+fn decoded(id: u32, key: u128, bytes: &[u8]) -> Result<(Row, &[u8]), ReadError> {
+    let damaged = || ReadError::Row { row: format!("row {key:032x} of shadow {id}"), problem: "it is cut off".into() };
+    decode(bytes).ok_or_else(damaged)
+}
+
+pub(super) fn rows(db: &Database, id: u32, keys: &[u128]) -> Result<Vec<Option<Row>>, Fault> {
+    let rows = db.begin_read()?.open_table(SHADOW_ROWS)?;
+    let row = |key: &u128| {
+        let stored = rows.get((id, *key))?;
+        Ok(stored.map(|stored| decoded(id, *key, stored.value()).map(|(row, _)| row)).transpose()?)
+    };
+    keys.iter().map(row).collect()
+}
+
+pub(super) fn range(db: &Database, id: u32, from: u128, limit: usize) -> Result<Vec<Stored>, Fault> {
+    let rows = db.begin_read()?.open_table(SHADOW_ROWS)?;
+    let mut found = Vec::new();
+    for entry in rows.range((id, from)..=(id, u128::MAX))?.take(limit) {
+        let (key, stored) = entry?;
+        let key = key.value().1;
+        let (row, uid) = decoded(id, key, stored.value())?;
+        found.push((key, row, uid.to_vec()));
+    }
+    Ok(found)
+}

@@ -1,0 +1,473 @@
+//! The shadow of a type: what the journal last said of each object, as a hash. It follows the journal: rows are brought up from
+//! the entries behind its position whenever somebody compares, so that live sync pays nothing for it, and a crash leaves it behind
+//! and never wrong. A type has one from its first pass on.
+//!
+//! Keys of rows are keyed hashes of uids, and a row's uid is encrypted, by secrets that the shadow's own row has. So a file gives
+//! away no uid where a key is configured, and another key means one row to write.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::PoisonError;
+
+use chacha20poly1305::aead::Aead;
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
+use hmac::{Hmac, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use tidewaiter_core::journal::Body;
+use tidewaiter_core::name::TypeKey;
+use tidewaiter_core::object::{Change, ConnectorObject};
+use tidewaiter_core::shadow::{Form, Row};
+use tidewaiter_core::time::UnixMillis;
+use tokio::task::spawn_blocking;
+
+use super::segment::Unpacked;
+use super::store::{Chore, Done, ReadError};
+use super::writer::Order;
+use super::{CommitError, Db, unexpected};
+
+/// Rows that are written in one transaction; others get their turn in between.
+const ROWS_AT_ONCE: usize = 50_000;
+/// Rows of a scan that are in memory at once.
+const SCANNED_AT_ONCE: usize = 10_000;
+
+/// The row of a shadow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Shadow {
+    /// Its rows begin with it.
+    pub(super) id: u32,
+    pub(super) secrets: Secrets,
+    /// What makes two objects the same.
+    pub(super) form: Form,
+    /// Entries up to this sequence are in it.
+    pub(super) position: u64,
+    /// How many rows it has.
+    pub(super) rows: u64,
+    /// The number of the next new row.
+    pub(super) next_ordinal: u64,
+    /// When the last complete pass ended.
+    pub(super) complete_at: Option<UnixMillis>,
+    /// In which generation it began.
+    pub(super) complete_generation: Option<u64>,
+}
+
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Secrets {
+    hash: [u8; 32],
+    uids: [u8; 32],
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets")
+    }
+}
+
+impl Shadow {
+    /// A shadow that knows nothing of the journal yet.
+    pub(super) fn new(id: u32, form: Form) -> Self {
+        let random = || {
+            let mut bytes = [0; 32];
+            getrandom::fill(&mut bytes).expect("the kernel has random bytes");
+            bytes
+        };
+        let secrets = Secrets { hash: random(), uids: random() };
+        Self { id, secrets, form, position: 0, rows: 0, next_ordinal: 0, complete_at: None, complete_generation: None }
+    }
+
+    /// How many objects it has.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The number that the next new row gets.
+    pub fn next_ordinal(&self) -> u64 {
+        self.next_ordinal
+    }
+
+    /// Entries up to this sequence are in it.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// When the last complete pass ended; none: there was none yet.
+    pub fn complete_at(&self) -> Option<UnixMillis> {
+        self.complete_at
+    }
+
+    /// In which generation the last complete pass began.
+    pub fn complete_generation(&self) -> Option<u64> {
+        self.complete_generation
+    }
+
+    /// Makes its keys and hashes.
+    pub fn digester(&self) -> Digester {
+        let mac = |domain: u8| {
+            let mut mac = Hmac::<Sha256>::new_from_slice(&self.secrets.hash).expect("a key of any length");
+            mac.update(&[domain]);
+            mac
+        };
+        let cipher = XChaCha20Poly1305::new(&self.secrets.uids.into());
+        Digester { of_uid: mac(0), of_object: mac(1), cipher, form: self.form.clone(), written: Vec::new() }
+    }
+}
+
+/// Makes the keys and hashes of a shadow.
+pub struct Digester {
+    of_uid: Hmac<Sha256>,
+    of_object: Hmac<Sha256>,
+    cipher: XChaCha20Poly1305,
+    form: Form,
+    written: Vec<u8>,
+}
+
+impl std::fmt::Debug for Digester {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Digester")
+    }
+}
+
+impl Digester {
+    /// The key of an object's row.
+    pub fn key(&self, uid: &str) -> u128 {
+        digest(&self.of_uid, uid.as_bytes())
+    }
+
+    /// The hash of an object; none: it isn't a whole one.
+    pub fn hash(&mut self, object: &ConnectorObject) -> Option<u128> {
+        self.written.clear();
+        self.form.write(object, &mut self.written).then(|| digest(&self.of_object, &self.written))
+    }
+
+    /// A uid as its row has it. The nonce is its key, so one nonce never meets two uids.
+    fn conceal(&self, key: u128, uid: &str) -> Vec<u8> {
+        self.cipher.encrypt(&nonce(key), uid.as_bytes()).expect("far below the cipher's limit of 256 GiB")
+    }
+
+    fn reveal(&self, key: u128, concealed: &[u8]) -> Result<String, ReadError> {
+        let damaged =
+            || ReadError::Row { row: format!("row {key:032x} of a shadow"), problem: "it was changed".into() };
+        let uid = self.cipher.decrypt(&nonce(key), concealed).map_err(|_| damaged())?;
+        String::from_utf8(uid).map_err(|_| damaged())
+    }
+}
+
+fn digest(mac: &Hmac<Sha256>, bytes: &[u8]) -> u128 {
+    let digest = mac.clone().chain_update(bytes).finalize().into_bytes();
+    u128::from_be_bytes(std::array::from_fn(|i| digest[i]))
+}
+
+fn nonce(key: u128) -> XNonce {
+    let mut nonce = [0; 24];
+    nonce[..16].copy_from_slice(&key.to_be_bytes());
+    XNonce::from(nonce)
+}
+
+/// What an entry says of an object.
+#[derive(Clone, Debug)]
+pub(super) struct Said {
+    pub(super) sequence: u64,
+    /// None: it is gone.
+    pub(super) is: Option<Is>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Is {
+    pub(super) hash: Option<u128>,
+    pub(super) uid: Vec<u8>,
+}
+
+/// What is written of a shadow alone.
+#[derive(Debug)]
+pub(super) enum ShadowChore {
+    /// Begin one, or give one another form.
+    Open { key: TypeKey, form: Form },
+    /// Write what entries up to `to` said, if the shadow stands at `from`.
+    Apply { key: TypeKey, from: u64, to: u64, said: BTreeMap<u128, Said> },
+    /// A pass came to its end.
+    Complete { key: TypeKey, generation: u64, at: UnixMillis },
+}
+
+const HAS_HASH: u8 = 1;
+const UID_AT: usize = 33;
+
+/// The bytes of a row: whether its hash is known, the hash, sequence and ordinal, and the uid.
+pub(super) fn encode(row: &Row, uid: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(UID_AT + uid.len());
+    bytes.push(if row.hash.is_some() { HAS_HASH } else { 0 });
+    bytes.extend_from_slice(&row.hash.unwrap_or_default().to_le_bytes());
+    bytes.extend_from_slice(&row.sequence.to_le_bytes());
+    bytes.extend_from_slice(&row.ordinal.to_le_bytes());
+    bytes.extend_from_slice(uid);
+    bytes
+}
+
+/// A row, and its uid as it is stored. None: it is cut off.
+pub(super) fn decode(bytes: &[u8]) -> Option<(Row, &[u8])> {
+    let (head, uid) = bytes.split_at_checked(UID_AT)?;
+    let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| head[at + i]));
+    let hash = (head[0] & HAS_HASH != 0).then(|| u128::from_le_bytes(std::array::from_fn(|i| head[1 + i])));
+    Some((Row { hash, sequence: number(17), ordinal: number(25) }, uid))
+}
+
+/// What was read of the journal to bring a shadow up.
+struct Behind {
+    said: BTreeMap<u128, Said>,
+    /// Entries up to here are in it.
+    to: u64,
+    /// That was all.
+    is_all: bool,
+}
+
+impl Db {
+    /// The shadow of a type; none: nothing was ever compared.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub fn shadow(&self, key: &TypeKey) -> Result<Option<Shadow>, ReadError> {
+        self.inner.store.shadow(key)
+    }
+
+    /// The types that have a shadow.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub fn shadows(&self) -> Result<BTreeMap<TypeKey, Shadow>, ReadError> {
+        self.inner.store.shadows()
+    }
+
+    /// Lets nobody else bring up the shadow of a type until this is dropped. None: somebody does.
+    pub fn hold_shadow(&self, key: &TypeKey) -> Option<ShadowHold> {
+        let mut held = self.inner.shadows.lock().unwrap_or_else(PoisonError::into_inner);
+        held.insert(key.clone()).then(|| ShadowHold { db: self.clone(), key: key.clone() })
+    }
+
+    /// What the journal says of a type behind the position of its shadow, as much as is written at once.
+    fn behind(&self, key: &TypeKey, shadow: &Shadow) -> Result<Behind, ReadError> {
+        let mut digester = shadow.digester();
+        let first = self.inner.store.counters()?.first;
+        let from = (shadow.position + 1).max(first);
+        let mut behind = Behind { said: BTreeMap::new(), to: shadow.position, is_all: true };
+        let last = self.inner.store.segments(Some(&key.connection), from, &mut |first, bytes| {
+            let damaged = |damage| ReadError::Segment { first, damage };
+            let segment = Unpacked::new(bytes).map_err(damaged)?;
+            if behind.said.len() >= ROWS_AT_ONCE {
+                behind.is_all = false;
+                return Ok(ControlFlow::Break(()));
+            }
+            behind.to = first + u64::from(segment.count) - 1;
+            if segment.head.key != *key {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let skip = u32::try_from(from.saturating_sub(first)).unwrap_or(u32::MAX);
+            for (place, entry) in segment.entries(skip).enumerate() {
+                let (body, _) = entry.map_err(damaged)?;
+                let sequence = first + u64::from(skip) + place as u64;
+                behind.take(&body, sequence, &mut digester);
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if behind.is_all {
+            behind.to = last.max(behind.to);
+        }
+        Ok(behind)
+    }
+
+    /// The rows of these keys, in their order.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub fn shadow_rows(&self, shadow: &Shadow, keys: &[u128]) -> Result<Vec<Option<Row>>, ReadError> {
+        self.inner.store.shadow_rows(shadow.id, keys)
+    }
+
+    /// Hands over the rows from a key on, until it is told to stop; and answers where to go on. None: that was all.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub fn scan_shadow(
+        &self,
+        shadow: &Shadow,
+        from: u128,
+        visit: &mut VisitRow<'_>,
+    ) -> Result<Option<u128>, ReadError> {
+        let digester = shadow.digester();
+        let mut from = from;
+        loop {
+            let rows = self.inner.store.shadow_range(shadow.id, from, SCANNED_AT_ONCE)?;
+            for (key, row, uid) in &rows {
+                if !visit(*row, Uid { digester: &digester, key: *key, concealed: uid })? {
+                    return Ok(Some(*key));
+                }
+            }
+            match rows.last() {
+                Some((last, ..)) if rows.len() == SCANNED_AT_ONCE && *last < u128::MAX => from = last + 1,
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    async fn shadow_chore(&self, chore: ShadowChore) -> Result<(), CommitError> {
+        match self.inner.writer.perform(Order::Chore(Chore::Shadow(Box::new(chore)))).await? {
+            Done::Nothing => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// Takes a row, and answers whether the next one is wanted.
+pub type VisitRow<'a> = dyn FnMut(Row, Uid<'_>) -> Result<bool, ReadError> + 'a;
+
+/// The uid of a row, which is encrypted.
+#[derive(Debug)]
+pub struct Uid<'a> {
+    digester: &'a Digester,
+    key: u128,
+    concealed: &'a [u8],
+}
+
+impl Uid<'_> {
+    /// In clear.
+    ///
+    /// # Errors
+    /// It was changed.
+    pub fn reveal(&self) -> Result<String, ReadError> {
+        self.digester.reveal(self.key, self.concealed)
+    }
+}
+
+/// Who may bring up the shadow of a type.
+#[derive(Debug)]
+pub struct ShadowHold {
+    db: Db,
+    key: TypeKey,
+}
+
+impl Drop for ShadowHold {
+    fn drop(&mut self) {
+        self.db.inner.shadows.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+impl ShadowHold {
+    /// Of which type.
+    pub fn key(&self) -> &TypeKey {
+        &self.key
+    }
+
+    fn stored(&self) -> Result<Shadow, CommitError> {
+        let missing = || CommitError::Storage(format!("the shadow of {} is not there", self.key));
+        self.db.shadow(&self.key).map_err(unread)?.ok_or_else(missing)
+    }
+
+    /// Makes sure that the type has a shadow of this form. Where the form changed, all objects differ once.
+    ///
+    /// # Errors
+    /// The storage engine failed.
+    pub async fn open(&self, form: Form) -> Result<Shadow, CommitError> {
+        self.db.shadow_chore(ShadowChore::Open { key: self.key.clone(), form }).await?;
+        self.stored()
+    }
+
+    /// Brings the shadow up with the journal. Answers it, and the keys of what went.
+    ///
+    /// # Errors
+    /// A damaged entry, or the storage engine failed.
+    pub async fn bring_up(&self) -> Result<(Shadow, Vec<u128>), CommitError> {
+        let mut left = Vec::new();
+        loop {
+            let mut shadow = self.stored()?;
+            if shadow.position >= self.db.last_sequence() {
+                return Ok((shadow, left));
+            }
+            let (db, key, from, behind_of) = (self.db.clone(), self.key.clone(), shadow.position, shadow.clone());
+            let behind = spawn_blocking(move || db.behind(&key, &behind_of)).await;
+            let Behind { said, to, is_all } =
+                behind.map_err(|error| CommitError::Storage(error.to_string()))?.map_err(unread)?;
+            left.extend(said.iter().filter(|(_, said)| said.is.is_none()).map(|(key, _)| *key));
+            // Entries of others need no writing down, unless they are much to look through again.
+            if said.is_empty() && is_all && to - from < ROWS_AT_ONCE as u64 {
+                shadow.position = to;
+                return Ok((shadow, left));
+            }
+            self.apply(from, to, said).await?;
+        }
+    }
+
+    /// Brings the shadow up with the journal, and writes its position down, so that no entry is kept for it.
+    ///
+    /// # Errors
+    /// As `bring_up`.
+    pub async fn settle(&self) -> Result<(), CommitError> {
+        let (shadow, _) = self.bring_up().await?;
+        let from = self.stored()?.position;
+        if from < shadow.position {
+            self.apply(from, shadow.position, BTreeMap::new()).await?;
+        }
+        Ok(())
+    }
+
+    async fn apply(&self, from: u64, to: u64, said: BTreeMap<u128, Said>) -> Result<(), CommitError> {
+        self.db.shadow_chore(ShadowChore::Apply { key: self.key.clone(), from, to, said }).await
+    }
+
+    /// Notes that a pass, begun in this generation, came to its end.
+    ///
+    /// # Errors
+    /// The storage engine failed.
+    pub async fn complete(&self, generation: u64, at: UnixMillis) -> Result<(), CommitError> {
+        self.db.shadow_chore(ShadowChore::Complete { key: self.key.clone(), generation, at }).await
+    }
+}
+
+fn unread(error: ReadError) -> CommitError {
+    CommitError::Storage(error.to_string())
+}
+
+impl Behind {
+    fn take(&mut self, body: &Body, sequence: u64, digester: &mut Digester) {
+        let Some(delta) = body.delta() else { return };
+        let (object, previous) = match &delta.change {
+            Change::Create(object) => (object, None),
+            Change::Update { object, previous_uid } | Change::CreateOrUpdate { object, previous_uid } => {
+                (object, previous_uid.as_deref())
+            }
+            Change::Delete { uid, .. } => {
+                self.said.insert(digester.key(uid), Said { sequence, is: None });
+                return;
+            }
+        };
+        if let Some(previous) = previous.filter(|previous| *previous != object.uid) {
+            self.said.insert(digester.key(previous), Said { sequence, is: None });
+        }
+        let key = digester.key(&object.uid);
+        let is = Is { hash: digester.hash(object), uid: digester.conceal(key, &object.uid) };
+        self.said.insert(key, Said { sequence, is: Some(is) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_has_its_numbers_and_a_uid_that_only_the_shadow_can_read() {
+        let shadow = Shadow::new(1, Form::default());
+        let digester = shadow.digester();
+        let key = digester.key("jane");
+        let concealed = digester.conceal(key, "jane");
+        assert!(!concealed.windows(4).any(|part| part == b"jane"));
+        for hash in [None, Some(u128::MAX - 5)] {
+            let row = Row { hash, sequence: u64::MAX - 1, ordinal: 7 };
+            let bytes = encode(&row, &concealed);
+            let (decoded, uid) = decode(&bytes).unwrap();
+            assert_eq!((decoded, digester.reveal(key, uid).unwrap()), (row, "jane".to_owned()));
+        }
+        assert!(decode(&[0; UID_AT - 1]).is_none());
+        assert!(digester.reveal(key ^ 1, &concealed).is_err());
+        let other = Shadow::new(1, Form::default()).digester();
+        assert_ne!(other.key("jane"), key, "each shadow has secrets of its own");
+        assert!(other.reveal(key, &concealed).is_err());
+    }
+}

@@ -1,0 +1,338 @@
+//! A pass over all objects of a type: what is read is compared with the shadow, and what wasn't read is looked for again. Decides
+//! nothing: what is told and what is missing is known to the core's `Pass`; this brings it the rows.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tidewaiter_core::name::TypeKey;
+use tidewaiter_core::object::{Change, SyncDelta};
+use tidewaiter_core::run::{Failure, Filter, Reading};
+use tidewaiter_core::schema::ObjectClassInfo;
+use tidewaiter_core::shadow::{Counts, Form, Pass, Row, Verdict};
+use tokio::task::spawn_blocking;
+
+use crate::clock::Clock;
+use crate::db::{CommitError, Db, Digester, ReadError, Shadow, ShadowHold};
+
+/// Objects that are looked for again in one run: between them live sync has its turn.
+const MISSING_AT_ONCE: usize = 1000;
+/// More pages without an object than that, one after the other, lead nowhere.
+const EMPTY_PAGES_MAX: u32 = 100;
+
+/// How a pass is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// Every object is told, and not only those that differ.
+    pub full: bool,
+    /// Nothing is told.
+    pub dry_run: bool,
+    /// However many objects are gone, they are told.
+    pub allow_deletes: bool,
+}
+
+/// A pass under way.
+#[derive(Debug)]
+pub struct Comparison {
+    db: Db,
+    clock: Clock,
+    hold: ShadowHold,
+    class: String,
+    manner: Manner,
+    /// What is missing can be looked for again.
+    again: bool,
+    generation: u64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    pass: Pass,
+    shadow: Shadow,
+    digester: Digester,
+    /// A pass came to its end before: what has no row wasn't there.
+    knows_all: bool,
+    /// Where the page under way begins.
+    page: Option<Vec<u8>>,
+    /// What had been read when it began.
+    read_before: u64,
+    empty_pages: u32,
+    pages: u64,
+    /// How many are missing, once all pages are read; and where to look for more of them.
+    missing: Option<(u64, Option<u128>)>,
+}
+
+impl Inner {
+    fn rows(&self, db: &Db, keys: &[u128]) -> Result<Vec<Option<Row>>, ReadError> {
+        db.shadow_rows(&self.shadow, keys)
+    }
+}
+
+/// How far a pass is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Progress {
+    /// What it did.
+    pub counts: Counts,
+    /// Pages that were read to their end.
+    pub pages: u64,
+    /// Objects that are expected, by what the journal said before.
+    pub expected: u64,
+}
+
+impl Comparison {
+    /// Begins a pass over a class, which nothing else brings up the shadow of meanwhile. `again`: an object can be read by its uid.
+    ///
+    /// # Errors
+    /// The db.
+    pub async fn begin(
+        (db, clock): (Db, Clock),
+        hold: ShadowHold,
+        class: &ObjectClassInfo,
+        manner: Manner,
+        again: bool,
+        generation: u64,
+    ) -> Result<Self, CommitError> {
+        let shadow = hold.open(Form::of(class)).await?;
+        let knows_all = shadow.complete_at().is_some();
+        let (shadow, _) = hold.bring_up().await?;
+        let pass = Pass::new(shadow.position(), shadow.rows(), shadow.next_ordinal());
+        let digester = shadow.digester();
+        let inner = Inner {
+            pass,
+            shadow,
+            digester,
+            knows_all,
+            page: None,
+            read_before: 0,
+            empty_pages: 0,
+            pages: 0,
+            missing: None,
+        };
+        let (class, inner) = (class.name.clone(), Mutex::new(inner));
+        Ok(Self { db, clock, hold, class, manner, again, generation, inner })
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How it is made.
+    pub fn manner(&self) -> Manner {
+        self.manner
+    }
+
+    /// Whether what is missing is looked for again before it is told.
+    pub fn looks_again(&self) -> bool {
+        self.again
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> Progress {
+        let inner = self.inner();
+        Progress { counts: inner.pass.counts(), pages: inner.pages, expected: inner.shadow.rows() }
+    }
+
+    /// What is read first.
+    pub fn first(&self) -> Reading {
+        Reading { filter: Filter::All, page: None, dry_run: self.manner.dry_run }
+    }
+
+    /// A run of its own begins, with nothing of this pass under way: what was told and isn't journaled never will be.
+    ///
+    /// # Errors
+    /// The db.
+    pub async fn begin_run(&self) -> Result<(), CommitError> {
+        self.bring_up().await?;
+        let mut inner = self.inner();
+        if !self.manner.dry_run || inner.pass.is_ahead() {
+            inner.pass.settle_all();
+        }
+        Ok(())
+    }
+
+    async fn bring_up(&self) -> Result<(), CommitError> {
+        let (shadow, left) = self.hold.bring_up().await?;
+        let mut inner = self.inner();
+        inner.shadow = shadow;
+        left.into_iter().for_each(|key| inner.pass.left(key));
+        Ok(())
+    }
+
+    /// Brings the rows up, and forgets what they know now.
+    async fn catch_up(self: &Arc<Self>) -> Result<(), String> {
+        if self.manner.dry_run {
+            self.inner().pass.settle_all();
+            return Ok(());
+        }
+        self.bring_up().await.map_err(|error| error.to_string())?;
+        let this = Arc::clone(self);
+        let settled = spawn_blocking(move || {
+            let mut inner = this.inner();
+            let told: Vec<u128> = inner.pass.told().collect();
+            let rows = inner.rows(&this.db, &told)?;
+            for (key, row) in told.into_iter().zip(rows) {
+                if row.is_some_and(|row| inner.pass.knows(&row)) {
+                    inner.pass.settle(key);
+                }
+            }
+            Ok::<_, ReadError>(())
+        });
+        settled.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+
+    /// Of objects that were read, those that are told, and as what.
+    ///
+    /// # Errors
+    /// The db, in its words.
+    pub async fn judge(self: &Arc<Self>, deltas: Vec<SyncDelta>) -> Result<Vec<SyncDelta>, String> {
+        if self.inner().pass.is_ahead() {
+            self.catch_up().await?;
+        }
+        let this = Arc::clone(self);
+        let judged = spawn_blocking(move || this.judge_now(deltas)).await;
+        judged.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+
+    fn judge_now(&self, deltas: Vec<SyncDelta>) -> Result<Vec<SyncDelta>, ReadError> {
+        let mut guard = self.inner();
+        let inner = &mut *guard;
+        let keys: Vec<u128> = deltas.iter().map(|delta| inner.digester.key(delta.change.uid())).collect();
+        let rows = inner.rows(&self.db, &keys)?;
+        let mut told = Vec::new();
+        for ((delta, key), row) in deltas.into_iter().zip(keys).zip(rows) {
+            let hash = delta.change.object().and_then(|object| inner.digester.hash(object));
+            let verdict = inner.pass.judge(key, row, hash);
+            if self.manner.full {
+                told.push(delta);
+                continue;
+            }
+            let SyncDelta { object_class, change, source_time } = delta;
+            let Change::CreateOrUpdate { object, previous_uid } = change else { continue };
+            let change = match verdict {
+                Verdict::Same | Verdict::Newer => continue,
+                Verdict::New if inner.knows_all => Change::Create(object),
+                Verdict::New => Change::CreateOrUpdate { object, previous_uid },
+                Verdict::Changed => Change::Update { object, previous_uid },
+            };
+            told.push(SyncDelta { object_class, change, source_time });
+        }
+        Ok(told)
+    }
+
+    /// What is read next, after `search` answered where the next page begins, or what was missing was looked for. None: that was
+    /// all, and the pass is complete.
+    ///
+    /// # Errors
+    /// The pass would never end, or the db.
+    pub async fn next(self: &Arc<Self>, answered: Option<Vec<u8>>) -> Result<Option<Reading>, Failure> {
+        if let Some(page) = self.page_read(answered)? {
+            return Ok(Some(Reading { page: Some(page), ..self.first() }));
+        }
+        let host = |message: String| Failure::Host { message };
+        self.bring_up().await.map_err(|error| host(error.to_string()))?;
+        let this = Arc::clone(self);
+        let missing = spawn_blocking(move || this.missing()).await;
+        let missing = missing.map_err(|error| host(error.to_string()))?.map_err(|error| host(error.to_string()))?;
+        if let Some(filter) = missing {
+            return Ok(Some(Reading { filter, ..self.first() }));
+        }
+        let TypeKey { connection, object_type } = self.hold.key();
+        let Progress { counts, pages, .. } = self.progress();
+        tracing::info!(
+            target: "tidewaiter::run", %connection, r#type = %object_type, read = counts.read, new = counts.new,
+            changed = counts.changed, gone = counts.gone, pages, dry_run = self.manner.dry_run, "pass ended"
+        );
+        if !self.manner.dry_run {
+            let completed = self.hold.complete(self.generation, self.clock.now()).await;
+            completed.map_err(|error| host(error.to_string()))?;
+        }
+        Ok(None)
+    }
+
+    /// A page was read; answers where the next one begins, if there is one.
+    fn page_read(&self, answered: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Failure> {
+        let mut inner = self.inner();
+        if inner.missing.is_some() {
+            return Ok(None);
+        }
+        inner.pages += 1;
+        let read = inner.pass.counts().read;
+        inner.empty_pages = if read > inner.read_before { 0 } else { inner.empty_pages + 1 };
+        inner.read_before = read;
+        let message = match &answered {
+            None => return Ok(None),
+            Some(_) if answered == inner.page => "search answered the position that it was called with".to_owned(),
+            Some(_) if inner.empty_pages > EMPTY_PAGES_MAX => {
+                format!("search answered {} pages in a row without an object", inner.empty_pages)
+            }
+            Some(page) => {
+                inner.page = Some(page.clone());
+                return Ok(answered);
+            }
+        };
+        Err(Failure::Contract { code: "search-has-no-end".into(), message, uid: None })
+    }
+
+    /// The next objects that are missing; none: no more.
+    fn missing(&self) -> Result<Option<Filter>, ReadError> {
+        let mut guard = self.inner();
+        let inner = &mut *guard;
+        if inner.pass.is_complete() {
+            return Ok(None);
+        }
+        let (of, from) = match inner.missing {
+            Some((of, from)) => (of, from),
+            None => {
+                let mut of = 0;
+                let (pass, shadow) = (&inner.pass, &inner.shadow);
+                self.db.scan_shadow(shadow, 0, &mut |row, _| {
+                    of += u64::from(pass.misses(&row));
+                    Ok(true)
+                })?;
+                (of, Some(0))
+            }
+        };
+        let Some(from) = from.filter(|_| of > 0) else {
+            inner.missing = Some((of, None));
+            return Ok(None);
+        };
+        let (mut uids, pass) = (Vec::new(), &inner.pass);
+        let next = self.db.scan_shadow(&inner.shadow, from, &mut |row, uid| {
+            if pass.misses(&row) {
+                if uids.len() == MISSING_AT_ONCE {
+                    return Ok(false);
+                }
+                uids.push(uid.reveal()?);
+            }
+            Ok(true)
+        })?;
+        inner.missing = Some((of, next));
+        let (found, allowed) = (inner.pass.counts().read, self.manner.allow_deletes);
+        Ok((!uids.is_empty()).then_some(Filter::Missing { uids, of, found, allowed }))
+    }
+
+    /// Of objects that were looked for again, those that are gone, as they are told. The others, and what live sync told of meanwhile, are not.
+    ///
+    /// # Errors
+    /// The db, in its words.
+    pub async fn gone(self: &Arc<Self>, uids: Vec<String>) -> Result<Vec<SyncDelta>, String> {
+        self.bring_up().await.map_err(|error| error.to_string())?;
+        let this = Arc::clone(self);
+        let gone = spawn_blocking(move || this.gone_now(uids)).await;
+        gone.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+
+    fn gone_now(&self, uids: Vec<String>) -> Result<Vec<SyncDelta>, ReadError> {
+        let mut guard = self.inner();
+        let inner = &mut *guard;
+        let keys: Vec<u128> = uids.iter().map(|uid| inner.digester.key(uid)).collect();
+        let rows = inner.rows(&self.db, &keys)?;
+        let mut gone = Vec::new();
+        for (uid, row) in uids.into_iter().zip(rows) {
+            let Some(row) = row.filter(|row| inner.pass.misses(row)) else { continue };
+            inner.pass.gone(&row);
+            let change = Change::Delete { uid, name: None, last_known: None };
+            gone.push(SyncDelta { object_class: self.class.clone(), change, source_time: None });
+        }
+        Ok(gone)
+    }
+}

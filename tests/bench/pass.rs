@@ -1,0 +1,66 @@
+//! Passes over everything: a first fill, and a later pass with one object in a hundred changed, from a sandboxed connector into the
+//! journal and the shadow.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::{Value as Json, json};
+use tidewaiter::clock::Clock;
+use tidewaiter::db::Db;
+use tidewaiter::driver::{Order, Source, perform};
+use tidewaiter_core::run::{Outcome, Trigger};
+use tidewaiter_core::state::{From, TypeState};
+use tidewaiter_tests::connection;
+use tokio::sync::mpsc;
+
+use crate::delta::{component, config, key};
+use crate::measure::{Cost, begin, memory, reset_peak, round, spread};
+
+/// One pass; of the objects every hundredth has this version.
+async fn pass(source: &Arc<dyn Source>, db: &Db, objects: i64, version: i64, told: u64) -> Result<Cost> {
+    let settings = json!({ "last": objects, "batch": 256, "compare": 1, "every": 100, "version": version });
+    let connection = connection(key().connection, config(settings, None), Arc::clone(source))?;
+    let clock = Clock::start();
+    let state = db.state(&key())?.unwrap_or_else(|| TypeState::first(From::Latest, clock.now()));
+    let order = Order {
+        db: db.clone(),
+        clock,
+        connection: Arc::new(connection),
+        key: key(),
+        run: 1 + version.unsigned_abs(),
+        trigger: Trigger::Command,
+        state,
+        reading: None,
+        comparison: None,
+    };
+    let begun = begin();
+    let report = perform(order, mpsc::channel(1).1).await.report;
+    let cost = begun.end();
+    ensure!(report.outcome == Outcome::Ok, "{:?}", report.outcome);
+    ensure!(report.deltas == told, "{told} entries were to come, and {} did", report.deltas);
+    Ok(cost)
+}
+
+pub(crate) async fn measure(rounds: usize, objects: i64, out: &Path) -> Result<Json> {
+    let source = component().await?;
+    let per_second = |cost: Cost| objects as f64 / cost.wall.as_secs_f64();
+    let (mut fills, mut changed, mut same) = (Vec::new(), Vec::new(), Vec::new());
+    let all = objects.unsigned_abs();
+    reset_peak();
+    for _ in 0..rounds {
+        let data = tempfile::tempdir_in(out)?;
+        let db = Db::open(data.path(), "bench", Duration::ZERO)?;
+        fills.push(per_second(pass(&source, &db, objects, 0, all).await?));
+        changed.push(per_second(pass(&source, &db, objects, 1, all / 100).await?));
+        same.push(per_second(pass(&source, &db, objects, 1, 0).await?));
+    }
+    Ok(json!({
+        "objects": objects,
+        "first-fill-per-second": spread(&fills),
+        "one-percent-changed-per-second": spread(&changed),
+        "nothing-changed-per-second": spread(&same),
+        "peak-mib": round(memory("VmHWM") as f64 / 1_048_576.0),
+    }))
+}
