@@ -14,6 +14,7 @@ pub mod view;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tidewaiter_core::grant::BadAsk;
@@ -240,7 +241,8 @@ impl Host {
         let db = spawn_blocking(move || Db::open_sealed(&data, &name, OWNER_WAIT, keys)).await??;
         db.set_quota(config.quota);
         let audit = Audit::open(&config.data, clock)?;
-        let erasures = Arc::new(Erasures::new(&config.data, db.clone(), clock));
+        let last_run = Arc::new(AtomicU64::new(db.last_run()));
+        let erasures = Arc::new(Erasures::new(&config.data, db.clone(), Arc::clone(&last_run), clock));
         // Before anybody is handed an entry.
         erasures.erase_again().await.map_err(|error| StartError::Erase(Box::new(error)))?;
         let (Loaded { connections, broken }, deliveries) = match runs {
@@ -284,8 +286,15 @@ impl Host {
             journal_ends,
         };
         tasks.scheduler.spawn(
-            Task::new(db.clone(), clock, connections.clone(), config.concurrency, Arc::clone(&lateness), types)
-                .work(received),
+            Task::new(
+                db.clone(),
+                clock,
+                connections.clone(),
+                config.concurrency,
+                (Arc::clone(&lateness), last_run),
+                types,
+            )
+            .work(received),
         );
         for delivery in deliveries {
             tasks.deliveries.spawn(delivery.work(tasks.journal_ends.clone()));

@@ -69,7 +69,7 @@ fn what_comes_changes_is_renamed_and_goes_is_seen_without_any_time() {
     people(&place, "4,dan,d@x\n3,cid,new@x\n1,anna,a@x\n2,bob,b@x\n");
     assert_eq!(sync(&place), pairs(&[("create", "2")]));
     refused(&place.run("token reset hr account"), 2, "found by comparison, and it has no token");
-    refused(&place.run("reconcile hr account"), 2, "every `sync` is a pass over all objects");
+    assert_eq!(place.run("reconcile hr account --json").json()["objects"], 0, "it is the same pass");
     assert_eq!(place.run("db check --deep").code, 0);
     // A copy knows what it was made of.
     assert_eq!(place.run("backup copy").code, 0);
@@ -113,6 +113,7 @@ fn too_many_deletions_are_held_before_the_first_of_them() {
     people(&place, "3,cid,new@x\n");
     refused(&place.run("sync hr account"), 5, "2 deletions in a run, and guard.max-deletes is 1");
     assert_eq!(said(&place.changes()[3..]), pairs(&[("update", "3")]));
+    refused(&place.run("guard discard hr account"), 2, "mend the source, then release it");
     assert_eq!(place.run("guard release hr account").code, 0);
     assert_eq!(sync(&place), pairs(&[("delete", "1"), ("delete", "2")]));
 }
@@ -198,4 +199,32 @@ fn a_lost_token_is_followed_by_a_pass_where_that_was_said() {
     place.people("1,a@x,2026-03-01T08:00:00Z,\n2,new@x,2026-03-03T08:00:00Z,\n");
     host.wait_for("deltas=1", host.log().len());
     assert_eq!(place.changes().len(), 5);
+}
+
+#[test]
+fn a_guard_counts_each_deletion_once_however_many_pages_they_take() {
+    let place = place("guard = { max-deletes = 2000 }");
+    let rows = |from: u32| (from..3000).map(|id| format!("{id},p{id},{id}@x\n")).collect::<String>();
+    people(&place, &rows(0));
+    sync(&place);
+    people(&place, &rows(1500));
+    let said = sync(&place);
+    assert!(said.len() == 1500 && said.iter().all(|(kind, _)| kind == "delete"), "{}", said.len());
+}
+
+#[test]
+fn a_pass_that_is_owed_is_made_after_the_token_and_without_a_server_too() {
+    let place = Place::new();
+    let hr = std::fs::read_to_string(place.path("connections/hr.toml")).unwrap();
+    let hr = hr.replace("class = \"account\"\n", "class = \"account\"\ninitial = \"bring-up\"\n");
+    place.write("connections/hr.toml", &hr);
+    place.people("1,a@x,2026-03-01T08:00:00Z,\n2,b@x,2026-03-01T08:00:00Z,\n");
+    // A pass without a token says nothing of what comes before there is one.
+    assert_eq!(place.run("reconcile hr account --json").json()["objects"], 2);
+    place.people("1,a@x,2026-03-01T08:00:00Z,\n2,new@x,2026-03-02T08:00:00Z,\n");
+    let ended = place.run("run --once");
+    assert!(ended.code == 0 && ended.stdout.contains("1 object journaled of 2 read (0 new, 1 changed)"), "{ended:?}");
+    let ended = place.run("run --once");
+    assert!(ended.code == 0 && !ended.stdout.contains("journaled"), "it is owed no more: {ended:?}");
+    assert_eq!(place.changes().len(), 3);
 }

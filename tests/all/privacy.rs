@@ -1,7 +1,7 @@
 //! What people see, what is kept, and what is forgotten: sensitive attributes, unwanted ones, erased objects.
 
 use serde_json::{Value as Json, json};
-use tidewaiter_tests::{Place, lines};
+use tidewaiter_tests::{HR, Place, lines};
 
 fn person(attributes: &str) -> Place {
     let place = Place::empty();
@@ -126,4 +126,26 @@ fn an_erased_object_is_gone_from_journal_logs_and_files_and_from_what_is_restore
     assert!(!restored.iter().any(|kind| kind.contains("erika")), "{restored:?}");
     let shown = place.run("connections show hr").stdout;
     assert!(!shown.contains("erika-4711") && shown.contains("[erased]"), "{shown}");
+}
+
+#[test]
+fn an_object_that_comes_after_it_was_erased_is_another_matter() {
+    let place = Place::new();
+    place.write("connections/hr.toml", &format!("{HR}from = \"beginning\"\n"));
+    place.people("1,ann@x,2026-03-01T08:00:00Z,\n2,bob@x,2026-03-01T08:00:00Z,\n");
+    let server = place.serve();
+    assert_eq!(place.run("sync hr account").code, 0);
+    assert_eq!(place.run("erase hr --uid 1 --json").json(), 1);
+    // Hired again.
+    place.people("1,again@x,2026-03-02T08:00:00Z,\n2,bob@x,2026-03-01T08:00:00Z,\n");
+    assert_eq!(place.run("sync hr account --json").json()["deltas"], 1);
+    assert_eq!(place.run("erase hr --uid 999 --json").json(), 0, "it never was");
+    let is_there = || place.changes().last().unwrap()["attributes"]["mail"][0] == "again@x";
+    assert!(is_there());
+    server.end();
+    let server = place.serve();
+    assert!(is_there(), "after a start, too");
+    assert_eq!(place.run("erase hr --uid 1 --json").json(), 1, "until it is erased again");
+    server.end();
+    assert!(!place.changes().iter().any(|entry| entry.to_string().contains("again@x")));
 }

@@ -159,33 +159,21 @@ impl Run {
         machine
     }
 
-    /// A run that ends before it calls anything, because it can't be known what to call.
-    pub fn failed(
-        key: TypeKey,
-        run: u64,
+    /// A run that ends so before it calls anything.
+    pub fn over(
+        order: (TypeKey, u64),
         trigger: Trigger,
         stored: TypeState,
         terms: Terms,
-        failure: Failure,
+        outcome: Outcome,
         now: UnixMillis,
     ) -> Self {
+        let (key, run) = order;
         let mut machine = Self::idle(key, run, trigger, stored, terms, now);
-        machine.end(Outcome::Failed(failure), now);
-        machine
-    }
-
-    /// A run that ends before it calls anything, because the db has no room.
-    pub fn held(
-        key: TypeKey,
-        run: u64,
-        trigger: Trigger,
-        stored: TypeState,
-        terms: Terms,
-        why: String,
-        now: UnixMillis,
-    ) -> Self {
-        let mut machine = Self::idle(key, run, trigger, stored, terms, now);
-        machine.abandon(Outcome::Held(why), now);
+        match outcome {
+            Outcome::Failed(_) => machine.end(outcome, now),
+            _ => machine.abandon(outcome, now),
+        }
         machine
     }
 
@@ -266,7 +254,9 @@ impl Run {
         if found == 0 {
             return Some(format!("the source has no object any more, and had {missing}"));
         }
-        let gone = Tally { changes: missing, deletes: missing };
+        // Those that were told already are among them.
+        let left = missing.saturating_sub(self.taken.tally.deletes);
+        let gone = Tally { changes: left, deletes: left };
         match self.kind {
             Kind::Compare => self.terms.guard.refuses(self.taken.tally + gone, self.of_hour(now) + gone),
             // A first pass has many changes; that is what it is for.
@@ -551,7 +541,7 @@ impl Run {
             Phase::Searching(reading) if self.held_bytes >= self.terms.limits.stage_bytes => match reading.dry_run {
                 true => self.stage(),
                 // It stands by itself, whatever comes of the rest.
-                false => self.commit(self.held.len(), self.next_revision()),
+                false => self.commit(self.held.len(), self.next_revision(now)),
             },
             Phase::Searching(_) => {}
             Phase::Ending(outcome) => {
@@ -624,8 +614,8 @@ impl Run {
         self.next_state(SyncState::Live(token), format!("reached by run {}", self.run), self.stored.failures, now)
     }
 
-    fn next_revision(&self) -> TypeState {
-        TypeState { revision: self.stored.revision + 1, ..self.stored.clone() }
+    fn next_revision(&self, now: UnixMillis) -> TypeState {
+        TypeState { revision: self.stored.revision + 1, changed_at: now, ..self.stored.clone() }
     }
 
     fn next_state(&self, sync: SyncState, why: String, failures: u32, now: UnixMillis) -> TypeState {

@@ -152,6 +152,8 @@ pub struct Pass {
     rows: u64,
     seen: Bits,
     seen_old: u64,
+    /// Objects that it had not met before.
+    advanced: u64,
     /// Keys of what was told and is in no row yet.
     told: HashSet<u128>,
     /// Keys of what went since it began.
@@ -163,7 +165,7 @@ impl Pass {
     /// A pass that begins after that entry, over a shadow with so many rows that gives the next one this ordinal.
     pub fn new(start: u64, rows: u64, first_new: u64) -> Self {
         let (seen, told, left, counts) = Default::default();
-        Self { start, first_new, rows, seen, seen_old: 0, told, left, counts }
+        Self { start, first_new, rows, seen, seen_old: 0, advanced: 0, told, left, counts }
     }
 
     /// What becomes of an object that was read: by its key, the row there is, and its hash.
@@ -187,12 +189,14 @@ impl Pass {
             }
         };
         self.told.insert(key);
+        self.advanced += 1;
         verdict
     }
 
     fn see(&mut self, ordinal: u64) {
         if ordinal < self.first_new && self.seen.set(ordinal) {
             self.seen_old += 1;
+            self.advanced += 1;
         }
     }
 
@@ -240,6 +244,11 @@ impl Pass {
     pub fn gone(&mut self, row: &Row) {
         self.see(row.ordinal);
         self.counts.gone += 1;
+    }
+
+    /// How many objects it met for the first time: a pass that goes on has more.
+    pub fn advanced(&self) -> u64 {
+        self.advanced
     }
 
     /// What it did.

@@ -312,7 +312,18 @@ async fn run_once(config: Config, json: bool) -> Result<(), Fail> {
     if keys.is_empty() {
         return Err(Fail::new(Exit::Usage, format!("{}: there is no connection to run", config.file.display())));
     }
-    sync(config, keys, json).await
+    sync(config.clone(), keys, json).await?;
+    // What a server would do by itself.
+    if !config.may_owe_passes() {
+        return Ok(());
+    }
+    let answer = ask(config, Runs::WhenAsked, Ask::PayOwed).await?;
+    let Answer::Paid(passes) = answer else { return Err(Fail::other_answer()) };
+    for pass in &passes {
+        print::out(json, pass, |pass| print::reconciled(pass, false))?;
+        judged(&pass.last)?;
+    }
+    Ok(())
 }
 
 /// Runs types one after the other; the worst that happened is what the process ends with.
@@ -350,8 +361,12 @@ fn judged(report: &RunReport) -> Result<(), Fail> {
         Outcome::Stopped => Err(Fail::new(Exit::Refused, format!("{key}: stopped at a checkpoint"))),
         Outcome::Held(why) => Err(Fail::new(Exit::Refused, format!("{key}: {why}"))),
         Outcome::Guarded(why) if report.trigger == Trigger::Reconcile => {
-            let what = "no deletion is journaled; look at the source, then allow them by --allow-deletes";
-            Err(Fail::new(Exit::Refused, format!("{key}: {why}: {what}")))
+            let TypeKey { connection, object_type } = key;
+            let what = format!("`tidewaiter reconcile {connection} {object_type} --allow-deletes`");
+            Err(Fail::new(
+                Exit::Refused,
+                format!("{key}: {why}: no deletion is journaled; look at the source, then {what}"),
+            ))
         }
         Outcome::Guarded(why) => {
             let what = "look at what came, then `guard release` or `guard discard` it";

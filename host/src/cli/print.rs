@@ -107,6 +107,10 @@ pub(super) fn token(view: &TokenView) -> String {
     table(&rows)
 }
 
+fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
 pub(super) fn reconciled(reconciled: &Reconciled, dry_run: bool) -> String {
     let Reconciled { pages, objects, counts, last } = reconciled;
     let Counts { read, new, changed, gone } = counts;
@@ -115,7 +119,8 @@ pub(super) fn reconciled(reconciled: &Reconciled, dry_run: bool) -> String {
         0 => String::new(),
         _ => format!(" of {read} read ({new} new, {changed} changed), and {gone} gone"),
     };
-    format!("{}: {objects} objects {done}{found}, {pages} pages; {}", last.key, last.outcome.name())
+    let objects = counted(*objects, "object");
+    format!("{}: {objects} {done}{found}, {}; {}", last.key, counted(*pages, "page"), last.outcome.name())
 }
 
 pub(super) fn brought_up(types: &[BroughtUp]) -> String {

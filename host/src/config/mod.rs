@@ -353,6 +353,11 @@ impl Config {
         }
     }
 
+    /// Whether there is a type of which a pass may be owed.
+    pub(crate) fn may_owe_passes(&self) -> bool {
+        self.connections.values().flat_map(|config| config.types.values()).any(TypeConfig::may_owe_pass)
+    }
+
     /// All object types.
     pub fn keys(&self) -> impl Iterator<Item = TypeKey> + '_ {
         self.connections.iter().flat_map(|(connection, config)| {

@@ -386,8 +386,8 @@ impl Store for RedbStore {
         Ok(self.with(|db| shadow::rows(db, id, keys))?)
     }
 
-    fn shadow_range(&self, id: u32, from: u128, limit: usize) -> Result<Vec<shadow::Stored>, ReadError> {
-        Ok(self.with(|db| shadow::range(db, id, from, limit))?)
+    fn shadow_range(&self, id: u32, from: u128) -> Result<Vec<shadow::Stored>, ReadError> {
+        Ok(self.with(|db| shadow::range(db, id, from))?)
     }
 
     fn kept(&self, credential: &str) -> Result<Option<Vec<u8>>, ReadError> {

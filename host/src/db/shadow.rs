@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use chacha20poly1305::aead::Aead;
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
@@ -28,8 +29,13 @@ use super::{CommitError, Db, unexpected};
 
 /// Rows that are written in one transaction; others get their turn in between.
 const ROWS_AT_ONCE: usize = 50_000;
-/// Rows of a scan that are in memory at once.
-const SCANNED_AT_ONCE: usize = 10_000;
+/// Bytes of their uids that are held meanwhile; the last segment may be beyond.
+const UIDS_BYTES_AT_ONCE: usize = 16 * 1024 * 1024;
+
+/// How long somebody who brings a shadow up is waited for.
+const HOLD_WAIT: Duration = Duration::from_secs(5);
+/// How often it is looked whether that is done.
+const HOLD_LOOK: Duration = Duration::from_millis(20);
 
 /// The row of a shadow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,6 +56,8 @@ pub struct Shadow {
     pub(super) complete_at: Option<UnixMillis>,
     /// In which generation it began.
     pub(super) complete_generation: Option<u64>,
+    /// Counts objects that were erased: what was read of the journal before is read again.
+    pub(super) erasures: u64,
 }
 
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -73,7 +81,17 @@ impl Shadow {
             bytes
         };
         let secrets = Secrets { hash: random(), uids: random() };
-        Self { id, secrets, form, position: 0, rows: 0, next_ordinal: 0, complete_at: None, complete_generation: None }
+        Self {
+            id,
+            secrets,
+            form,
+            position: 0,
+            rows: 0,
+            next_ordinal: 0,
+            complete_at: None,
+            complete_generation: None,
+            erasures: 0,
+        }
     }
 
     /// How many objects it has.
@@ -183,10 +201,10 @@ pub(super) struct Is {
 pub(super) enum ShadowChore {
     /// Begin one, or give one another form.
     Open { key: TypeKey, form: Form },
-    /// Write what entries up to `to` said, if the shadow stands at `from`.
-    Apply { key: TypeKey, from: u64, to: u64, said: BTreeMap<u128, Said> },
+    /// Write what entries up to `to` said, if the shadow stands at `from`, and nothing was erased since it was read.
+    Apply { key: TypeKey, from: u64, erasures: u64, to: u64, said: BTreeMap<u128, Said> },
     /// A pass came to its end.
-    Complete { key: TypeKey, generation: u64, at: UnixMillis },
+    Complete { key: TypeKey, generation: Option<u64>, at: UnixMillis },
 }
 
 const HAS_HASH: u8 = 1;
@@ -214,6 +232,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Row, &[u8])> {
 /// What was read of the journal to bring a shadow up.
 struct Behind {
     said: BTreeMap<u128, Said>,
+    uids_bytes: usize,
     /// Entries up to here are in it.
     to: u64,
     /// That was all.
@@ -237,6 +256,19 @@ impl Db {
         self.inner.store.shadows()
     }
 
+    /// As `hold_shadow`, and waits a while for whoever is about to be done.
+    pub async fn wait_for_shadow(&self, key: &TypeKey) -> Option<ShadowHold> {
+        let held = async {
+            loop {
+                if let Some(hold) = self.hold_shadow(key) {
+                    return hold;
+                }
+                tokio::time::sleep(HOLD_LOOK).await;
+            }
+        };
+        tokio::time::timeout(HOLD_WAIT, held).await.ok()
+    }
+
     /// Lets nobody else bring up the shadow of a type until this is dropped. None: somebody does.
     pub fn hold_shadow(&self, key: &TypeKey) -> Option<ShadowHold> {
         let mut held = self.inner.shadows.lock().unwrap_or_else(PoisonError::into_inner);
@@ -248,11 +280,11 @@ impl Db {
         let mut digester = shadow.digester();
         let first = self.inner.store.counters()?.first;
         let from = (shadow.position + 1).max(first);
-        let mut behind = Behind { said: BTreeMap::new(), to: shadow.position, is_all: true };
+        let mut behind = Behind { said: BTreeMap::new(), uids_bytes: 0, to: shadow.position, is_all: true };
         let last = self.inner.store.segments(Some(&key.connection), from, &mut |first, bytes| {
             let damaged = |damage| ReadError::Segment { first, damage };
             let segment = Unpacked::new(bytes).map_err(damaged)?;
-            if behind.said.len() >= ROWS_AT_ONCE {
+            if behind.said.len() >= ROWS_AT_ONCE || behind.uids_bytes >= UIDS_BYTES_AT_ONCE {
                 behind.is_all = false;
                 return Ok(ControlFlow::Break(()));
             }
@@ -295,14 +327,14 @@ impl Db {
         let digester = shadow.digester();
         let mut from = from;
         loop {
-            let rows = self.inner.store.shadow_range(shadow.id, from, SCANNED_AT_ONCE)?;
+            let rows = self.inner.store.shadow_range(shadow.id, from)?;
             for (key, row, uid) in &rows {
                 if !visit(*row, Uid { digester: &digester, key: *key, concealed: uid })? {
                     return Ok(Some(*key));
                 }
             }
             match rows.last() {
-                Some((last, ..)) if rows.len() == SCANNED_AT_ONCE && *last < u128::MAX => from = last + 1,
+                Some((last, ..)) if *last < u128::MAX => from = last + 1,
                 _ => return Ok(None),
             }
         }
@@ -376,22 +408,28 @@ impl ShadowHold {
     /// A damaged entry, or the storage engine failed.
     pub async fn bring_up(&self) -> Result<(Shadow, Vec<u128>), CommitError> {
         let mut left = Vec::new();
+        let shadow = self.up(&mut |key| left.push(key)).await?;
+        Ok((shadow, left))
+    }
+
+    async fn up(&self, left: &mut (dyn FnMut(u128) + Send)) -> Result<Shadow, CommitError> {
         loop {
             let mut shadow = self.stored()?;
             if shadow.position >= self.db.last_sequence() {
-                return Ok((shadow, left));
+                return Ok(shadow);
             }
+            let erasures = shadow.erasures;
             let (db, key, from, behind_of) = (self.db.clone(), self.key.clone(), shadow.position, shadow.clone());
             let behind = spawn_blocking(move || db.behind(&key, &behind_of)).await;
-            let Behind { said, to, is_all } =
+            let Behind { said, to, is_all, .. } =
                 behind.map_err(|error| CommitError::Storage(error.to_string()))?.map_err(unread)?;
-            left.extend(said.iter().filter(|(_, said)| said.is.is_none()).map(|(key, _)| *key));
+            said.iter().filter(|(_, said)| said.is.is_none()).for_each(|(key, _)| left(*key));
             // Entries of others need no writing down, unless they are much to look through again.
             if said.is_empty() && is_all && to - from < ROWS_AT_ONCE as u64 {
                 shadow.position = to;
-                return Ok((shadow, left));
+                return Ok(shadow);
             }
-            self.apply(from, to, said).await?;
+            self.apply((from, erasures), to, said).await?;
         }
     }
 
@@ -399,24 +437,30 @@ impl ShadowHold {
     ///
     /// # Errors
     /// As `bring_up`.
-    pub async fn settle(&self) -> Result<(), CommitError> {
-        let (shadow, _) = self.bring_up().await?;
+    pub async fn settle(&self) -> Result<Shadow, CommitError> {
+        let shadow = self.up(&mut |_| {}).await?;
         let from = self.stored()?.position;
         if from < shadow.position {
-            self.apply(from, shadow.position, BTreeMap::new()).await?;
+            self.apply((from, shadow.erasures), shadow.position, BTreeMap::new()).await?;
         }
-        Ok(())
+        Ok(shadow)
     }
 
-    async fn apply(&self, from: u64, to: u64, said: BTreeMap<u128, Said>) -> Result<(), CommitError> {
-        self.db.shadow_chore(ShadowChore::Apply { key: self.key.clone(), from, to, said }).await
+    async fn apply(
+        &self,
+        (from, erasures): (u64, u64),
+        to: u64,
+        said: BTreeMap<u128, Said>,
+    ) -> Result<(), CommitError> {
+        let key = self.key.clone();
+        self.db.shadow_chore(ShadowChore::Apply { key, from, erasures, to, said }).await
     }
 
-    /// Notes that a pass, begun in this generation, came to its end.
+    /// Notes that a pass came to its end, which was begun with a token of this generation.
     ///
     /// # Errors
     /// The storage engine failed.
-    pub async fn complete(&self, generation: u64, at: UnixMillis) -> Result<(), CommitError> {
+    pub async fn complete(&self, generation: Option<u64>, at: UnixMillis) -> Result<(), CommitError> {
         self.db.shadow_chore(ShadowChore::Complete { key: self.key.clone(), generation, at }).await
     }
 }
@@ -442,6 +486,7 @@ impl Behind {
             self.said.insert(digester.key(previous), Said { sequence, is: None });
         }
         let key = digester.key(&object.uid);
+        self.uids_bytes += object.uid.len();
         let is = Is { hash: digester.hash(object), uid: digester.conceal(key, &object.uid) };
         self.said.insert(key, Said { sequence, is: Some(is) });
     }

@@ -65,8 +65,8 @@ pub(super) trait Store: Send + Sync + 'static {
     fn shadows(&self) -> Result<BTreeMap<TypeKey, Shadow>, ReadError>;
     /// Rows of a shadow, in the order of their keys here.
     fn shadow_rows(&self, id: u32, keys: &[u128]) -> Result<Vec<Option<Row>>, ReadError>;
-    /// Rows of a shadow from a key on, with their uids as they are stored.
-    fn shadow_range(&self, id: u32, from: u128, limit: usize) -> Result<Vec<(u128, Row, Vec<u8>)>, ReadError>;
+    /// Some rows of a shadow from a key on, with their uids as they are stored; none: there are no more.
+    fn shadow_range(&self, id: u32, from: u128) -> Result<Vec<(u128, Row, Vec<u8>)>, ReadError>;
     /// What is kept for a credential.
     fn kept(&self, credential: &str) -> Result<Option<Vec<u8>>, ReadError>;
     /// Gives unused room back, while nothing else works with the file. False: there was none.

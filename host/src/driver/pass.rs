@@ -13,10 +13,14 @@ use tokio::task::spawn_blocking;
 use crate::clock::Clock;
 use crate::db::{CommitError, Db, Digester, ReadError, Shadow, ShadowHold};
 
-/// Objects that are looked for again in one run: between them live sync has its turn.
+/// Objects that are looked for again in one run, and bytes of their uids: between them live sync has its turn.
 const MISSING_AT_ONCE: usize = 1000;
-/// More pages without an object than that, one after the other, lead nowhere.
+const MISSING_BYTES_AT_ONCE: usize = 1024 * 1024;
+/// More pages without a new object than that, one after the other, lead nowhere.
 const EMPTY_PAGES_MAX: u32 = 100;
+
+/// A shadow that is more entries behind is brought up between pages.
+const BEHIND_MAX: u64 = 100_000;
 
 /// How a pass is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,8 +43,11 @@ pub struct Comparison {
     manner: Manner,
     /// What is missing can be looked for again.
     again: bool,
-    generation: u64,
+    /// Of the token that was held when it began; none: there was none.
+    generation: Option<u64>,
     inner: Mutex<Inner>,
+    /// For who asks while the other one is in use.
+    shown: Mutex<Progress>,
 }
 
 #[derive(Debug)]
@@ -52,12 +59,16 @@ struct Inner {
     knows_all: bool,
     /// Where the page under way begins.
     page: Option<Vec<u8>>,
-    /// What had been read when it began.
-    read_before: u64,
+    /// How many objects had been met when it began.
+    met_before: u64,
     empty_pages: u32,
     pages: u64,
     /// How many are missing, once all pages are read; and where to look for more of them.
     missing: Option<(u64, Option<u128>)>,
+    /// Objects that there were.
+    expected: u64,
+    /// Of what is being told, what is gone.
+    gone: Vec<Row>,
 }
 
 impl Inner {
@@ -89,26 +100,31 @@ impl Comparison {
         class: &ObjectClassInfo,
         manner: Manner,
         again: bool,
-        generation: u64,
+        generation: Option<u64>,
     ) -> Result<Self, CommitError> {
         let shadow = hold.open(Form::of(class)).await?;
         let knows_all = shadow.complete_at().is_some();
-        let (shadow, _) = hold.bring_up().await?;
+        let shadow = hold.settle().await?;
         let pass = Pass::new(shadow.position(), shadow.rows(), shadow.next_ordinal());
-        let digester = shadow.digester();
+        let (digester, expected) = (shadow.digester(), shadow.rows());
         let inner = Inner {
             pass,
             shadow,
             digester,
             knows_all,
             page: None,
-            read_before: 0,
+            met_before: 0,
             empty_pages: 0,
             pages: 0,
             missing: None,
+            expected,
+            gone: Vec::new(),
         };
         let (class, inner) = (class.name.clone(), Mutex::new(inner));
-        Ok(Self { db, clock, hold, class, manner, again, generation, inner })
+        let shown = Mutex::default();
+        let this = Self { db, clock, hold, class, manner, again, generation, inner, shown };
+        this.show(&this.inner());
+        Ok(this)
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -127,8 +143,12 @@ impl Comparison {
 
     /// How far it is.
     pub fn progress(&self) -> Progress {
-        let inner = self.inner();
-        Progress { counts: inner.pass.counts(), pages: inner.pages, expected: inner.shadow.rows() }
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn show(&self, inner: &Inner) {
+        let progress = Progress { counts: inner.pass.counts(), pages: inner.pages, expected: inner.expected };
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = progress;
     }
 
     /// What is read first.
@@ -143,6 +163,7 @@ impl Comparison {
     pub async fn begin_run(&self) -> Result<(), CommitError> {
         self.bring_up().await?;
         let mut inner = self.inner();
+        inner.gone.clear();
         if !self.manner.dry_run || inner.pass.is_ahead() {
             inner.pass.settle_all();
         }
@@ -215,6 +236,7 @@ impl Comparison {
             };
             told.push(SyncDelta { object_class, change, source_time });
         }
+        self.show(inner);
         Ok(told)
     }
 
@@ -224,10 +246,15 @@ impl Comparison {
     /// # Errors
     /// The pass would never end, or the db.
     pub async fn next(self: &Arc<Self>, answered: Option<Vec<u8>>) -> Result<Option<Reading>, Failure> {
+        self.confirm();
+        let host = |message: String| Failure::Host { message };
         if let Some(page) = self.page_read(answered)? {
+            // Entries are kept for a shadow that is behind.
+            if self.db.last_sequence() > self.inner().shadow.position() + BEHIND_MAX {
+                self.bring_up().await.map_err(|error| host(error.to_string()))?;
+            }
             return Ok(Some(Reading { page: Some(page), ..self.first() }));
         }
-        let host = |message: String| Failure::Host { message };
         self.bring_up().await.map_err(|error| host(error.to_string()))?;
         let this = Arc::clone(self);
         let missing = spawn_blocking(move || this.missing()).await;
@@ -248,6 +275,14 @@ impl Comparison {
         Ok(None)
     }
 
+    /// What was said to be gone is journaled, or is on its way there.
+    fn confirm(&self) {
+        let mut guard = self.inner();
+        let inner = &mut *guard;
+        inner.gone.drain(..).for_each(|row| inner.pass.gone(&row));
+        self.show(inner);
+    }
+
     /// A page was read; answers where the next one begins, if there is one.
     fn page_read(&self, answered: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Failure> {
         let mut inner = self.inner();
@@ -255,14 +290,18 @@ impl Comparison {
             return Ok(None);
         }
         inner.pages += 1;
-        let read = inner.pass.counts().read;
-        inner.empty_pages = if read > inner.read_before { 0 } else { inner.empty_pages + 1 };
-        inner.read_before = read;
+        self.show(&inner);
+        let met = inner.pass.advanced();
+        inner.empty_pages = if met > inner.met_before { 0 } else { inner.empty_pages + 1 };
+        inner.met_before = met;
         let message = match &answered {
             None => return Ok(None),
             Some(_) if answered == inner.page => "search answered the position that it was called with".to_owned(),
             Some(_) if inner.empty_pages > EMPTY_PAGES_MAX => {
-                format!("search answered {} pages in a row without an object", inner.empty_pages)
+                format!(
+                    "search answered {} pages in a row without an object that was not on one before",
+                    inner.empty_pages
+                )
             }
             Some(page) => {
                 inner.page = Some(page.clone());
@@ -295,13 +334,15 @@ impl Comparison {
             inner.missing = Some((of, None));
             return Ok(None);
         };
-        let (mut uids, pass) = (Vec::new(), &inner.pass);
+        let (mut uids, mut bytes, pass) = (Vec::new(), 0, &inner.pass);
         let next = self.db.scan_shadow(&inner.shadow, from, &mut |row, uid| {
             if pass.misses(&row) {
-                if uids.len() == MISSING_AT_ONCE {
+                if uids.len() == MISSING_AT_ONCE || bytes >= MISSING_BYTES_AT_ONCE {
                     return Ok(false);
                 }
-                uids.push(uid.reveal()?);
+                let uid = uid.reveal()?;
+                bytes += uid.len();
+                uids.push(uid);
             }
             Ok(true)
         })?;
@@ -327,12 +368,14 @@ impl Comparison {
         let keys: Vec<u128> = uids.iter().map(|uid| inner.digester.key(uid)).collect();
         let rows = inner.rows(&self.db, &keys)?;
         let mut gone = Vec::new();
+        inner.gone.clear();
         for (uid, row) in uids.into_iter().zip(rows) {
             let Some(row) = row.filter(|row| inner.pass.misses(row)) else { continue };
-            inner.pass.gone(&row);
+            inner.gone.push(row);
             let change = Change::Delete { uid, name: None, last_known: None };
             gone.push(SyncDelta { object_class: self.class.clone(), change, source_time: None });
         }
+        self.show(inner);
         Ok(gone)
     }
 }

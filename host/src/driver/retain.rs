@@ -2,33 +2,34 @@
 
 use std::time::Duration;
 
+use tidewaiter_core::name::TypeKey;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::db::{CommitError, Db, Policy, ReadError};
+use crate::db::{CommitError, Db, Policy};
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(2);
 
 /// So many looks apart shadows are brought up with the journal.
 const SHADOWS_EVERY: u32 = 30;
-/// How far behind they may be meanwhile, in entries.
+/// So many looks apart where they are far behind.
+const SHADOWS_SOON: u32 = 5;
+/// How far that is, in entries.
 const SHADOWS_BEHIND: u64 = 10_000;
 
 /// Looks at once and then every so often, until it is told to end.
 pub(crate) async fn work(db: Db, clock: Clock, policy: Policy, closing: CancellationToken) {
     let mut looks = interval(EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut since, mut last) = (0, db.last_sequence());
+    let (mut since, mut last) = (SHADOWS_EVERY, 0);
     while closing.run_until_cancelled(looks.tick()).await.is_some() {
-        let grown = db.last_sequence() - last;
         since += 1;
-        if grown > 0 && (grown >= SHADOWS_BEHIND || since >= SHADOWS_EVERY) {
+        let is_far = since >= SHADOWS_SOON && db.last_sequence() - last >= SHADOWS_BEHIND;
+        if is_far || since >= SHADOWS_EVERY {
             (since, last) = (0, db.last_sequence());
-            if let Err(error) = settle_shadows(&db).await {
-                tracing::error!(target: "tidewaiter", code = "shadow-failed", "a shadow can't be brought up: {error}");
-            }
+            closing.run_until_cancelled(settle_shadows(&db)).await;
         }
         if let Err(error) = look(&db, clock, &policy, &closing).await {
             tracing::error!(target: "tidewaiter", code = "retain-failed", "nothing is dropped: {error}");
@@ -57,13 +58,23 @@ async fn look(db: &Db, clock: Clock, policy: &Policy, closing: &CancellationToke
 }
 
 /// Brings the shadows up that nobody else does, so that no entry is kept for them.
-async fn settle_shadows(db: &Db) -> Result<(), CommitError> {
+async fn settle_shadows(db: &Db) {
     let last = db.last_sequence();
-    let shadows = db.shadows().map_err(|error: ReadError| CommitError::Storage(error.to_string()))?;
+    let shadows = match db.shadows() {
+        Ok(shadows) => shadows,
+        Err(error) => {
+            tracing::error!(target: "tidewaiter", code = "shadow-failed", "the shadows can't be read: {error}");
+            return;
+        }
+    };
     for (key, _) in shadows.iter().filter(|(_, shadow)| shadow.position() < last) {
-        if let Some(hold) = db.hold_shadow(key) {
-            hold.settle().await?;
+        let Some(hold) = db.hold_shadow(key) else { continue };
+        if let Err(error) = hold.settle().await {
+            let TypeKey { connection, object_type } = key;
+            tracing::error!(
+                target: "tidewaiter", %connection, r#type = %object_type, code = "shadow-failed",
+                "its shadow can't be brought up, and no entry is dropped: {error}"
+            );
         }
     }
-    Ok(())
 }

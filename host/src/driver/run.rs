@@ -143,19 +143,15 @@ pub async fn perform(mut order: Order, mut signals: mpsc::Receiver<Signal>) -> P
     let (key, run, trigger, state, now) = (key.clone(), *run, *trigger, state.clone(), clock.now());
     let gauge = Arc::default();
     let machine = match (db.full(&key.connection), order.reading.clone()) {
-        (Ok(Some(full)), _) => Run::held(key, run, trigger, state, terms, full.to_string(), now),
+        (Ok(Some(full)), _) => Run::over((key, run), trigger, state, terms, Outcome::Held(full.to_string()), now),
         (_, Some(reading)) => Run::reading((key, run), state, terms, reading, now),
-        _ => match comparison(&order, &gauge).await {
+        _ => match prepared(&order, &gauge, &mut signals).await {
             Ok(None) => Run::new(key, run, trigger, state, terms, now),
             Ok(Some(comparison)) => {
                 order.comparison = Some(comparison);
                 Run::comparing(key, run, trigger, state, terms, now)
             }
-            Err(NoPass::UnderWay) => {
-                let why = "a reconciliation of it is under way".to_owned();
-                Run::held(key, run, trigger, state, terms, why, now)
-            }
-            Err(NoPass::Failed(failure)) => Run::failed(key, run, trigger, state, terms, failure, now),
+            Err(outcome) => Run::over((key, run), trigger, state, terms, outcome, now),
         },
     };
     let (to_run, from_guest) = mpsc::channel(BATCHES_ON_THE_WAY);
@@ -192,32 +188,37 @@ pub async fn perform(mut order: Order, mut signals: mpsc::Receiver<Signal>) -> P
     }
 }
 
-/// Why a pass can't begin.
-enum NoPass {
-    UnderWay,
-    Failed(Failure),
-}
-
-impl From<Failure> for NoPass {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
+/// The pass of a run that makes one, unless the run is told to end before it begins.
+async fn prepared(
+    order: &Order,
+    gauge: &Arc<Gauge>,
+    signals: &mut mpsc::Receiver<Signal>,
+) -> Result<Option<Arc<Comparison>>, Outcome> {
+    tokio::select! {
+        biased;
+        Some(signal) = signals.recv() => Err(match signal {
+            Signal::Supersede => Outcome::Superseded,
+            Signal::Stop => Outcome::Stopped,
+        }),
+        comparison = comparison(order, gauge) => comparison,
     }
 }
 
 /// The pass of a run whose changes are found by comparison; none: they come by token.
-async fn comparison(order: &Order, gauge: &Arc<Gauge>) -> Result<Option<Arc<Comparison>>, NoPass> {
+async fn comparison(order: &Order, gauge: &Arc<Gauge>) -> Result<Option<Arc<Comparison>>, Outcome> {
     let Order { db, key, connection, .. } = order;
     let info = connection.connector.info();
     if !info.does(Operation::Search) || order.state.held.is_some() {
         return Ok(None);
     }
-    let class = connection.class_info(key, order.run, gauge).await?;
+    let class = connection.class_info(key, order.run, gauge).await.map_err(Outcome::Failed)?;
     let Some(class) = class.filter(|class| class.changes == ChangeFeed::ByComparison) else { return Ok(None) };
-    let hold = db.hold_shadow(key).ok_or(NoPass::UnderWay)?;
-    let (again, generation) = (info.does(Operation::SearchByUid), order.state.generation);
+    let busy = || Outcome::Held("a reconciliation of it is under way, or its shadow is being brought up".to_owned());
+    let hold = db.wait_for_shadow(key).await.ok_or_else(busy)?;
+    let (again, generation) = (info.does(Operation::SearchByUid), Some(order.state.generation));
     let of = (db.clone(), order.clock);
     let begun = Comparison::begin(of, hold, &class, Manner::default(), again, generation).await;
-    let begun = begun.map_err(|error| Failure::Host { message: error.to_string() })?;
+    let begun = begun.map_err(|error| Outcome::Failed(host_failure(&error)))?;
     Ok(Some(Arc::new(begun)))
 }
 
@@ -272,6 +273,9 @@ impl Performer {
         match message {
             FromGuest::Batch { deltas, bytes, checkpoint } => {
                 let tally = Tally { changes: deltas.count.into(), deletes: deltas.deletes.into() };
+                // Of a dry run only the count is wanted.
+                let is_dry = self.order.reading.as_ref().is_some_and(|reading| reading.dry_run);
+                let (deltas, bytes) = if is_dry { (Packed::default(), 0) } else { (deltas, bytes) };
                 let info = BatchInfo { tally, bytes, checkpoint };
                 self.held.push_back(deltas);
                 self.machine.handle_batch(info, now);
@@ -526,7 +530,7 @@ impl Performer {
     fn search_missing(&mut self, uids: Vec<String>, options: SyncOptions) {
         let Some(comparison) = self.order.comparison.clone() else { return };
         let class = self.order.connection.class(&self.order.key.object_type);
-        let begins = self.order.reading.is_some();
+        let (begins, max) = (self.order.reading.is_some(), self.limits.call_time_max);
         self.call(
             move |mut session| async move {
                 let result = async {
@@ -541,7 +545,8 @@ impl Performer {
                     }
                     comparison.gone(uids).await.map_err(|message| Failure::Host { message })
                 };
-                let result = result.await;
+                // All of it takes no longer than one call may.
+                let result = tokio::time::timeout(max, result).await.unwrap_or_else(|_| Err(too_long(max)));
                 let stopped = session.was_stopped();
                 Answer { session: Some(session), call: Called::Missing { result, stopped } }
             },
@@ -591,7 +596,7 @@ impl Performer {
         if let (Outcome::Guarded(why), Some(_)) = (&report.outcome, &self.order.reading) {
             tracing::warn!(
                 target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = report.run,
-                code = "guarded", "no deletion is journaled: {why}"
+                code = "guarded", "no deletion is journaled until `reconcile --allow-deletes`: {why}"
             );
             return;
         }
@@ -623,6 +628,11 @@ impl Performer {
             );
         }
     }
+}
+
+fn too_long(max: Duration) -> Failure {
+    let message = format!("looking for what was missing took longer than the {} ms allowed", max.as_millis());
+    Failure::Trapped { code: "limit.call-time".into(), message }
 }
 
 fn host_failure(error: &CommitError) -> Failure {

@@ -112,7 +112,8 @@ pub(crate) struct Task {
     /// What is to be read, and for whom.
     readings: HashMap<WaiterId, Wanted>,
     last_waiter: WaiterId,
-    last_run: u64,
+    /// The number of the last run that began.
+    last_run: Arc<AtomicU64>,
     running: HashMap<TypeKey, Running>,
     runs: JoinSet<(TypeKey, Performed)>,
     keys: HashMap<tokio::task::Id, TypeKey>,
@@ -134,14 +135,13 @@ impl Task {
         clock: Clock,
         connections: HashMap<ConnectionName, Arc<Connection>>,
         concurrency: Concurrency,
-        lateness: Arc<Lateness>,
+        (lateness, last_run): (Arc<Lateness>, Arc<AtomicU64>),
         types: Vec<Scheduled>,
     ) -> Self {
         let mut scheduler = Scheduler::new(concurrency);
         for scheduled in types {
             scheduler.add(scheduled);
         }
-        let last_run = db.last_run();
         Self {
             db,
             clock,
@@ -276,8 +276,7 @@ impl Task {
         wanted: Option<Wanted>,
     ) {
         let Some(connection) = self.connections.get(&key.connection).map(Arc::clone) else { return };
-        self.last_run += 1;
-        let run = self.last_run;
+        let run = self.last_run.fetch_add(1, Ordering::AcqRel) + 1;
         let (signals, received) = mpsc::channel(2);
         let (mut reading, mut comparison, mut reader) = (None, None, None);
         if let Some(wanted) = wanted {

@@ -67,6 +67,8 @@ pub enum Ask {
     },
     /// Bring the types of a connection up.
     BringUp(ConnectionName),
+    /// Make the passes that are owed.
+    PayOwed,
     /// How far the pass over a type is.
     Pass(TypeKey),
     /// Let what the guard of a type held pass.
@@ -162,6 +164,8 @@ pub enum Answer {
     Reconciled(Box<Reconciled>),
     /// What bringing types up did, of each that was tried.
     BroughtUp(Vec<BroughtUp>),
+    /// Passes that were owed, and are made.
+    Paid(Vec<Reconciled>),
     /// How far a pass is; none: there is none.
     Pass(Option<Progress>),
     Token(Box<TokenView>),
@@ -288,6 +292,7 @@ impl Ask {
             | Self::TokenRewind { .. }
             | Self::Reconcile { .. }
             | Self::BringUp(_)
+            | Self::PayOwed
             | Self::Pass(_)
             | Self::Release(_)
             | Self::Discard(_)
@@ -362,6 +367,7 @@ impl Host {
             Ask::TokenRewind { key, to } => Answer::Token(Box::new(self.token_rewind(&key, to, by).await?)),
             Ask::Reconcile { key, scope } => Answer::Reconciled(Box::new(self.reconcile(&key, scope, by).await?)),
             Ask::BringUp(connection) => Answer::BroughtUp(self.bring_up(&connection, by).await?),
+            Ask::PayOwed => Answer::Paid(self.pay_owed().await?),
             Ask::Pass(key) => Answer::Pass(self.pass(&key)),
             Ask::Release(key) => Answer::Token(Box::new(self.release(&key, by).await?)),
             Ask::Discard(key) => Answer::Token(Box::new(self.discard(&key, by).await?)),

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -46,13 +47,39 @@ struct Erased {
     sha256: String,
     by: Actor,
     at: String,
+    /// What it covers; none, in lines of older hosts: all that there is.
+    #[serde(default)]
+    covers: Option<Covers>,
+}
+
+/// What was journaled before an erasure, or by runs that were under way then: an object that comes later is another matter.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Covers {
+    /// In this journal; in another one, which is a copy from before, all.
+    incarnation: String,
+    sequence: u64,
+    run: u64,
 }
 
 impl Erased {
-    fn new(connection: &ConnectionName, uid: &str, by: Actor, clock: &Clock) -> Result<Self, HostError> {
+    fn new(
+        connection: &ConnectionName,
+        uid: &str,
+        by: Actor,
+        covers: Option<Covers>,
+        clock: &Clock,
+    ) -> Result<Self, HostError> {
         let salt = getrandom::u64().map_err(|error| HostError::Erased(io::Error::other(error)))?;
         let (sha256, at) = (hash(salt, uid), clock.now().to_string());
-        Ok(Self { connection: connection.clone(), salt, sha256, by, at })
+        Ok(Self { connection: connection.clone(), salt, sha256, by, at, covers })
+    }
+
+    /// Whether an entry is from before it.
+    fn covers(&self, entry: &Entry) -> bool {
+        let Some(covers) = &self.covers else { return true };
+        covers.incarnation != entry.id.incarnation.to_string()
+            || entry.id.sequence <= covers.sequence
+            || entry.run.is_some_and(|run| run <= covers.run)
     }
 
     fn is(&self, uid: &str) -> bool {
@@ -81,6 +108,8 @@ pub(super) struct Erasures {
     path: PathBuf,
     db: Db,
     clock: Clock,
+    /// The number of the last run that began.
+    last_run: Arc<AtomicU64>,
     one_at_a_time: Mutex<()>,
 }
 
@@ -93,7 +122,8 @@ impl Host {
         if !self.config.connections.contains_key(connection) {
             return Err(HostError::UnknownConnection(connection.clone()));
         }
-        let erased = Erased::new(connection, uid, by.clone(), &self.clock)?;
+        let covers = Some(self.erasures.covered());
+        let erased = Erased::new(connection, uid, by.clone(), covers, &self.clock)?;
         let (audit, erasures, uid) = (self.audit.clone(), Arc::clone(&self.erasures), uid.to_owned());
         self.act(async move {
             // The audit and the list name the object by its hash: its uid may be what is to be forgotten.
@@ -106,8 +136,16 @@ impl Host {
 }
 
 impl Erasures {
-    pub(super) fn new(data: &Path, db: Db, clock: Clock) -> Self {
-        Self { path: data.join(ERASED_FILE), db, clock, one_at_a_time: Mutex::new(()) }
+    pub(super) fn new(data: &Path, db: Db, last_run: Arc<AtomicU64>, clock: Clock) -> Self {
+        Self { path: data.join(ERASED_FILE), db, clock, last_run, one_at_a_time: Mutex::new(()) }
+    }
+
+    /// What an erasure covers now.
+    fn covered(&self) -> Covers {
+        let incarnation = self.db.incarnation().to_string();
+        // Runs first: what they journal from now on is theirs by number.
+        let run = self.last_run.load(Ordering::Acquire);
+        Covers { incarnation, sequence: self.db.last_sequence(), run }
     }
 
     /// Answers how many entries say nothing any more. That it is done is not noted: a run that is under way may have read the object, and
@@ -170,12 +208,12 @@ impl Erasures {
                 let connection = &entry.key.connection;
                 let Some(of_it) = pending.get_mut(connection) else { continue };
                 let uids = uids(entry);
-                let Some(erased) = of_it.iter().find(|erased| uids.iter().any(|uid| erased.is(uid))) else { continue };
-                let by = erased.by.clone();
+                let is_it = |erased: &&Erased| erased.covers(entry) && uids.iter().any(|uid| erased.is(uid));
+                let Some(Erased { by, covers, .. }) = of_it.iter().find(is_it).cloned() else { continue };
                 // Before the entry is gone: whoever goes on with this after a crash finds no uid in it.
                 for uid in uids {
-                    if !of_it.iter().any(|erased| erased.is(uid)) {
-                        let other = Erased::new(connection, uid, by.clone(), &self.clock)?;
+                    if !of_it.iter().any(|erased| erased.covers(entry) && erased.is(uid)) {
+                        let other = Erased::new(connection, uid, by.clone(), covers.clone(), &self.clock)?;
                         self.remember(&Line::Erased(other.clone())).map_err(HostError::Erased)?;
                         of_it.push(other);
                         renamed = true;
@@ -195,7 +233,11 @@ impl Erasures {
 
     /// Takes what is pending out of shadows, which may have what the journal has no more.
     async fn look_through_shadows(&self) -> Result<(), HostError> {
-        let (db, pending) = (self.db.clone(), self.pending().map_err(HostError::Erased)?);
+        let (db, mut pending) = (self.db.clone(), self.pending().map_err(HostError::Erased)?);
+        // Here it was done when it was said, and what is known by now came later.
+        let here = db.incarnation().to_string();
+        let is_copy = |erased: &Erased| erased.covers.as_ref().is_none_or(|covers| covers.incarnation != here);
+        pending.values_mut().for_each(|of_it| of_it.retain(is_copy));
         let found = spawn_blocking(move || {
             let mut found = Vec::new();
             for (key, shadow) in db.shadows()? {

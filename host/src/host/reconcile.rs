@@ -12,20 +12,16 @@ use tidewaiter_core::run::{Filter, Outcome, Reading, RunReport, Trigger};
 use tidewaiter_core::schedule::Refusal;
 use tidewaiter_core::schema::{ALL_CLASSES, ChangeFeed, ObjectClassInfo, Operation};
 use tidewaiter_core::shadow::Counts;
-use tidewaiter_core::state::{Actor, SyncState};
+use tidewaiter_core::state::{Actor, SyncState, TypeState};
 use tidewaiter_core::time::Moment;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Host, HostError};
 use crate::clock::Clock;
 use crate::config::TypeConfig;
-use crate::db::{Db, ReadError, ShadowHold};
+use crate::db::{Db, ReadError};
 use crate::driver::{Comparison, Connection, Manner, Performed, Progress, Request};
 
-/// How long a short bringing up of a shadow may take, before it is said that a pass is under way.
-const HOLD_WAIT: Duration = Duration::from_secs(5);
-/// How often it is looked whether it is over.
-const HOLD_LOOK: Duration = Duration::from_millis(20);
 /// How often it is looked whether a pass is owed.
 const OWED_LOOK: Duration = Duration::from_secs(1);
 /// How long one that failed waits.
@@ -141,17 +137,35 @@ impl Host {
         .await
     }
 
-    /// Begins the task that makes the passes that are owed: after a token was lost, or for a new type, where an operator said so.
+    /// Makes the passes that are owed, now.
+    ///
+    /// # Errors
+    /// As `reconcile`; what is owed after the first one that fails stays owed.
+    pub async fn pay_owed(&self) -> Result<Vec<Reconciled>, HostError> {
+        let mut made = Vec::new();
+        for key in self.config.keys().filter(|key| self.type_config(key).is_ok_and(TypeConfig::may_owe_pass)) {
+            let Ok(reconciler) = self.reconciler(&key) else { continue };
+            if reconciler.owes()? {
+                made.push(reconciler.read(Scope::default()).await?);
+            }
+        }
+        Ok(made)
+    }
+
+    /// Begins the tasks that make the passes that are owed: after a token was lost, or for a new type, where an operator said so.
     pub(super) async fn pay_owed_passes(&self) {
         let keys = self.config.keys().filter(|key| self.type_config(key).is_ok_and(TypeConfig::may_owe_pass));
         let reconcilers: Vec<Reconciler> = keys.filter_map(|key| self.reconciler(&key).ok()).collect();
         if reconcilers.is_empty() {
             return;
         }
-        let closing = self.closing.clone();
-        self.tasks.lock().await.retention.spawn(async move {
-            closing.run_until_cancelled(owed(reconcilers)).await;
-        });
+        let mut tasks = self.tasks.lock().await;
+        for reconciler in reconcilers {
+            let closing = self.closing.clone();
+            tasks.retention.spawn(async move {
+                closing.run_until_cancelled(owed(reconciler)).await;
+            });
+        }
     }
 
     /// How far the pass over a type is; none: there is none.
@@ -175,33 +189,30 @@ impl Host {
     }
 }
 
-/// Makes the passes that are owed, for ever. One that fails is tried again.
-async fn owed(reconcilers: Vec<Reconciler>) {
-    let mut tries = vec![(0u32, Moment(0)); reconcilers.len()];
+/// Makes the passes over a type that are owed, for ever. One that fails is tried again.
+async fn owed(reconciler: Reconciler) {
+    let (mut failures, mut due) = (0u32, Moment(0));
     let mut looks = tokio::time::interval(OWED_LOOK);
     loop {
         looks.tick().await;
-        for (reconciler, (failures, due)) in reconcilers.iter().zip(&mut tries) {
-            if reconciler.clock.moment() < *due || !reconciler.owes().unwrap_or(false) {
+        if reconciler.clock.moment() < due || !reconciler.owes().unwrap_or(false) {
+            continue;
+        }
+        let TypeKey { connection, object_type } = &reconciler.key;
+        let problem = match reconciler.read(Scope::default()).await {
+            Ok(Reconciled { last, .. }) if last.outcome == Outcome::Ok => {
+                failures = 0;
                 continue;
             }
-            let TypeKey { connection, object_type } = &reconciler.key;
-            let problem = match reconciler.read(Scope::default()).await {
-                Ok(Reconciled { last, .. }) if last.outcome == Outcome::Ok => {
-                    *failures = 0;
-                    continue;
-                }
-                Ok(Reconciled { last, .. }) => last.outcome.name().to_owned(),
-                Err(error) => error.to_string(),
-            };
-            *failures = failures.saturating_add(1);
-            let delay = OWED_RETRY.delay(*failures, getrandom::u64().unwrap_or(u64::MAX));
-            *due = reconciler.clock.moment() + delay;
-            tracing::warn!(
-                target: "tidewaiter::run", %connection, r#type = %object_type, code = "pass-failed",
-                "the pass over all objects that is owed came to no end ({problem}); it is tried again"
-            );
-        }
+            Ok(Reconciled { last, .. }) => last.outcome.name().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        failures = failures.saturating_add(1);
+        due = reconciler.clock.moment() + OWED_RETRY.delay(failures, getrandom::u64().unwrap_or(u64::MAX));
+        tracing::warn!(
+            target: "tidewaiter::run", %connection, r#type = %object_type, code = "pass-failed",
+            "the pass over all objects that is owed came to no end ({problem}); it is tried again"
+        );
     }
 }
 
@@ -305,13 +316,9 @@ impl Reconciler {
     async fn begin_pass(&self, manner: Manner) -> Result<Arc<Comparison>, HostError> {
         let Self { key, connection, .. } = self;
         let class = self.class().await?;
-        if class.changes == ChangeFeed::ByComparison && !manner.full && !manner.dry_run {
-            return Err(
-                self.cannot("its changes are found by comparison: every `sync` is a pass over all objects".into())
-            );
-        }
-        let hold = hold(&self.db, key).await.ok_or_else(|| HostError::PassUnderWay { key: key.clone() })?;
-        let generation = self.db.state(key)?.map_or(0, |state| state.generation);
+        let hold = self.db.wait_for_shadow(key).await.ok_or_else(|| HostError::PassUnderWay { key: key.clone() })?;
+        let is_live = |state: &TypeState| matches!(state.sync, SyncState::Live(_) | SyncState::Origin);
+        let generation = self.db.state(key)?.filter(is_live).map(|state| state.generation);
         let again = connection.connector.info().does(Operation::SearchByUid);
         let of = (self.db.clone(), self.clock);
         let pass = Arc::new(Comparison::begin(of, hold, &class, manner, again, generation).await?);
@@ -328,17 +335,4 @@ impl Reconciler {
         asked.map_err(|_| Refusal::ShuttingDown)?;
         performed.await.map_err(|_| Refusal::ShuttingDown)?
     }
-}
-
-/// Waits out a short bringing up. None: a pass is under way.
-async fn hold(db: &Db, key: &TypeKey) -> Option<ShadowHold> {
-    let held = async {
-        loop {
-            if let Some(hold) = db.hold_shadow(key) {
-                return hold;
-            }
-            tokio::time::sleep(HOLD_LOOK).await;
-        }
-    };
-    tokio::time::timeout(HOLD_WAIT, held).await.ok()
 }

@@ -43,7 +43,11 @@ impl Act {
     /// What it makes of a state, and what the journal has of it.
     fn perform(&self, key: &TypeKey, stored: &TypeState, db: &Db) -> Result<(TypeState, Option<Marker>), HostError> {
         if stored.sync == SyncState::Compared && !matches!(self, Self::Release) {
-            let what = "its changes are found by comparison, and it has no token".to_owned();
+            let what = match self {
+                Self::Discard => "its changes are found by comparison: mend the source, then release it",
+                _ => "its changes are found by comparison, and it has no token",
+            };
+            let what = what.to_owned();
             return Err(HostError::CannotRead { key: key.clone(), what });
         }
         let not_held = || HostError::NotHeld { key: key.clone() };

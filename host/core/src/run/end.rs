@@ -19,7 +19,7 @@ impl Run {
         if sum.tally == Tally::default() {
             return self.finish(report);
         }
-        self.commit_with(published, batches, self.next_revision(), None, Some(report));
+        self.commit_with(published, batches, self.next_revision(now), None, Some(report));
     }
 
     /// What was found by comparison is journaled whatever comes after it, unless it is too much.

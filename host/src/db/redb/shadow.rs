@@ -13,6 +13,11 @@ use crate::db::shadow::{Said, Shadow, ShadowChore, decode, encode};
 use crate::db::store::ReadError;
 use crate::db::tables::{SHADOW_ROWS, SHADOWS, state_key};
 
+/// Rows that are handed over together are about as many bytes.
+const RANGE_BYTES: usize = 1024 * 1024;
+/// What a row takes in memory besides its uid.
+const ROW_BYTES: usize = 96;
+
 /// A row, with its uid as it is stored.
 pub(in crate::db) type Stored = (u128, Row, Vec<u8>);
 
@@ -30,24 +35,24 @@ pub(super) fn perform(db: &Database, chore: &ShadowChore, keys: &Keys) -> Result
         }
         ShadowChore::Complete { key, generation, at } => {
             let shadow = required(&txn, key, keys)?;
-            let complete_generation = Some(*generation);
+            let complete_generation = generation.or(shadow.complete_generation);
             put(&txn, key, &Shadow { complete_at: Some(*at), complete_generation, ..shadow }, keys)?
         }
-        ShadowChore::Apply { key, from, to, said } => {
+        ShadowChore::Apply { key, from, erasures, to, said } => {
             let mut shadow = required(&txn, key, keys)?;
-            if shadow.position != *from {
-                let problem = format!("it stands at {} and not at {from}", shadow.position);
-                return Err(ReadError::Row { row: format!("the shadow of {key}"), problem }.into());
+            let is_as_read = (shadow.position, shadow.erasures) == (*from, *erasures);
+            if is_as_read {
+                apply(&mut txn.open_table(SHADOW_ROWS)?, &mut shadow, said)?;
+                shadow.position = *to;
+                put(&txn, key, &shadow, keys)?;
             }
-            apply(&mut txn.open_table(SHADOW_ROWS)?, &mut shadow, said)?;
-            shadow.position = *to;
-            put(&txn, key, &shadow, keys)?
+            is_as_read
         }
     };
     end(txn, changed)
 }
 
-/// Takes a uid out of the shadows of a connection. Answers whether it was in one.
+/// Takes a uid out of the shadows of a connection. Answers whether there is one.
 pub(super) fn forget(
     txn: &WriteTransaction,
     connection: &ConnectionName,
@@ -60,8 +65,9 @@ pub(super) fn forget(
         let of_uid = (shadow.id, shadow.digester().key(uid));
         if txn.open_table(SHADOW_ROWS)?.remove(of_uid)?.is_some() {
             shadow.rows = shadow.rows.saturating_sub(1);
-            changed = put(txn, &key, &shadow, keys)?;
         }
+        shadow.erasures += 1;
+        changed = put(txn, &key, &shadow, keys)?;
     }
     Ok(changed)
 }
@@ -138,14 +144,18 @@ pub(super) fn rows(db: &Database, id: u32, keys: &[u128]) -> Result<Vec<Option<R
     keys.iter().map(row).collect()
 }
 
-pub(super) fn range(db: &Database, id: u32, from: u128, limit: usize) -> Result<Vec<Stored>, Fault> {
+pub(super) fn range(db: &Database, id: u32, from: u128) -> Result<Vec<Stored>, Fault> {
     let rows = db.begin_read()?.open_table(SHADOW_ROWS)?;
-    let mut found = Vec::new();
-    for entry in rows.range((id, from)..=(id, u128::MAX))?.take(limit) {
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    for entry in rows.range((id, from)..=(id, u128::MAX))? {
         let (key, stored) = entry?;
         let key = key.value().1;
         let (row, uid) = decoded(id, key, stored.value())?;
+        bytes += ROW_BYTES + uid.len();
         found.push((key, row, uid.to_vec()));
+        if bytes >= RANGE_BYTES {
+            break;
+        }
     }
     Ok(found)
 }

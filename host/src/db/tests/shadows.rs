@@ -150,7 +150,7 @@ async fn much_is_brought_up_in_parts_and_a_form_that_changed_is_taken() {
     let (one, two) = (object("a", "1", ValueMode::Whole), object("a", "2", ValueMode::Whole));
     assert_eq!(reopened.digester().hash(&one), reopened.digester().hash(&two));
     assert_eq!(reopened.digester().key("a"), shadow.digester().key("a"));
-    hold.complete(3, UnixMillis(9)).await.unwrap();
+    hold.complete(Some(3), UnixMillis(9)).await.unwrap();
     let complete = db.shadow(&key("employee")).unwrap().unwrap();
     assert_eq!((complete.complete_at(), complete.complete_generation()), (Some(UnixMillis(9)), Some(3)));
     fits(&db);
