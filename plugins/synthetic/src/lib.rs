@@ -162,8 +162,8 @@ mod component {
 
     use tidewaiter_connector::bindings;
     use tidewaiter_connector::bindings::exports::tidewaiter::connector as exports;
-    use tidewaiter_connector::bindings::tidewaiter::connector::{search_results, settings};
     use tidewaiter_connector::bindings::tidewaiter::connector::sync_results::{Flow, emit};
+    use tidewaiter_connector::bindings::tidewaiter::connector::{search_results, settings};
 
     use super::*;
 
