@@ -1,4 +1,5 @@
 //! Reading all rows as they are now: without times, where the host compares, and with times, for a reconciliation.
+#![allow(clippy::unwrap_used, missing_docs)]
 
 mod support;
 
