@@ -1,15 +1,13 @@
 //! Comparing what is read with what was journaled: the form in which two objects are the same, and a pass over all objects of a
 //! type, which says of each whether it is told, and of what wasn't read whether it is gone. Hashes are made and kept by others.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::object::{Attribute, ConnectorObject, Value, ValueMode};
 use crate::schema::ObjectClassInfo;
-
-/// What was told in a pass and is in no row yet is remembered up to this many; then the rows are brought up.
-pub const TOLD_MAX: usize = 100_000;
 
 /// What makes two objects of a class the same. Names are in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,12 +38,9 @@ impl Form {
     /// Writes the object in the form: attributes by name, their values as a multiset unless they have an order. Of a secret only
     /// that there is one counts. Answers false if the object is not a whole one, which is the same as no other.
     pub fn write(&self, object: &ConnectorObject, into: &mut Vec<u8>) -> bool {
-        let named = |attribute| {
-            let attribute: &Attribute = attribute;
-            (attribute.name.to_lowercase(), attribute)
-        };
-        let mut attributes: Vec<_> = object.attributes.iter().map(named).collect();
-        attributes.retain(|(name, _)| !self.volatile.contains(name));
+        let mut attributes: Vec<(Cow<'_, str>, &Attribute)> =
+            object.attributes.iter().map(|attribute| (lower(&attribute.name), attribute)).collect();
+        attributes.retain(|(name, _)| !self.volatile.contains(name.as_ref()));
         attributes.sort_by(|(one, _), (other, _)| one.cmp(other));
         text(&object.name, into);
         for (name, attribute) in attributes {
@@ -54,7 +49,7 @@ impl Form {
             }
             text(&name, into);
             into.extend_from_slice(&(attribute.values.len() as u64).to_le_bytes());
-            let in_order = attribute.values.len() < 2 || self.ordered.contains(&name);
+            let in_order = attribute.values.len() < 2 || self.ordered.contains(name.as_ref());
             if in_order {
                 attribute.values.iter().for_each(|one| value(one, into));
                 continue;
@@ -69,6 +64,14 @@ impl Form {
             values.iter().for_each(|bytes| into.extend_from_slice(bytes));
         }
         true
+    }
+}
+
+/// A name in lower case; most are.
+fn lower(name: &str) -> Cow<'_, str> {
+    match name.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) {
+        true => Cow::Borrowed(name),
+        false => Cow::Owned(name.to_lowercase()),
     }
 }
 
@@ -141,44 +144,92 @@ pub struct Counts {
     pub gone: u64,
 }
 
+/// The rows of a shadow as a pass has them: 16 bytes each. Half of a key and half of a hash are told apart as well as need be: both are
+/// keyed, so that nobody makes two alike, and of ten million two are by one chance in 300,000.
+#[derive(Debug, Default)]
+pub struct Index {
+    /// By key.
+    rows: Vec<(u64, u64)>,
+}
+
+impl Index {
+    /// With room for so many rows.
+    pub fn with_capacity(rows: u64) -> Self {
+        Self { rows: Vec::with_capacity(usize::try_from(rows).unwrap_or(0)) }
+    }
+
+    /// Adds the row with the next larger key.
+    pub fn push(&mut self, key: u128, hash: Option<u128>) {
+        self.rows.push((short(key), hash.map_or(UNKNOWN, known)));
+    }
+
+    fn len(&self) -> u64 {
+        self.rows.len() as u64
+    }
+
+    /// Where a key is. They are spread evenly, so it isn't far from where it should be.
+    fn find(&self, key: u64) -> Option<usize> {
+        let len = self.rows.len();
+        let expected = usize::try_from((u128::from(key) * len as u128) >> 64).unwrap_or(0);
+        let (mut low, mut high, mut step) = (expected, expected, 16);
+        while low > 0 && self.rows[low.min(len - 1)].0 >= key {
+            low = low.saturating_sub(step);
+            step *= 2;
+        }
+        step = 16;
+        while high < len && self.rows[high].0 <= key {
+            high = (high + step).min(len);
+            step *= 2;
+        }
+        let found = self.rows[low..high.min(len)].binary_search_by_key(&key, |row| row.0);
+        found.ok().map(|place| low + place)
+    }
+}
+
+/// In the place of a hash that isn't known. No hash is it.
+const UNKNOWN: u64 = 0;
+
+fn short(key: u128) -> u64 {
+    (key >> 64) as u64
+}
+
+fn known(hash: u128) -> u64 {
+    short(hash).max(1)
+}
+
 /// A pass over all objects of a type.
 #[derive(Debug)]
 pub struct Pass {
-    /// The last entry before it.
-    start: u64,
-    /// Rows with this ordinal and later ones came since.
-    first_new: u64,
-    /// Rows before it.
-    rows: u64,
+    /// What the journal had said before.
+    index: Index,
     seen: Bits,
-    seen_old: u64,
-    /// Objects that it had not met before.
+    seen_count: u64,
+    /// Keys of what was told, and may not be journaled yet.
+    told: HashSet<u64>,
+    /// Keys of what the journal said something of since it began.
+    journaled: HashSet<u64>,
+    /// Objects that it met for the first time.
     advanced: u64,
-    /// Keys of what was told and is in no row yet.
-    told: HashSet<u128>,
-    /// Keys of what went since it began.
-    left: HashSet<u128>,
     counts: Counts,
 }
 
 impl Pass {
-    /// A pass that begins after that entry, over a shadow with so many rows that gives the next one this ordinal.
-    pub fn new(start: u64, rows: u64, first_new: u64) -> Self {
-        let (seen, told, left, counts) = Default::default();
-        Self { start, first_new, rows, seen, seen_old: 0, advanced: 0, told, left, counts }
+    /// A pass over a shadow as it is now.
+    pub fn new(index: Index) -> Self {
+        let (seen, told, journaled, counts) = Default::default();
+        Self { index, seen, seen_count: 0, told, journaled, advanced: 0, counts }
     }
 
-    /// What becomes of an object that was read: by its key, the row there is, and its hash.
-    pub fn judge(&mut self, key: u128, row: Option<Row>, hash: Option<u128>) -> Verdict {
+    /// What becomes of an object that was read, by its key and its hash.
+    pub fn judge(&mut self, key: u128, hash: Option<u128>) -> Verdict {
         self.counts.read += 1;
-        if let Some(row) = row {
-            self.see(row.ordinal);
+        let place = self.index.find(short(key));
+        if let Some(place) = place {
+            self.see(place);
         }
-        let verdict = match row {
-            _ if self.told.contains(&key) => return Verdict::Newer,
-            None if self.left.contains(&key) => return Verdict::Newer,
-            Some(row) if row.sequence > self.start => return Verdict::Newer,
-            Some(row) if hash.is_some() && row.hash == hash => return Verdict::Same,
+        let verdict = match place.map(|place| self.index.rows[place].1) {
+            _ if self.is_newer(key) => return Verdict::Newer,
+            Some(row) if hash.is_some_and(|hash| row == known(hash)) => return Verdict::Same,
             Some(_) => {
                 self.counts.changed += 1;
                 Verdict::Changed
@@ -188,61 +239,57 @@ impl Pass {
                 Verdict::New
             }
         };
-        self.told.insert(key);
+        self.told.insert(short(key));
         self.advanced += 1;
         verdict
     }
 
-    fn see(&mut self, ordinal: u64) {
-        if ordinal < self.first_new && self.seen.set(ordinal) {
-            self.seen_old += 1;
+    fn is_newer(&self, key: u128) -> bool {
+        self.told.contains(&short(key)) || self.journaled.contains(&short(key))
+    }
+
+    fn see(&mut self, place: usize) {
+        if self.seen.set(place as u64) {
+            self.seen_count += 1;
             self.advanced += 1;
         }
     }
 
-    /// Whether the rows should be brought up, because so much was told that is in none.
-    pub fn is_ahead(&self) -> bool {
-        self.told.len() >= TOLD_MAX
+    /// The journal said something of this since the pass began.
+    pub fn journaled(&mut self, key: u128) {
+        self.told.remove(&short(key));
+        self.journaled.insert(short(key));
     }
 
-    /// What was told and may be in no row yet.
-    pub fn told(&self) -> impl Iterator<Item = u128> + '_ {
-        self.told.iter().copied()
-    }
-
-    /// Whether a row says what was said since the pass began.
-    pub fn knows(&self, row: &Row) -> bool {
-        row.sequence > self.start
-    }
-
-    /// A row says now what was told.
-    pub fn settle(&mut self, key: u128) {
-        self.told.remove(&key);
-    }
-
-    /// Nothing of what was told is under way any more: rows say it, or it was never journaled.
-    pub fn settle_all(&mut self) {
+    /// Nothing of what was told is under way any more: it is journaled, or never will be.
+    pub fn settle(&mut self) {
         self.told.clear();
-    }
-
-    /// The journal says that the object is gone: what is read of it is older.
-    pub fn left(&mut self, key: u128) {
-        self.left.insert(key);
     }
 
     /// Whether every object that there was has been read.
     pub fn is_complete(&self) -> bool {
-        self.seen_old >= self.rows
+        self.seen_count >= self.index.len()
     }
 
-    /// Whether a row's object was there before, wasn't read, and nothing was said of it since.
-    pub fn misses(&self, row: &Row) -> bool {
-        row.ordinal < self.first_new && row.sequence <= self.start && !self.seen.has(row.ordinal)
+    /// How many objects were there before, weren't read, and nothing was said of since.
+    pub fn missing(&self) -> u64 {
+        let is_missing = |(place, row): (usize, &(u64, u64))| {
+            !self.seen.has(place as u64) && !self.told.contains(&row.0) && !self.journaled.contains(&row.0)
+        };
+        self.index.rows.iter().enumerate().filter(|row| is_missing(*row)).count() as u64
+    }
+
+    /// Whether an object is one of those.
+    pub fn misses(&self, key: u128) -> bool {
+        let place = self.index.find(short(key));
+        place.is_some_and(|place| !self.seen.has(place as u64)) && !self.is_newer(key)
     }
 
     /// It is gone, and that is told.
-    pub fn gone(&mut self, row: &Row) {
-        self.see(row.ordinal);
+    pub fn gone(&mut self, key: u128) {
+        if let Some(place) = self.index.find(short(key)) {
+            self.see(place);
+        }
         self.counts.gone += 1;
     }
 
@@ -359,46 +406,97 @@ mod tests {
             let object = ConnectorObject { uid: "u".into(), name: "n".into(), attributes };
             assert!(!form().write(&object, &mut Vec::new()));
         }
-        let mut pass = Pass::new(10, 1, 1);
-        assert_eq!(pass.judge(1, Some(Row { hash: None, sequence: 3, ordinal: 0 }), None), Verdict::Changed);
+        let mut pass = pass(&[(1, None)]);
+        assert_eq!(pass.judge(key(1), None), Verdict::Changed);
+        assert_eq!(self::pass(&[(1, None)]).judge(key(1), Some(0)), Verdict::Changed);
+    }
+
+    /// A key that isn't like its neighbours.
+    fn key(number: u64) -> u128 {
+        u128::from(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)) << 64
+    }
+
+    fn hash(number: u64) -> u128 {
+        u128::from(number) << 64
+    }
+
+    fn pass(rows: &[(u64, Option<u64>)]) -> Pass {
+        let mut rows: Vec<_> = rows.iter().map(|(number, known)| (key(*number), known.map(hash))).collect();
+        rows.sort_unstable();
+        let mut index = Index::with_capacity(rows.len() as u64);
+        rows.into_iter().for_each(|(key, hash)| index.push(key, hash));
+        Pass::new(index)
     }
 
     #[test]
     fn an_object_is_told_once_and_only_if_it_differs() {
-        let row = |hash, sequence, ordinal| Some(Row { hash: Some(hash), sequence, ordinal });
-        let mut pass = Pass::new(10, 3, 3);
-        assert_eq!(pass.judge(1, row(7, 10, 0), Some(7)), Verdict::Same);
-        assert_eq!(pass.judge(2, row(7, 10, 1), Some(8)), Verdict::Changed);
-        assert_eq!(pass.judge(2, row(7, 10, 1), Some(9)), Verdict::Newer, "it comes on a second page");
-        assert_eq!(pass.judge(3, row(7, 11, 2), Some(8)), Verdict::Newer, "live sync told of it meanwhile");
-        assert_eq!(pass.judge(4, None, Some(1)), Verdict::New);
-        assert_eq!(pass.judge(4, None, Some(1)), Verdict::Newer);
-        pass.settle(4);
-        assert_eq!(pass.judge(4, row(1, 12, 3), Some(2)), Verdict::Newer);
-        assert_eq!(pass.judge(6, None, Some(1)), Verdict::New);
-        pass.settle_all();
-        assert_eq!(pass.judge(6, None, Some(1)), Verdict::New, "it was never journaled");
-        pass.left(5);
-        assert_eq!(pass.judge(5, None, Some(1)), Verdict::Newer, "it went meanwhile");
+        let mut pass = pass(&[(1, Some(7)), (2, Some(7)), (3, Some(7))]);
+        assert_eq!(pass.judge(key(1), Some(hash(7))), Verdict::Same);
+        assert_eq!(pass.judge(key(2), Some(hash(8))), Verdict::Changed);
+        assert_eq!(pass.judge(key(2), Some(hash(9))), Verdict::Newer, "it comes on a second page");
+        pass.journaled(key(3));
+        assert_eq!(pass.judge(key(3), Some(hash(8))), Verdict::Newer, "live sync told of it meanwhile");
+        assert_eq!(pass.judge(key(4), Some(hash(1))), Verdict::New);
+        assert_eq!(pass.judge(key(4), Some(hash(1))), Verdict::Newer);
+        pass.journaled(key(4));
+        pass.settle();
+        assert_eq!(pass.judge(key(4), Some(hash(2))), Verdict::Newer);
+        assert_eq!(pass.judge(key(6), Some(hash(1))), Verdict::New);
+        pass.settle();
+        assert_eq!(pass.judge(key(6), Some(hash(1))), Verdict::New, "it was never journaled");
+        pass.journaled(key(5));
+        assert_eq!(pass.judge(key(5), Some(hash(1))), Verdict::Newer, "it went meanwhile");
         assert!(pass.is_complete());
         assert_eq!(pass.counts(), Counts { read: 10, new: 3, changed: 1, gone: 0 });
+        // A pass that only meets what it knows gets nowhere.
+        let before = pass.advanced();
+        pass.judge(key(1), Some(hash(7)));
+        pass.judge(key(4), Some(hash(3)));
+        assert_eq!((before, pass.advanced()), (7, 7));
     }
 
     #[test]
     fn only_what_was_there_before_and_was_not_read_is_missing() {
-        let row = |sequence, ordinal| Row { hash: Some(1), sequence, ordinal };
-        let mut pass = Pass::new(10, 3, 70);
-        pass.judge(1, Some(row(10, 64)), Some(1));
-        pass.judge(1, Some(row(10, 64)), Some(1));
-        assert!(!pass.is_complete());
-        assert!(!pass.misses(&row(10, 64)), "it was read");
-        assert!(pass.misses(&row(10, 69)));
-        assert!(pass.misses(&row(10, 0)));
-        assert!(!pass.misses(&row(11, 69)), "something was said of it since");
-        assert!(!pass.misses(&row(10, 70)), "it came since");
-        pass.gone(&row(10, 69));
-        assert!(!pass.misses(&row(10, 69)), "its end was told");
-        pass.gone(&row(10, 0));
+        let rows: Vec<_> = (0..70).map(|number| (number, Some(1))).collect();
+        let mut pass = pass(&rows);
+        for number in 3..70 {
+            pass.judge(key(number), Some(hash(1)));
+            pass.judge(key(number), Some(hash(1)));
+        }
+        assert!(!pass.is_complete() && pass.missing() == 3);
+        assert!(!pass.misses(key(64)), "it was read");
+        assert!(pass.misses(key(0)) && pass.misses(key(1)) && pass.misses(key(2)));
+        assert!(!pass.misses(key(70)), "it never was");
+        pass.journaled(key(1));
+        assert!(!pass.misses(key(1)), "something was said of it since");
+        pass.gone(key(0));
+        assert!(!pass.misses(key(0)), "its end was told");
+        assert_eq!(pass.missing(), 1);
+        pass.gone(key(2));
+        pass.gone(key(1));
         assert!(pass.is_complete());
+        assert_eq!(pass.missing(), 0);
+    }
+
+    #[test]
+    fn every_row_is_found_wherever_it_is() {
+        for len in [0u64, 1, 2, 3, 17, 1000, 5000] {
+            let rows: Vec<_> = (0..len).map(|number| (number, Some(number + 1))).collect();
+            let mut even = pass(&rows);
+            assert!((0..len).all(|number| even.judge(key(number), Some(hash(number + 1))) == Verdict::Same), "{len}");
+            assert!(even.is_complete());
+            assert_eq!(even.judge(key(len), Some(hash(1))), Verdict::New);
+            // However uneven they are.
+            for shift in [0, 20, 64] {
+                let mut index = Index::default();
+                (0..len).for_each(|number| index.push(u128::from(number) << shift << 32, Some(hash(number + 1))));
+                let short = |number: u64| (u128::from(number) << shift << 32 >> 64) as u64;
+                for number in 0..len {
+                    let found = index.find(short(number)).unwrap();
+                    assert_eq!(index.rows[found].0, short(number), "{len} {shift} {number}");
+                }
+                assert_eq!(index.find(u64::MAX), None);
+            }
+        }
     }
 }

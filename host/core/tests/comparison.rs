@@ -14,7 +14,7 @@ use tidewaiter_core::run::{
     BatchInfo, CommitFailure, ConnectorError, Effect, ErrorKind, Failure, Filter, Outcome, Reading, Run, RunReport,
     Terms, Trigger,
 };
-use tidewaiter_core::shadow::{Pass, Row, Verdict};
+use tidewaiter_core::shadow::{Index, Pass, Verdict};
 use tidewaiter_core::state::{From, OnTokenLost, SyncState, TypeState};
 use tidewaiter_core::time::UnixMillis;
 use tidewaiter_core::token::SyncToken;
@@ -30,38 +30,36 @@ type Said = (u64, Option<u64>);
 struct Disk {
     state: TypeState,
     journal: Vec<Said>,
-    /// The shadow: rows by uid, and up to which entry they are brought up.
-    rows: BTreeMap<u64, Row>,
+    /// The shadow: what was said last by uid, and up to which entry it is brought up.
+    rows: BTreeMap<u64, u64>,
     position: usize,
-    next_ordinal: u64,
     /// Passes that came to their end.
     complete: u32,
 }
 
 impl Disk {
-    /// As the host does it: from the entries behind the position. Answers what went.
+    /// As the host does it: from the entries behind the position. Answers what they are about.
     fn bring_up(&mut self) -> Vec<u64> {
-        let mut left = Vec::new();
-        for (place, (uid, value)) in self.journal.iter().enumerate().skip(self.position) {
-            let sequence = place as u64 + 1;
+        let behind = &self.journal[self.position..];
+        for (uid, value) in behind {
             match value {
-                None => {
-                    self.rows.remove(uid);
-                    left.push(*uid);
-                }
-                Some(value) => {
-                    let ordinal = self.rows.get(uid).map(|row| row.ordinal);
-                    let ordinal = ordinal.unwrap_or_else(|| {
-                        self.next_ordinal += 1;
-                        self.next_ordinal - 1
-                    });
-                    self.rows.insert(*uid, Row { hash: Some(u128::from(*value)), sequence, ordinal });
-                }
-            }
+                None => self.rows.remove(uid),
+                Some(value) => self.rows.insert(*uid, *value),
+            };
         }
+        let said = behind.iter().map(|(uid, _)| *uid).collect();
         self.position = self.journal.len();
-        left
+        said
     }
+}
+
+/// Spread, as keyed hashes are.
+fn key_of(uid: u64) -> u128 {
+    u128::from((uid + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)) << 64
+}
+
+fn hash_of(value: u64) -> u128 {
+    u128::from(value + 1) << 64
 }
 
 /// What a connector is asked for, and how far it is.
@@ -141,7 +139,6 @@ impl World {
             journal: Vec::new(),
             rows: BTreeMap::new(),
             position: 0,
-            next_ordinal: 0,
             complete: 0,
         };
         let terms = Terms { limits, on_token_lost: OnTokenLost::Stop, ..Terms::default() };
@@ -217,23 +214,27 @@ impl World {
         }
         let reading = self.process.reading.clone().unwrap();
         self.bring_up();
-        self.process.pass.as_mut().unwrap().settle_all();
+        self.process.pass.as_mut().unwrap().settle();
         self.process.by_token = false;
         self.process.run = Some(Run::reading((key(), 1), stored, terms, reading, NOW));
     }
 
     fn begin_pass(&mut self) {
         self.disk.bring_up();
-        let Disk { journal, rows, next_ordinal, .. } = &self.disk;
-        self.process.pass = Some(Pass::new(journal.len() as u64, rows.len() as u64, *next_ordinal));
+        let rows = self.disk.rows.iter().map(|(uid, value)| (key_of(*uid), hash_of(*value)));
+        let mut rows: Vec<_> = rows.collect();
+        rows.sort_unstable();
+        let mut index = Index::with_capacity(rows.len() as u64);
+        rows.into_iter().for_each(|(key, hash)| index.push(key, Some(hash)));
+        self.process.pass = Some(Pass::new(index));
         self.process.missing = None;
         self.process.snapshot = self.chance.bool().then(|| self.source.clone());
     }
 
     fn bring_up(&mut self) {
-        let left = self.disk.bring_up();
+        let said = self.disk.bring_up();
         let pass = self.process.pass.as_mut().unwrap();
-        left.into_iter().for_each(|uid| pass.left(uid.into()));
+        said.into_iter().for_each(|uid| pass.journaled(key_of(uid)));
     }
 
     fn settle(&mut self) {
@@ -299,8 +300,9 @@ impl World {
         let pass = self.process.pass.as_mut().unwrap();
         let rows = &self.disk.rows;
         let missing = self.process.missing.get_or_insert_with(|| {
-            let missing = rows.iter().filter(|(_, row)| pass.misses(row)).map(|(uid, _)| *uid).collect();
-            assert!(!pass.is_complete() || VecDeque::is_empty(&missing), "complete, and something is missing");
+            let missing: VecDeque<u64> = rows.keys().copied().filter(|uid| pass.misses(key_of(*uid))).collect();
+            assert!(!pass.is_complete() || missing.is_empty(), "complete, and something is missing");
+            assert_eq!(missing.len() as u64, pass.missing());
             missing
         });
         let of = missing.len() as u64;
@@ -397,18 +399,10 @@ impl World {
         // Now and then the rows are brought up in the middle of a page.
         if self.chance.u64(..4) == 0 {
             self.bring_up();
-            let (pass, rows) = (self.process.pass.as_mut().unwrap(), &self.disk.rows);
-            let told: Vec<u128> = pass.told().collect();
-            for key in told {
-                if rows.get(&u64::try_from(key).unwrap()).is_some_and(|row| pass.knows(row)) {
-                    pass.settle(key);
-                }
-            }
         }
-        let (pass, rows) = (self.process.pass.as_mut().unwrap(), &self.disk.rows);
+        let pass = self.process.pass.as_mut().unwrap();
         let is_told = |(uid, value): &&(u64, u64)| {
-            let verdict = pass.judge(u128::from(*uid), rows.get(uid).copied(), Some(u128::from(*value)));
-            matches!(verdict, Verdict::New | Verdict::Changed)
+            matches!(pass.judge(key_of(*uid), Some(hash_of(*value))), Verdict::New | Verdict::Changed)
         };
         read.iter().filter(is_told).map(|(uid, value)| (*uid, Some(*value))).collect()
     }
@@ -418,13 +412,9 @@ impl World {
             return Vec::new();
         }
         self.bring_up();
-        let (pass, rows) = (self.process.pass.as_mut().unwrap(), &self.disk.rows);
-        let mut gone = Vec::new();
-        for uid in missing {
-            let Some(row) = rows.get(uid).filter(|row| pass.misses(row)) else { continue };
-            pass.gone(row);
-            gone.push((*uid, None));
-        }
+        let pass = self.process.pass.as_mut().unwrap();
+        let gone: Vec<Said> = missing.iter().filter(|uid| pass.misses(key_of(**uid))).map(|uid| (*uid, None)).collect();
+        gone.iter().for_each(|(uid, _)| pass.gone(key_of(*uid)));
         gone
     }
 

@@ -22,7 +22,6 @@ use serde::de::DeserializeOwned;
 use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::name::{BadName, ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::run::RunReport;
-use tidewaiter_core::shadow::Row;
 use tidewaiter_core::state::TypeState;
 
 pub(super) use self::copy::renew;
@@ -380,10 +379,6 @@ impl Store for RedbStore {
 
     fn shadows(&self) -> Result<BTreeMap<TypeKey, Shadow>, ReadError> {
         Ok(self.with(|db| shadow::read_all(&db.begin_read()?.open_table(SHADOWS)?, &self.keys))?)
-    }
-
-    fn shadow_rows(&self, id: u32, keys: &[u128]) -> Result<Vec<Option<Row>>, ReadError> {
-        Ok(self.with(|db| shadow::rows(db, id, keys))?)
     }
 
     fn shadow_range(&self, id: u32, from: u128) -> Result<Vec<shadow::Stored>, ReadError> {

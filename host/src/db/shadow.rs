@@ -306,14 +306,6 @@ impl Db {
         Ok(behind)
     }
 
-    /// The rows of these keys, in their order.
-    ///
-    /// # Errors
-    /// As `states`.
-    pub fn shadow_rows(&self, shadow: &Shadow, keys: &[u128]) -> Result<Vec<Option<Row>>, ReadError> {
-        self.inner.store.shadow_rows(shadow.id, keys)
-    }
-
     /// Hands over the rows from a key on, until it is told to stop; and answers where to go on. None: that was all.
     ///
     /// # Errors
@@ -360,6 +352,11 @@ pub struct Uid<'a> {
 }
 
 impl Uid<'_> {
+    /// The key of its row.
+    pub fn key(&self) -> u128 {
+        self.key
+    }
+
     /// In clear.
     ///
     /// # Errors
@@ -402,17 +399,17 @@ impl ShadowHold {
         self.stored()
     }
 
-    /// Brings the shadow up with the journal. Answers it, and the keys of what went.
+    /// Brings the shadow up with the journal. Answers it, and the keys of what was said since.
     ///
     /// # Errors
     /// A damaged entry, or the storage engine failed.
     pub async fn bring_up(&self) -> Result<(Shadow, Vec<u128>), CommitError> {
-        let mut left = Vec::new();
-        let shadow = self.up(&mut |key| left.push(key)).await?;
-        Ok((shadow, left))
+        let mut keys = Vec::new();
+        let shadow = self.up(&mut |key| keys.push(key)).await?;
+        Ok((shadow, keys))
     }
 
-    async fn up(&self, left: &mut (dyn FnMut(u128) + Send)) -> Result<Shadow, CommitError> {
+    async fn up(&self, of: &mut (dyn FnMut(u128) + Send)) -> Result<Shadow, CommitError> {
         loop {
             let mut shadow = self.stored()?;
             if shadow.position >= self.db.last_sequence() {
@@ -423,7 +420,7 @@ impl ShadowHold {
             let behind = spawn_blocking(move || db.behind(&key, &behind_of)).await;
             let Behind { said, to, is_all, .. } =
                 behind.map_err(|error| CommitError::Storage(error.to_string()))?.map_err(unread)?;
-            said.iter().filter(|(_, said)| said.is.is_none()).for_each(|(key, _)| left(*key));
+            said.keys().for_each(|key| of(*key));
             // Entries of others need no writing down, unless they are much to look through again.
             if said.is_empty() && is_all && to - from < ROWS_AT_ONCE as u64 {
                 shadow.position = to;

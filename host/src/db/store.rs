@@ -63,8 +63,6 @@ pub(super) trait Store: Send + Sync + 'static {
     fn shadow(&self, key: &TypeKey) -> Result<Option<Shadow>, ReadError>;
     /// All shadows.
     fn shadows(&self) -> Result<BTreeMap<TypeKey, Shadow>, ReadError>;
-    /// Rows of a shadow, in the order of their keys here.
-    fn shadow_rows(&self, id: u32, keys: &[u128]) -> Result<Vec<Option<Row>>, ReadError>;
     /// Some rows of a shadow from a key on, with their uids as they are stored; none: there are no more.
     fn shadow_range(&self, id: u32, from: u128) -> Result<Vec<(u128, Row, Vec<u8>)>, ReadError>;
     /// What is kept for a credential.

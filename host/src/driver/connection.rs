@@ -28,8 +28,7 @@ use crate::driver::pass::Comparison;
 use crate::driver::session::{Session, Source};
 use crate::egress::{Egress, EgressError, Meter, Outgoing, Outside};
 use crate::wasm::{
-    ClassReader, Compare, Comparing, FromGuest, Gauge, LogSource, ReadGrant, Reveal, RevealRefusal, Revealing, Setup,
-    SyncOptions,
+    ClassReader, Compare, FromGuest, Gauge, LogSource, ReadGrant, Reveal, RevealRefusal, Revealing, Setup, SyncOptions,
 };
 
 /// So many bytes of a hash that nobody finds another list with the same.
@@ -234,10 +233,7 @@ impl Connection {
             if !comparison.manner().full {
                 setup.pack_read = setup.pack;
             }
-            setup.compare = Some(Compare(Arc::new(move |deltas| {
-                let comparison = Arc::clone(&comparison);
-                Box::pin(async move { comparison.judge(deltas).await }) as Comparing
-            })));
+            setup.compare = Some(Compare(Arc::new(move |deltas| comparison.judge(deltas))));
         }
         let mut session = self.connector.start(setup).await.inspect_err(|failure| {
             tracing::warn!(

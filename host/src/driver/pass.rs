@@ -7,7 +7,7 @@ use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::object::{Change, SyncDelta};
 use tidewaiter_core::run::{Failure, Filter, Reading};
 use tidewaiter_core::schema::ObjectClassInfo;
-use tidewaiter_core::shadow::{Counts, Form, Pass, Row, Verdict};
+use tidewaiter_core::shadow::{Counts, Form, Index, Pass, Verdict};
 use tokio::task::spawn_blocking;
 
 use crate::clock::Clock;
@@ -19,7 +19,7 @@ const MISSING_BYTES_AT_ONCE: usize = 1024 * 1024;
 /// More pages without a new object than that, one after the other, lead nowhere.
 const EMPTY_PAGES_MAX: u32 = 100;
 
-/// A shadow that is more entries behind is brought up between pages.
+/// A shadow that is more entries behind is brought up beside the next pages: entries are kept for it.
 const BEHIND_MAX: u64 = 100_000;
 
 /// How a pass is made.
@@ -46,6 +46,7 @@ pub struct Comparison {
     /// Of the token that was held when it began; none: there was none.
     generation: Option<u64>,
     inner: Mutex<Inner>,
+    bringing_up: tokio::sync::Mutex<()>,
     /// For who asks while the other one is in use.
     shown: Mutex<Progress>,
 }
@@ -67,14 +68,8 @@ struct Inner {
     missing: Option<(u64, Option<u128>)>,
     /// Objects that there were.
     expected: u64,
-    /// Of what is being told, what is gone.
-    gone: Vec<Row>,
-}
-
-impl Inner {
-    fn rows(&self, db: &Db, keys: &[u128]) -> Result<Vec<Option<Row>>, ReadError> {
-        db.shadow_rows(&self.shadow, keys)
-    }
+    /// Of what is being told, the keys of what is gone.
+    gone: Vec<u128>,
 }
 
 /// How far a pass is.
@@ -104,11 +99,10 @@ impl Comparison {
     ) -> Result<Self, CommitError> {
         let shadow = hold.open(Form::of(class)).await?;
         let knows_all = shadow.complete_at().is_some();
-        let shadow = hold.settle().await?;
-        let pass = Pass::new(shadow.position(), shadow.rows(), shadow.next_ordinal());
+        let (shadow, index) = indexed(&db, hold.settle().await?).await?;
         let (digester, expected) = (shadow.digester(), shadow.rows());
         let inner = Inner {
-            pass,
+            pass: Pass::new(index),
             shadow,
             digester,
             knows_all,
@@ -121,8 +115,8 @@ impl Comparison {
             gone: Vec::new(),
         };
         let (class, inner) = (class.name.clone(), Mutex::new(inner));
-        let shown = Mutex::default();
-        let this = Self { db, clock, hold, class, manner, again, generation, inner, shown };
+        let (shown, bringing_up) = Default::default();
+        let this = Self { db, clock, hold, class, manner, again, generation, inner, bringing_up, shown };
         this.show(&this.inner());
         Ok(this)
     }
@@ -164,64 +158,40 @@ impl Comparison {
         self.bring_up().await?;
         let mut inner = self.inner();
         inner.gone.clear();
-        if !self.manner.dry_run || inner.pass.is_ahead() {
-            inner.pass.settle_all();
+        if !self.manner.dry_run {
+            inner.pass.settle();
         }
         Ok(())
     }
 
-    async fn bring_up(&self) -> Result<(), CommitError> {
-        let (shadow, left) = self.hold.bring_up().await?;
+    /// Whether the shadow is far behind, and nobody brings it up.
+    pub fn is_behind(&self) -> bool {
+        let position = self.inner().shadow.position();
+        self.db.last_sequence() > position + BEHIND_MAX && self.bringing_up.try_lock().is_ok()
+    }
+
+    /// Brings the shadow up.
+    ///
+    /// # Errors
+    /// The db.
+    pub async fn bring_up(&self) -> Result<(), CommitError> {
+        let _turn = self.bringing_up.lock().await;
+        let (shadow, said) = self.hold.bring_up().await?;
         let mut inner = self.inner();
         inner.shadow = shadow;
-        left.into_iter().for_each(|key| inner.pass.left(key));
+        said.into_iter().for_each(|key| inner.pass.journaled(key));
         Ok(())
-    }
-
-    /// Brings the rows up, and forgets what they know now.
-    async fn catch_up(self: &Arc<Self>) -> Result<(), String> {
-        if self.manner.dry_run {
-            self.inner().pass.settle_all();
-            return Ok(());
-        }
-        self.bring_up().await.map_err(|error| error.to_string())?;
-        let this = Arc::clone(self);
-        let settled = spawn_blocking(move || {
-            let mut inner = this.inner();
-            let told: Vec<u128> = inner.pass.told().collect();
-            let rows = inner.rows(&this.db, &told)?;
-            for (key, row) in told.into_iter().zip(rows) {
-                if row.is_some_and(|row| inner.pass.knows(&row)) {
-                    inner.pass.settle(key);
-                }
-            }
-            Ok::<_, ReadError>(())
-        });
-        settled.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 
     /// Of objects that were read, those that are told, and as what.
-    ///
-    /// # Errors
-    /// The db, in its words.
-    pub async fn judge(self: &Arc<Self>, deltas: Vec<SyncDelta>) -> Result<Vec<SyncDelta>, String> {
-        if self.inner().pass.is_ahead() {
-            self.catch_up().await?;
-        }
-        let this = Arc::clone(self);
-        let judged = spawn_blocking(move || this.judge_now(deltas)).await;
-        judged.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
-    }
-
-    fn judge_now(&self, deltas: Vec<SyncDelta>) -> Result<Vec<SyncDelta>, ReadError> {
+    pub fn judge(&self, deltas: Vec<SyncDelta>) -> Vec<SyncDelta> {
         let mut guard = self.inner();
         let inner = &mut *guard;
-        let keys: Vec<u128> = deltas.iter().map(|delta| inner.digester.key(delta.change.uid())).collect();
-        let rows = inner.rows(&self.db, &keys)?;
         let mut told = Vec::new();
-        for ((delta, key), row) in deltas.into_iter().zip(keys).zip(rows) {
+        for delta in deltas {
+            let key = inner.digester.key(delta.change.uid());
             let hash = delta.change.object().and_then(|object| inner.digester.hash(object));
-            let verdict = inner.pass.judge(key, row, hash);
+            let verdict = inner.pass.judge(key, hash);
             if self.manner.full {
                 told.push(delta);
                 continue;
@@ -237,7 +207,7 @@ impl Comparison {
             told.push(SyncDelta { object_class, change, source_time });
         }
         self.show(inner);
-        Ok(told)
+        told
     }
 
     /// What is read next, after `search` answered where the next page begins, or what was missing was looked for. None: that was
@@ -249,10 +219,6 @@ impl Comparison {
         self.confirm();
         let host = |message: String| Failure::Host { message };
         if let Some(page) = self.page_read(answered)? {
-            // Entries are kept for a shadow that is behind.
-            if self.db.last_sequence() > self.inner().shadow.position() + BEHIND_MAX {
-                self.bring_up().await.map_err(|error| host(error.to_string()))?;
-            }
             return Ok(Some(Reading { page: Some(page), ..self.first() }));
         }
         self.bring_up().await.map_err(|error| host(error.to_string()))?;
@@ -279,7 +245,7 @@ impl Comparison {
     fn confirm(&self) {
         let mut guard = self.inner();
         let inner = &mut *guard;
-        inner.gone.drain(..).for_each(|row| inner.pass.gone(&row));
+        inner.gone.drain(..).for_each(|key| inner.pass.gone(key));
         self.show(inner);
     }
 
@@ -318,25 +284,14 @@ impl Comparison {
         if inner.pass.is_complete() {
             return Ok(None);
         }
-        let (of, from) = match inner.missing {
-            Some((of, from)) => (of, from),
-            None => {
-                let mut of = 0;
-                let (pass, shadow) = (&inner.pass, &inner.shadow);
-                self.db.scan_shadow(shadow, 0, &mut |row, _| {
-                    of += u64::from(pass.misses(&row));
-                    Ok(true)
-                })?;
-                (of, Some(0))
-            }
-        };
+        let (of, from) = inner.missing.unwrap_or_else(|| (inner.pass.missing(), Some(0)));
         let Some(from) = from.filter(|_| of > 0) else {
             inner.missing = Some((of, None));
             return Ok(None);
         };
         let (mut uids, mut bytes, pass) = (Vec::new(), 0, &inner.pass);
-        let next = self.db.scan_shadow(&inner.shadow, from, &mut |row, uid| {
-            if pass.misses(&row) {
+        let next = self.db.scan_shadow(&inner.shadow, from, &mut |_, uid| {
+            if pass.misses(uid.key()) {
                 if uids.len() == MISSING_AT_ONCE || bytes >= MISSING_BYTES_AT_ONCE {
                     return Ok(false);
                 }
@@ -354,28 +309,36 @@ impl Comparison {
     /// Of objects that were looked for again, those that are gone, as they are told. The others, and what live sync told of meanwhile, are not.
     ///
     /// # Errors
-    /// The db, in its words.
-    pub async fn gone(self: &Arc<Self>, uids: Vec<String>) -> Result<Vec<SyncDelta>, String> {
-        self.bring_up().await.map_err(|error| error.to_string())?;
-        let this = Arc::clone(self);
-        let gone = spawn_blocking(move || this.gone_now(uids)).await;
-        gone.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
-    }
-
-    fn gone_now(&self, uids: Vec<String>) -> Result<Vec<SyncDelta>, ReadError> {
+    /// The db.
+    pub async fn gone(&self, uids: Vec<String>) -> Result<Vec<SyncDelta>, CommitError> {
+        self.bring_up().await?;
         let mut guard = self.inner();
         let inner = &mut *guard;
-        let keys: Vec<u128> = uids.iter().map(|uid| inner.digester.key(uid)).collect();
-        let rows = inner.rows(&self.db, &keys)?;
-        let mut gone = Vec::new();
         inner.gone.clear();
-        for (uid, row) in uids.into_iter().zip(rows) {
-            let Some(row) = row.filter(|row| inner.pass.misses(row)) else { continue };
-            inner.gone.push(row);
-            let change = Change::Delete { uid, name: None, last_known: None };
-            gone.push(SyncDelta { object_class: self.class.clone(), change, source_time: None });
+        let mut gone = Vec::new();
+        for uid in uids {
+            let key = inner.digester.key(&uid);
+            if inner.pass.misses(key) {
+                inner.gone.push(key);
+                let change = Change::Delete { uid, name: None, last_known: None };
+                gone.push(SyncDelta { object_class: self.class.clone(), change, source_time: None });
+            }
         }
-        self.show(inner);
         Ok(gone)
     }
+}
+
+/// A shadow and its rows, as a pass has them.
+async fn indexed(db: &Db, shadow: Shadow) -> Result<(Shadow, Index), CommitError> {
+    let db = db.clone();
+    let read = spawn_blocking(move || {
+        let mut index = Index::with_capacity(shadow.rows());
+        db.scan_shadow(&shadow, 0, &mut |row, uid| {
+            index.push(uid.key(), row.hash);
+            Ok(true)
+        })?;
+        Ok::<_, ReadError>((shadow, index))
+    });
+    let failed = |error: String| CommitError::Storage(error);
+    read.await.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
 }

@@ -123,6 +123,8 @@ struct Performer {
     held: VecDeque<Packed>,
     /// One at most: a task of its own, so that compressing goes on beside the connector.
     writing: JoinSet<Writing>,
+    /// A shadow that is brought up.
+    beside: JoinSet<()>,
     /// Written and not published yet; dropped if the run ends without.
     staged: Vec<StagedSegment>,
     /// The commit under way names what is staged.
@@ -166,6 +168,7 @@ pub async fn perform(mut order: Order, mut signals: mpsc::Receiver<Signal>) -> P
         calling: None,
         held: VecDeque::new(),
         writing: JoinSet::new(),
+        beside: JoinSet::new(),
         staged: Vec::new(),
         publishes: false,
         time_up: Some(Box::pin(tokio::time::sleep(limits.run_time_max))),
@@ -543,7 +546,7 @@ impl Performer {
                             return Ok(Vec::new());
                         }
                     }
-                    comparison.gone(uids).await.map_err(|message| Failure::Host { message })
+                    comparison.gone(uids).await.map_err(|error| host_failure(&error))
                 };
                 // All of it takes no longer than one call may.
                 let result = tokio::time::timeout(max, result).await.unwrap_or_else(|_| Err(too_long(max)));
@@ -558,6 +561,11 @@ impl Performer {
     fn next(&mut self) {
         let Some(comparison) = self.order.comparison.clone() else { return };
         let (answered, session) = (self.next.take(), self.session.take());
+        if comparison.is_behind() {
+            let comparison = Arc::clone(&comparison);
+            // What fails is met again at the end of the pass.
+            self.beside.spawn(async move { drop(comparison.bring_up().await) });
+        }
         let calling = async move { Answer { session, call: Called::Next(comparison.next(answered).await) } };
         self.calling = Some(Box::pin(AssertUnwindSafe(calling).catch_unwind()));
     }

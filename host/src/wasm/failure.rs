@@ -17,18 +17,10 @@ impl NeedsTls {
     }
 }
 
-/// Something of ours failed in a call into the host.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct HostFailed(pub(super) String);
-
 /// A trap, an end at a limit, or an error of ours.
 pub(super) fn classify(error: &wasmtime::Error, memory_refused: Option<u64>) -> Failure {
     if error.downcast_ref::<NeedsTls>().is_some() {
         return NeedsTls.failure();
-    }
-    if let Some(HostFailed(message)) = error.downcast_ref() {
-        return Failure::Host { message: message.clone() };
     }
     let (code, what) = match (memory_refused, error.downcast_ref::<Trap>()) {
         (Some(max), _) => ("limit.memory-bytes".to_owned(), format!("more memory than the {max} bytes allowed")),

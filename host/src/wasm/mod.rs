@@ -24,6 +24,4 @@ pub use gauge::Gauge;
 pub use instance::{Session, Setup, SyncOptions};
 pub use load::{Connector, LoadError};
 pub use log::LogSource;
-pub use state::{
-    ClassReader, Compare, Comparing, FromGuest, Pack, ReadGrant, ReadingClasses, Reveal, RevealRefusal, Revealing,
-};
+pub use state::{ClassReader, Compare, FromGuest, Pack, ReadGrant, ReadingClasses, Reveal, RevealRefusal, Revealing};

@@ -135,12 +135,9 @@ pub(super) struct RunLink {
     pub(super) attributes: Option<Vec<String>>,
 }
 
-/// Answers which of the objects that were read are told, and as what. The error is one of the host.
+/// Answers which of the objects that were read are told, and as what.
 #[derive(Clone)]
-pub struct Compare(pub Arc<dyn Fn(Vec<SyncDelta>) -> Comparing + Send + Sync>);
-
-/// What is told, on its way.
-pub type Comparing = Pin<Box<dyn Future<Output = Result<Vec<SyncDelta>, String>> + Send>>;
+pub struct Compare(pub Arc<dyn Fn(Vec<SyncDelta>) -> Vec<SyncDelta> + Send + Sync>);
 
 impl std::fmt::Debug for Compare {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -135,15 +135,6 @@ fn decoded(id: u32, key: u128, bytes: &[u8]) -> Result<(Row, &[u8]), ReadError> 
     decode(bytes).ok_or_else(damaged)
 }
 
-pub(super) fn rows(db: &Database, id: u32, keys: &[u128]) -> Result<Vec<Option<Row>>, Fault> {
-    let rows = db.begin_read()?.open_table(SHADOW_ROWS)?;
-    let row = |key: &u128| {
-        let stored = rows.get((id, *key))?;
-        Ok(stored.map(|stored| decoded(id, *key, stored.value()).map(|(row, _)| row)).transpose()?)
-    };
-    keys.iter().map(row).collect()
-}
-
 pub(super) fn range(db: &Database, id: u32, from: u128) -> Result<Vec<Stored>, Fault> {
     let rows = db.begin_read()?.open_table(SHADOW_ROWS)?;
     let (mut found, mut bytes) = (Vec::new(), 0);
