@@ -248,22 +248,24 @@ impl Connection {
         Ok(session)
     }
 
+    /// Whether the classes of the source are known.
+    pub(crate) fn knows_classes(&self) -> bool {
+        self.classes().is_some()
+    }
+
+    /// The class of a type, as its source declared it last.
+    pub(crate) fn known_class(&self, object_type: &TypeName) -> Option<ObjectClassInfo> {
+        self.classes()?.class(&self.class(object_type)).cloned()
+    }
+
     /// The class of a type, as its source declares it. Asks the connector where that isn't known.
-    pub(crate) async fn class_info(
-        self: &Arc<Self>,
-        key: &TypeKey,
-        run: u64,
-        gauge: &Arc<Gauge>,
-    ) -> Result<Option<ObjectClassInfo>, Failure> {
-        let classes = match self.classes() {
-            Some(classes) => classes,
-            None => {
-                let log = LogSource { key: key.clone(), run };
-                let mut session = self.connector.start(self.setup(log.clone(), Arc::clone(gauge))).await?;
-                self.ask_classes(session.as_mut(), &log, "it is not known how changes are found").await?
-            }
-        };
-        Ok(classes.class(&self.class(&key.object_type)).cloned())
+    pub(crate) async fn class_info(self: &Arc<Self>, key: &TypeKey) -> Result<Option<ObjectClassInfo>, Failure> {
+        if !self.knows_classes() {
+            let log = LogSource { key: key.clone(), run: 0 };
+            let mut session = self.connector.start(self.setup(log.clone(), Arc::default())).await?;
+            self.ask_classes(session.as_mut(), &log, "the classes are not known").await?;
+        }
+        Ok(self.known_class(&key.object_type))
     }
 
     fn setup(self: &Arc<Self>, log: LogSource, gauge: Arc<Gauge>) -> Setup {

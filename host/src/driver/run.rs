@@ -17,7 +17,7 @@ use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::object::{Change, SyncDelta};
 use tidewaiter_core::run::{BatchInfo, Effect, Failure, Filter, Outcome, Reading, Run, RunReport, Spent, Trigger};
-use tidewaiter_core::schema::{ChangeFeed, Operation};
+use tidewaiter_core::schema::{ChangeFeed, ObjectClassInfo, Operation};
 use tidewaiter_core::state::{Actor, TypeState};
 use tidewaiter_core::token::{Shown, SyncToken};
 use tokio::sync::{mpsc, oneshot};
@@ -143,28 +143,34 @@ pub async fn perform(mut order: Order, mut signals: mpsc::Receiver<Signal>) -> P
     let limits = terms.limits;
     let Order { db, key, run, trigger, state, clock, .. } = &order;
     let (key, run, trigger, state, now) = (key.clone(), *run, *trigger, state.clone(), clock.now());
-    let gauge = Arc::default();
+    let (to_run, from_guest) = mpsc::channel(BATCHES_ON_THE_WAY);
+    let (stop, gauge, mut session) = (Arc::default(), Arc::default(), None);
     let machine = match (db.full(&key.connection), order.reading.clone()) {
         (Ok(Some(full)), _) => Run::over((key, run), trigger, state, terms, Outcome::Held(full.to_string()), now),
         (_, Some(reading)) => Run::reading((key, run), state, terms, reading, now),
-        _ => match prepared(&order, &gauge, &mut signals).await {
-            Ok(None) => Run::new(key, run, trigger, state, terms, now),
-            Ok(Some(comparison)) => {
-                order.comparison = Some(comparison);
-                Run::comparing(key, run, trigger, state, terms, now)
+        _ => {
+            let starting = Starting { limits, stop: &stop, to_run: &to_run, gauge: &gauge };
+            match prepared(&order, starting, &mut signals).await {
+                Ok(Prepared::ByToken(started)) => {
+                    session = started;
+                    Run::new(key, run, trigger, state, terms, now)
+                }
+                Ok(Prepared::ByComparison(comparison)) => {
+                    order.comparison = Some(comparison);
+                    Run::comparing(key, run, trigger, state, terms, now)
+                }
+                Err(outcome) => Run::over((key, run), trigger, state, terms, outcome, now),
             }
-            Err(outcome) => Run::over((key, run), trigger, state, terms, outcome, now),
-        },
+        }
     };
-    let (to_run, from_guest) = mpsc::channel(BATCHES_ON_THE_WAY);
     let mut performer = Performer {
         order,
         machine,
         limits,
-        stop: Arc::new(AtomicBool::new(false)),
+        stop,
         to_run,
         from_guest,
-        session: None,
+        session,
         calling: None,
         held: VecDeque::new(),
         writing: JoinSet::new(),
@@ -191,38 +197,65 @@ pub async fn perform(mut order: Order, mut signals: mpsc::Receiver<Signal>) -> P
     }
 }
 
-/// The pass of a run that makes one, unless the run is told to end before it begins.
+/// What a run's instance is started with.
+#[derive(Clone, Copy)]
+struct Starting<'a> {
+    limits: Limits,
+    stop: &'a Arc<AtomicBool>,
+    to_run: &'a mpsc::Sender<FromGuest>,
+    gauge: &'a Arc<Gauge>,
+}
+
+/// How a run finds changes.
+enum Prepared {
+    /// By token; with the instance, if it was asked for the classes.
+    ByToken(Option<Box<dyn Session>>),
+    /// By a pass.
+    ByComparison(Arc<Comparison>),
+}
+
+/// Finds out how a run finds changes, unless it is told to end before.
 async fn prepared(
     order: &Order,
-    gauge: &Arc<Gauge>,
+    starting: Starting<'_>,
     signals: &mut mpsc::Receiver<Signal>,
-) -> Result<Option<Arc<Comparison>>, Outcome> {
+) -> Result<Prepared, Outcome> {
     tokio::select! {
         biased;
         Some(signal) = signals.recv() => Err(match signal {
             Signal::Supersede => Outcome::Superseded,
             Signal::Stop => Outcome::Stopped,
         }),
-        comparison = comparison(order, gauge) => comparison,
+        prepared = prepare(order, starting) => prepared,
     }
 }
 
-/// The pass of a run whose changes are found by comparison; none: they come by token.
-async fn comparison(order: &Order, gauge: &Arc<Gauge>) -> Result<Option<Arc<Comparison>>, Outcome> {
+async fn prepare(order: &Order, starting: Starting<'_>) -> Result<Prepared, Outcome> {
     let Order { db, key, connection, .. } = order;
     let info = connection.connector.info();
+    // Who can't read all objects has nothing to compare, and is asked for its classes when it is called.
     if !info.does(Operation::Search) || order.state.held.is_some() {
-        return Ok(None);
+        return Ok(Prepared::ByToken(None));
     }
-    let class = connection.class_info(key, order.run, gauge).await.map_err(Outcome::Failed)?;
-    let Some(class) = class.filter(|class| class.changes == ChangeFeed::ByComparison) else { return Ok(None) };
+    let mut session = None;
+    if !connection.knows_classes() {
+        let Starting { limits, stop, to_run, gauge } = starting;
+        let log = LogSource { key: key.clone(), run: order.run };
+        let (stop, to_run, gauge) = (Arc::clone(stop), to_run.clone(), Arc::clone(gauge));
+        let started = connection.start(log, limits, stop, to_run, gauge, None).await;
+        session = Some(started.map_err(Outcome::Failed)?);
+    }
+    let by_comparison = |class: &ObjectClassInfo| class.changes == ChangeFeed::ByComparison;
+    let Some(class) = connection.known_class(&key.object_type).filter(by_comparison) else {
+        return Ok(Prepared::ByToken(session));
+    };
     let busy = || Outcome::Held("a reconciliation of it is under way, or its shadow is being brought up".to_owned());
     let hold = db.wait_for_shadow(key).await.ok_or_else(busy)?;
     let (again, generation) = (info.does(Operation::SearchByUid), Some(order.state.generation));
     let of = (db.clone(), order.clock);
     let begun = Comparison::begin(of, hold, &class, Manner::default(), again, generation).await;
     let begun = begun.map_err(|error| Outcome::Failed(host_failure(&error)))?;
-    Ok(Some(Arc::new(begun)))
+    Ok(Prepared::ByComparison(Arc::new(begun)))
 }
 
 impl Performer {

@@ -36,6 +36,25 @@ pub struct Traffic {
     pub replaced: u64,
 }
 
+impl Traffic {
+    /// That of two instances of a run, one after the other.
+    #[must_use]
+    pub fn and(self, then: Self) -> Self {
+        Self {
+            requests: self.requests + then.requests,
+            denied: self.denied + then.denied,
+            in_flight_peak: self.in_flight_peak.max(then.in_flight_peak),
+            sockets_peak: self.sockets_peak.max(then.sockets_peak),
+            received_bytes: self.received_bytes + then.received_bytes,
+            response_peak_bytes: self.response_peak_bytes.max(then.response_peak_bytes),
+            tcp_connections: self.tcp_connections + then.tcp_connections,
+            tcp_sockets_peak: self.tcp_sockets_peak.max(then.tcp_sockets_peak),
+            tls_connections: self.tls_connections + then.tls_connections,
+            replaced: self.replaced + then.replaced,
+        }
+    }
+}
+
 /// Failures of a run that its witness is told of; the rest is counted.
 const WITNESSED_MAX: u64 = 50;
 

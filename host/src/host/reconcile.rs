@@ -306,7 +306,7 @@ impl Reconciler {
 
     /// The type's class, as its source declares it.
     async fn class(&self) -> Result<ObjectClassInfo, HostError> {
-        let class = self.connection.class_info(&self.key, 0, &Arc::default()).await;
+        let class = self.connection.class_info(&self.key).await;
         let class =
             class.map_err(|failure| self.cannot(format!("the source can't be asked for its classes: {failure}")))?;
         let name = self.connection.class(&self.key.object_type);

@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::time::{ClockId, clock_gettime};
 use tidewaiter_core::run::Spent;
 use tidewaiter_core::text::shown;
 use tidewaiter_core::token::SyncToken;
 
-use crate::egress::Outgoing;
+use crate::egress::{Outgoing, Traffic};
 
 /// More of a line of ours isn't kept.
 const NOTE_BYTES_MAX: usize = 2048;
@@ -36,7 +36,8 @@ pub struct Gauge {
     log_line_peak_bytes: AtomicU64,
     log_lines: AtomicU64,
     log: Mutex<VecDeque<String>>,
-    outgoing: OnceLock<Arc<Outgoing>>,
+    /// The way out of the instance that works, and what went out through those before it.
+    outgoing: Mutex<(Option<Arc<Outgoing>>, Traffic)>,
     was_shown_a_secret: AtomicBool,
 }
 
@@ -53,7 +54,7 @@ impl Gauge {
 
     /// What was used so far.
     pub fn spent(&self) -> Spent {
-        let traffic = self.outgoing.get().map(|outgoing| outgoing.traffic()).unwrap_or_default();
+        let traffic = traffic(&self.outgoing.lock().unwrap_or_else(PoisonError::into_inner));
         Spent {
             http_requests: traffic.requests,
             http_denied: traffic.denied,
@@ -120,8 +121,8 @@ impl Gauge {
 
     /// What goes out through this counts, too.
     pub(super) fn watch(&self, outgoing: Arc<Outgoing>) {
-        // An instance has one way out, and it is set once.
-        let _ = self.outgoing.set(outgoing);
+        let mut watched = self.outgoing.lock().unwrap_or_else(PoisonError::into_inner);
+        *watched = (Some(outgoing), traffic(&watched));
     }
 
     /// A line of ours for the run's log, among the connector's own.
@@ -155,6 +156,10 @@ impl Gauge {
     pub(super) fn waits(&self) -> bool {
         self.last_poll_us.load(Ordering::Relaxed) < STUCK_BELOW_US
     }
+}
+
+fn traffic((now, before): &(Option<Arc<Outgoing>>, Traffic)) -> Traffic {
+    before.and(now.as_ref().map(|outgoing| outgoing.traffic()).unwrap_or_default())
 }
 
 /// Processor time of this thread, in microseconds.
