@@ -64,6 +64,15 @@ pub(crate) async fn run(source: &Arc<dyn Source>, last: i64, batch: i64, checkpo
 /// The same, into this db.
 pub(crate) async fn fill(source: &Arc<dyn Source>, last: i64, batch: i64, checkpoint: i64, db: &Db) -> Result<Cost> {
     let settings = json!({ "last": last, "batch": batch, "checkpoint": checkpoint });
+    let (deltas, cost) = measured(source, settings, 1, db).await?;
+    let counted = (deltas, db.last_sequence());
+    let all = last.unsigned_abs();
+    ensure!(counted == (all, all), "{all} changes, {} reported, {} journaled", counted.0, counted.1);
+    Ok(cost)
+}
+
+/// What one run journals with these settings, and what it costs.
+pub(crate) async fn measured(source: &Arc<dyn Source>, settings: Json, run: u64, db: &Db) -> Result<(u64, Cost)> {
     let connection = connection(key().connection, config(settings, None), Arc::clone(source))?;
     let clock = Clock::start();
     let order = Order {
@@ -71,9 +80,9 @@ pub(crate) async fn fill(source: &Arc<dyn Source>, last: i64, batch: i64, checkp
         clock,
         connection: Arc::new(connection),
         key: key(),
-        run: 1,
+        run,
         trigger: Trigger::Command,
-        state: TypeState::first(From::Beginning, clock.now()),
+        state: db.state(&key())?.unwrap_or_else(|| TypeState::first(From::Beginning, clock.now())),
         reading: None,
         comparison: None,
     };
@@ -81,10 +90,7 @@ pub(crate) async fn fill(source: &Arc<dyn Source>, last: i64, batch: i64, checkp
     let report = perform(order, mpsc::channel(1).1).await.report;
     let cost = begun.end();
     ensure!(report.outcome == Outcome::Ok, "{:?}", report.outcome);
-    let counted = (report.deltas, db.last_sequence());
-    let all = last.unsigned_abs();
-    ensure!(counted == (all, all), "{all} changes, {} reported, {} journaled", counted.0, counted.1);
-    Ok(cost)
+    Ok((report.deltas, cost))
 }
 
 /// What the disk itself takes: the encoded changes, appended and flushed batch by batch.

@@ -7,39 +7,17 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value as Json, json};
-use tidewaiter::clock::Clock;
 use tidewaiter::db::Db;
-use tidewaiter::driver::{Order, Source, perform};
-use tidewaiter_core::run::{Outcome, Trigger};
-use tidewaiter_core::state::{From, TypeState};
-use tidewaiter_tests::connection;
-use tokio::sync::mpsc;
+use tidewaiter::driver::Source;
 
-use crate::delta::{component, config, key};
-use crate::measure::{Cost, begin, memory, reset_peak, round, spread};
+use crate::delta::{component, measured};
+use crate::measure::{Cost, memory, reset_peak, round, spread};
 
 /// One pass; of the objects every hundredth has this version.
 async fn pass(source: &Arc<dyn Source>, db: &Db, objects: i64, version: i64, told: u64) -> Result<Cost> {
     let settings = json!({ "last": objects, "batch": 256, "compare": 1, "every": 100, "version": version });
-    let connection = connection(key().connection, config(settings, None), Arc::clone(source))?;
-    let clock = Clock::start();
-    let state = db.state(&key())?.unwrap_or_else(|| TypeState::first(From::Latest, clock.now()));
-    let order = Order {
-        db: db.clone(),
-        clock,
-        connection: Arc::new(connection),
-        key: key(),
-        run: 1 + version.unsigned_abs(),
-        trigger: Trigger::Command,
-        state,
-        reading: None,
-        comparison: None,
-    };
-    let begun = begin();
-    let report = perform(order, mpsc::channel(1).1).await.report;
-    let cost = begun.end();
-    ensure!(report.outcome == Outcome::Ok, "{:?}", report.outcome);
-    ensure!(report.deltas == told, "{told} entries were to come, and {} did", report.deltas);
+    let (deltas, cost) = measured(source, settings, 1 + version.unsigned_abs(), db).await?;
+    ensure!(deltas == told, "{told} entries were to come, and {deltas} did");
     Ok(cost)
 }
 

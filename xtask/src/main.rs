@@ -181,7 +181,7 @@ fn mutants(root: &Path) -> Result<()> {
 fn soak(root: &Path) -> Result<()> {
     let seeds = |command: &mut Command| run("100,000 seeds", command.env("TIDEWAITER_TEST_SEEDS", "100000"));
     let test = ["test", "--locked", "--profile", "house", "--package"];
-    seeds(cargo(root, &test).args(["tidewaiter-core", "--test", "simulation"]))?;
+    seeds(cargo(root, &test).args(["tidewaiter-core", "--test", "simulation", "--test", "comparison"]))?;
     seeds(cargo(root, &test).args(["tidewaiter", "--lib", "crash"]))?;
     let kills = |command: &mut Command| run("1,000 kills", command.env("TIDEWAITER_TEST_KILLS", "1000"));
     kills(cargo(root, &test).args(["tidewaiter", "--lib", "kill"]))?;
