@@ -539,7 +539,7 @@ impl Run {
                 None => self.answer_flush(true),
             },
             Phase::Searching(reading) if self.held_bytes >= self.terms.limits.stage_bytes => match reading.dry_run {
-                true => self.stage(),
+                true => self.forget(),
                 // It stands by itself, whatever comes of the rest.
                 false => self.commit(self.held.len(), self.next_revision(now)),
             },
@@ -581,6 +581,12 @@ impl Run {
         let batches = self.held.len();
         self.in_flight = Some(InFlight::Stage(self.take(batches)));
         self.effects.push_back(Effect::Stage { batches });
+    }
+
+    fn forget(&mut self) {
+        let batches = self.held.len();
+        self.take(batches);
+        self.effects.push_back(Effect::Forget { batches });
     }
 
     fn commit(&mut self, batches: usize, state: TypeState) {

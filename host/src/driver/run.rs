@@ -309,9 +309,6 @@ impl Performer {
         match message {
             FromGuest::Batch { deltas, bytes, checkpoint } => {
                 let tally = Tally { changes: deltas.count.into(), deletes: deltas.deletes.into() };
-                // Of a dry run only the count is wanted.
-                let is_dry = self.order.reading.as_ref().is_some_and(|reading| reading.dry_run);
-                let (deltas, bytes) = if is_dry { (Packed::default(), 0) } else { (deltas, bytes) };
                 let info = BatchInfo { tally, bytes, checkpoint };
                 self.held.push_back(deltas);
                 self.machine.handle_batch(info, now);
@@ -447,6 +444,7 @@ impl Performer {
                 let batches: Vec<_> = self.held.drain(..batches).collect();
                 self.writing.spawn(async move { db.stage(&key, generation, run, batches, at).await });
             }
+            Effect::Forget { batches } => drop(self.held.drain(..batches)),
             Effect::Commit { published, batches, expected_revision, state, marker, report } => {
                 self.publishes = published;
                 let commit = Commit {

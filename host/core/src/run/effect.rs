@@ -94,6 +94,11 @@ pub enum Effect {
         /// How many of the batches held, from the oldest.
         batches: usize,
     },
+    /// Forget the first `batches` that are held: of a dry run only the count is wanted.
+    Forget {
+        /// How many of the batches held, from the oldest.
+        batches: usize,
+    },
     /// Journal what is staged and then the first `batches` that are held, and store the state, in one transaction, if the stored
     /// revision is the expected one.
     Commit {

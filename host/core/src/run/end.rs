@@ -8,23 +8,20 @@ use crate::state::{Actor, OnTokenLost, SyncState, TypeState};
 use crate::time::UnixMillis;
 
 impl Run {
-    /// What was read is journaled as a whole, or not at all; live sync is as it was.
+    /// The rest of what was read is journaled, unless the call failed; live sync is as it was.
     pub(super) fn conclude_reading(&mut self, outcome: Outcome, now: UnixMillis) {
-        let (published, batches) = if self.searched { (true, self.held.len()) } else { (false, 0) };
-        let sum = match published {
-            true => self.staged + Sum::of(&self.held),
-            false => Sum::default(),
-        };
+        let batches = if self.searched { self.held.len() } else { 0 };
+        let sum = Sum::of(self.held.iter().take(batches));
         let report = self.report(outcome, sum, &self.stored.sync, now);
         if sum.tally == Tally::default() {
             return self.finish(report);
         }
-        self.commit_with(published, batches, self.next_revision(now), None, Some(report));
+        self.commit_with(true, batches, self.next_revision(now), None, Some(report));
     }
 
     /// What was found by comparison is journaled whatever comes after it, unless it is too much.
     pub(super) fn conclude_comparing(&mut self, outcome: Outcome, now: UnixMillis) {
-        let sum = self.staged + Sum::of(&self.held);
+        let sum = Sum::of(&self.held);
         let mut next = self.stored.clone();
         match &outcome {
             Outcome::Ok => (next.failures, next.released, next.sync) = (0, false, SyncState::Compared),
