@@ -106,17 +106,6 @@ fn value(value: &Value, into: &mut Vec<u8>) {
     bytes(content, into);
 }
 
-/// What the shadow has of an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// Of what the journal last said; none: it didn't say everything.
-    pub hash: Option<u128>,
-    /// The entry that said it.
-    pub sequence: u64,
-    /// Its number in the shadow; no other row ever has it.
-    pub ordinal: u64,
-}
-
 /// What becomes of an object that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {

@@ -22,7 +22,7 @@ mod store;
 mod tables;
 mod writer;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -65,8 +65,8 @@ struct Inner {
     durable: Arc<Durable>,
     incarnation: Incarnation,
     keys: Arc<Keys>,
-    /// Types whose shadow somebody brings up.
-    shadows: Mutex<HashSet<TypeKey>>,
+    /// Whose turn it is to bring up the shadow of a type.
+    shadows: Mutex<HashMap<TypeKey, Arc<tokio::sync::Mutex<()>>>>,
     _lock: Option<open::Lock>,
 }
 

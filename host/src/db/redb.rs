@@ -28,7 +28,7 @@ pub(super) use self::copy::renew;
 use super::consumer::Consumer;
 use super::seal::{Keys, Kind, SealError};
 use super::sensitive::Sensitive;
-use super::shadow::Shadow;
+use super::shadow::{Shadow, StoredRow};
 use super::store::{Chore, Counters, Done, Quota, ReadError, StorageError, Store, Usage, Visit, Write, Written};
 use super::tables::{
     APPROVED, BYTES, CONSUMERS, FAULTS, FIRST_SEQUENCE, INDEX, LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, RUNS,
@@ -381,7 +381,7 @@ impl Store for RedbStore {
         Ok(self.with(|db| shadow::read_all(&db.begin_read()?.open_table(SHADOWS)?, &self.keys))?)
     }
 
-    fn shadow_range(&self, id: u32, from: u128) -> Result<Vec<shadow::Stored>, ReadError> {
+    fn shadow_range(&self, id: u32, from: u128) -> Result<Vec<StoredRow>, ReadError> {
         Ok(self.with(|db| shadow::range(db, id, from))?)
     }
 
@@ -492,21 +492,39 @@ fn read_state(
     key: &TypeKey,
     keys: &Keys,
 ) -> Result<Option<TypeState>, Fault> {
-    let Some(bytes) = states.get(state_key(key))? else { return Ok(None) };
-    Ok(Some(keys.parse(Kind::State, bytes.value(), || format!("the state of {key}"))?))
+    of_type(states, key, (Kind::State, keys), "the state of")
 }
 
 fn read_states(
     states: &impl ReadableTable<StateKey, &'static [u8]>,
     keys: &Keys,
 ) -> Result<BTreeMap<TypeKey, TypeState>, Fault> {
+    of_types(states, (Kind::State, keys), "the state of")
+}
+
+/// The sealed row of a type; `what` is its name in errors.
+fn of_type<T: DeserializeOwned>(
+    table: &impl ReadableTable<StateKey, &'static [u8]>,
+    key: &TypeKey,
+    (kind, keys): (Kind, &Keys),
+    what: &str,
+) -> Result<Option<T>, Fault> {
+    let Some(bytes) = table.get(state_key(key))? else { return Ok(None) };
+    Ok(Some(keys.parse(kind, bytes.value(), || format!("{what} {key}"))?))
+}
+
+/// The sealed rows of all types.
+fn of_types<T: DeserializeOwned>(
+    table: &impl ReadableTable<StateKey, &'static [u8]>,
+    (kind, keys): (Kind, &Keys),
+    what: &str,
+) -> Result<BTreeMap<TypeKey, T>, Fault> {
     let mut all = BTreeMap::new();
-    for entry in states.iter()? {
+    for entry in table.iter()? {
         let (key, value) = entry?;
         let (connection, object_type) = key.value();
-        let name = || format!("the state of {connection}/{object_type}");
-        let key = type_key(connection, object_type, name)?;
-        all.insert(key, keys.parse(Kind::State, value.value(), name)?);
+        let name = || format!("{what} {connection}/{object_type}");
+        all.insert(type_key(connection, object_type, name)?, keys.parse(kind, value.value(), name)?);
     }
     Ok(all)
 }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use chacha20poly1305::aead::Aead;
@@ -18,8 +18,9 @@ use sha2::Sha256;
 use tidewaiter_core::journal::Body;
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::object::{Change, ConnectorObject};
-use tidewaiter_core::shadow::{Form, Row};
+use tidewaiter_core::shadow::Form;
 use tidewaiter_core::time::UnixMillis;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::spawn_blocking;
 
 use super::segment::Unpacked;
@@ -34,8 +35,6 @@ const UIDS_BYTES_AT_ONCE: usize = 16 * 1024 * 1024;
 
 /// How long somebody who brings a shadow up is waited for.
 const HOLD_WAIT: Duration = Duration::from_secs(5);
-/// How often it is looked whether that is done.
-const HOLD_LOOK: Duration = Duration::from_millis(20);
 
 /// The row of a shadow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,8 +49,6 @@ pub struct Shadow {
     pub(super) position: u64,
     /// How many rows it has.
     pub(super) rows: u64,
-    /// The number of the next new row.
-    pub(super) next_ordinal: u64,
     /// When the last complete pass ended.
     pub(super) complete_at: Option<UnixMillis>,
     /// In which generation it began.
@@ -81,27 +78,12 @@ impl Shadow {
             bytes
         };
         let secrets = Secrets { hash: random(), uids: random() };
-        Self {
-            id,
-            secrets,
-            form,
-            position: 0,
-            rows: 0,
-            next_ordinal: 0,
-            complete_at: None,
-            complete_generation: None,
-            erasures: 0,
-        }
+        Self { id, secrets, form, position: 0, rows: 0, complete_at: None, complete_generation: None, erasures: 0 }
     }
 
     /// How many objects it has.
     pub fn rows(&self) -> u64 {
         self.rows
-    }
-
-    /// The number that the next new row gets.
-    pub fn next_ordinal(&self) -> u64 {
-        self.next_ordinal
     }
 
     /// Entries up to this sequence are in it.
@@ -182,18 +164,13 @@ fn nonce(key: u128) -> XNonce {
     XNonce::from(nonce)
 }
 
-/// What an entry says of an object.
+/// What entries say of an object.
 #[derive(Clone, Debug)]
-pub(super) struct Said {
-    pub(super) sequence: u64,
-    /// None: it is gone.
-    pub(super) is: Option<Is>,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Is {
-    pub(super) hash: Option<u128>,
-    pub(super) uid: Vec<u8>,
+pub(super) enum Said {
+    /// It is there. The hash; none: not everything was said of it. And its uid, encrypted.
+    Is(Option<u128>, Vec<u8>),
+    /// It is gone.
+    Gone,
 }
 
 /// What is written of a shadow alone.
@@ -207,26 +184,26 @@ pub(super) enum ShadowChore {
     Complete { key: TypeKey, generation: Option<u64>, at: UnixMillis },
 }
 
-const HAS_HASH: u8 = 1;
-const UID_AT: usize = 33;
+/// The key of a row, its hash, and its uid as it is stored.
+pub(super) type StoredRow = (u128, Option<u128>, Vec<u8>);
 
-/// The bytes of a row: whether its hash is known, the hash, sequence and ordinal, and the uid.
-pub(super) fn encode(row: &Row, uid: &[u8]) -> Vec<u8> {
+const HAS_HASH: u8 = 1;
+const UID_AT: usize = 17;
+
+/// The bytes of a row: whether its hash is known, the hash, and the uid as it is encrypted.
+pub(super) fn encode(hash: Option<u128>, uid: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(UID_AT + uid.len());
-    bytes.push(if row.hash.is_some() { HAS_HASH } else { 0 });
-    bytes.extend_from_slice(&row.hash.unwrap_or_default().to_le_bytes());
-    bytes.extend_from_slice(&row.sequence.to_le_bytes());
-    bytes.extend_from_slice(&row.ordinal.to_le_bytes());
+    bytes.push(if hash.is_some() { HAS_HASH } else { 0 });
+    bytes.extend_from_slice(&hash.unwrap_or_default().to_le_bytes());
     bytes.extend_from_slice(uid);
     bytes
 }
 
-/// A row, and its uid as it is stored. None: it is cut off.
-pub(super) fn decode(bytes: &[u8]) -> Option<(Row, &[u8])> {
+/// Hash and uid of a row. None: it is cut off.
+pub(super) fn decode(bytes: &[u8]) -> Option<(Option<u128>, &[u8])> {
     let (head, uid) = bytes.split_at_checked(UID_AT)?;
-    let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| head[at + i]));
-    let hash = (head[0] & HAS_HASH != 0).then(|| u128::from_le_bytes(std::array::from_fn(|i| head[1 + i])));
-    Some((Row { hash, sequence: number(17), ordinal: number(25) }, uid))
+    let hash = u128::from_le_bytes(std::array::from_fn(|i| head[1 + i]));
+    Some(((head[0] & HAS_HASH != 0).then_some(hash), uid))
 }
 
 /// What was read of the journal to bring a shadow up.
@@ -258,21 +235,19 @@ impl Db {
 
     /// As `hold_shadow`, and waits a while for whoever is about to be done.
     pub async fn wait_for_shadow(&self, key: &TypeKey) -> Option<ShadowHold> {
-        let held = async {
-            loop {
-                if let Some(hold) = self.hold_shadow(key) {
-                    return hold;
-                }
-                tokio::time::sleep(HOLD_LOOK).await;
-            }
-        };
-        tokio::time::timeout(HOLD_WAIT, held).await.ok()
+        let turn = tokio::time::timeout(HOLD_WAIT, self.turn(key).lock_owned()).await.ok()?;
+        Some(ShadowHold { db: self.clone(), key: key.clone(), _turn: turn })
     }
 
     /// Lets nobody else bring up the shadow of a type until this is dropped. None: somebody does.
     pub fn hold_shadow(&self, key: &TypeKey) -> Option<ShadowHold> {
-        let mut held = self.inner.shadows.lock().unwrap_or_else(PoisonError::into_inner);
-        held.insert(key.clone()).then(|| ShadowHold { db: self.clone(), key: key.clone() })
+        let turn = self.turn(key).try_lock_owned().ok()?;
+        Some(ShadowHold { db: self.clone(), key: key.clone(), _turn: turn })
+    }
+
+    fn turn(&self, key: &TypeKey) -> Arc<Mutex<()>> {
+        let mut turns = self.inner.shadows.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry(key.clone()).or_default())
     }
 
     /// What the journal says of a type behind the position of its shadow, as much as is written at once.
@@ -293,10 +268,9 @@ impl Db {
                 return Ok(ControlFlow::Continue(()));
             }
             let skip = u32::try_from(from.saturating_sub(first)).unwrap_or(u32::MAX);
-            for (place, entry) in segment.entries(skip).enumerate() {
+            for entry in segment.entries(skip) {
                 let (body, _) = entry.map_err(damaged)?;
-                let sequence = first + u64::from(skip) + place as u64;
-                behind.take(&body, sequence, &mut digester);
+                behind.take(&body, &mut digester);
             }
             Ok(ControlFlow::Continue(()))
         })?;
@@ -320,8 +294,8 @@ impl Db {
         let mut from = from;
         loop {
             let rows = self.inner.store.shadow_range(shadow.id, from)?;
-            for (key, row, uid) in &rows {
-                if !visit(*row, Uid { digester: &digester, key: *key, concealed: uid })? {
+            for (key, hash, uid) in &rows {
+                if !visit(*hash, Uid { digester: &digester, key: *key, concealed: uid })? {
                     return Ok(Some(*key));
                 }
             }
@@ -340,8 +314,8 @@ impl Db {
     }
 }
 
-/// Takes a row, and answers whether the next one is wanted.
-pub type VisitRow<'a> = dyn FnMut(Row, Uid<'_>) -> Result<bool, ReadError> + 'a;
+/// Takes the hash and the uid of a row, and answers whether the next one is wanted.
+pub type VisitRow<'a> = dyn FnMut(Option<u128>, Uid<'_>) -> Result<bool, ReadError> + 'a;
 
 /// The uid of a row, which is encrypted.
 #[derive(Debug)]
@@ -371,12 +345,7 @@ impl Uid<'_> {
 pub struct ShadowHold {
     db: Db,
     key: TypeKey,
-}
-
-impl Drop for ShadowHold {
-    fn drop(&mut self) {
-        self.db.inner.shadows.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
-    }
+    _turn: OwnedMutexGuard<()>,
 }
 
 impl ShadowHold {
@@ -399,17 +368,11 @@ impl ShadowHold {
         self.stored()
     }
 
-    /// Brings the shadow up with the journal. Answers it, and the keys of what was said since.
+    /// Brings the shadow up with the journal, and is told the keys of what was said since, whatever comes of the rest.
     ///
     /// # Errors
     /// A damaged entry, or the storage engine failed.
-    pub async fn bring_up(&self) -> Result<(Shadow, Vec<u128>), CommitError> {
-        let mut keys = Vec::new();
-        let shadow = self.up(&mut |key| keys.push(key)).await?;
-        Ok((shadow, keys))
-    }
-
-    async fn up(&self, of: &mut (dyn FnMut(u128) + Send)) -> Result<Shadow, CommitError> {
+    pub async fn bring_up(&self, said_of: impl Fn(u128) + Send) -> Result<Shadow, CommitError> {
         loop {
             let mut shadow = self.stored()?;
             if shadow.position >= self.db.last_sequence() {
@@ -420,7 +383,7 @@ impl ShadowHold {
             let behind = spawn_blocking(move || db.behind(&key, &behind_of)).await;
             let Behind { said, to, is_all, .. } =
                 behind.map_err(|error| CommitError::Storage(error.to_string()))?.map_err(unread)?;
-            said.keys().for_each(|key| of(*key));
+            said.keys().for_each(|key| said_of(*key));
             // Entries of others need no writing down, unless they are much to look through again.
             if said.is_empty() && is_all && to - from < ROWS_AT_ONCE as u64 {
                 shadow.position = to;
@@ -435,7 +398,7 @@ impl ShadowHold {
     /// # Errors
     /// As `bring_up`.
     pub async fn settle(&self) -> Result<Shadow, CommitError> {
-        let shadow = self.up(&mut |_| {}).await?;
+        let shadow = self.bring_up(|_| {}).await?;
         let from = self.stored()?.position;
         if from < shadow.position {
             self.apply((from, shadow.erasures), shadow.position, BTreeMap::new()).await?;
@@ -467,7 +430,7 @@ fn unread(error: ReadError) -> CommitError {
 }
 
 impl Behind {
-    fn take(&mut self, body: &Body, sequence: u64, digester: &mut Digester) {
+    fn take(&mut self, body: &Body, digester: &mut Digester) {
         let Some(delta) = body.delta() else { return };
         let (object, previous) = match &delta.change {
             Change::Create(object) => (object, None),
@@ -475,17 +438,17 @@ impl Behind {
                 (object, previous_uid.as_deref())
             }
             Change::Delete { uid, .. } => {
-                self.said.insert(digester.key(uid), Said { sequence, is: None });
+                self.said.insert(digester.key(uid), Said::Gone);
                 return;
             }
         };
         if let Some(previous) = previous.filter(|previous| *previous != object.uid) {
-            self.said.insert(digester.key(previous), Said { sequence, is: None });
+            self.said.insert(digester.key(previous), Said::Gone);
         }
         let key = digester.key(&object.uid);
         self.uids_bytes += object.uid.len();
-        let is = Is { hash: digester.hash(object), uid: digester.conceal(key, &object.uid) };
-        self.said.insert(key, Said { sequence, is: Some(is) });
+        let (hash, uid) = (digester.hash(object), digester.conceal(key, &object.uid));
+        self.said.insert(key, Said::Is(hash, uid));
     }
 }
 
@@ -494,17 +457,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_has_its_numbers_and_a_uid_that_only_the_shadow_can_read() {
+    fn a_row_has_its_hash_and_a_uid_that_only_the_shadow_can_read() {
         let shadow = Shadow::new(1, Form::default());
         let digester = shadow.digester();
         let key = digester.key("jane");
         let concealed = digester.conceal(key, "jane");
         assert!(!concealed.windows(4).any(|part| part == b"jane"));
-        for hash in [None, Some(u128::MAX - 5)] {
-            let row = Row { hash, sequence: u64::MAX - 1, ordinal: 7 };
-            let bytes = encode(&row, &concealed);
+        for hash in [None, Some(0), Some(u128::MAX - 5)] {
+            let bytes = encode(hash, &concealed);
             let (decoded, uid) = decode(&bytes).unwrap();
-            assert_eq!((decoded, digester.reveal(key, uid).unwrap()), (row, "jane".to_owned()));
+            assert_eq!((decoded, digester.reveal(key, uid).unwrap()), (hash, "jane".to_owned()));
         }
         assert!(decode(&[0; UID_AT - 1]).is_none());
         assert!(digester.reveal(key ^ 1, &concealed).is_err());

@@ -9,14 +9,13 @@ use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::journal::Incarnation;
 use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::run::RunReport;
-use tidewaiter_core::shadow::Row;
 use tidewaiter_core::state::{Actor, TypeState};
 use tidewaiter_core::time::UnixMillis;
 
 use super::consumer::{Consumer, ConsumerError};
 use super::retain::{Policy, Retained};
 use super::segment::{Segment, SegmentDamage};
-use super::shadow::{Shadow, ShadowChore};
+use super::shadow::{Shadow, ShadowChore, StoredRow};
 use super::{CommitError, Committed, StagedSegment, TokenChange};
 
 /// How many rows of the token's history, and how many run reports, are kept for each key: at a run a minute, most of a day;
@@ -63,8 +62,8 @@ pub(super) trait Store: Send + Sync + 'static {
     fn shadow(&self, key: &TypeKey) -> Result<Option<Shadow>, ReadError>;
     /// All shadows.
     fn shadows(&self) -> Result<BTreeMap<TypeKey, Shadow>, ReadError>;
-    /// Some rows of a shadow from a key on, with their uids as they are stored; none: there are no more.
-    fn shadow_range(&self, id: u32, from: u128) -> Result<Vec<(u128, Row, Vec<u8>)>, ReadError>;
+    /// Keys, hashes and stored uids of some rows of a shadow from a key on; none: there are no more.
+    fn shadow_range(&self, id: u32, from: u128) -> Result<Vec<StoredRow>, ReadError>;
     /// What is kept for a credential.
     fn kept(&self, credential: &str) -> Result<Option<Vec<u8>>, ReadError>;
     /// Gives unused room back, while nothing else works with the file. False: there was none.

@@ -176,10 +176,8 @@ impl Comparison {
     /// The db.
     pub async fn bring_up(&self) -> Result<(), CommitError> {
         let _turn = self.bringing_up.lock().await;
-        let (shadow, said) = self.hold.bring_up().await?;
-        let mut inner = self.inner();
-        inner.shadow = shadow;
-        said.into_iter().for_each(|key| inner.pass.journaled(key));
+        let shadow = self.hold.bring_up(|key| self.inner().pass.journaled(key)).await?;
+        self.inner().shadow = shadow;
         Ok(())
     }
 
@@ -333,8 +331,8 @@ async fn indexed(db: &Db, shadow: Shadow) -> Result<(Shadow, Index), CommitError
     let db = db.clone();
     let read = spawn_blocking(move || {
         let mut index = Index::with_capacity(shadow.rows());
-        db.scan_shadow(&shadow, 0, &mut |row, uid| {
-            index.push(uid.key(), row.hash);
+        db.scan_shadow(&shadow, 0, &mut |hash, uid| {
+            index.push(uid.key(), hash);
             Ok(true)
         })?;
         Ok::<_, ReadError>((shadow, index))

@@ -86,9 +86,11 @@ impl State {
             bytes = deltas.iter().map(|delta| delta.size() as u64).sum();
         }
         let told = !deltas.is_empty() || checkpoint.is_some();
-        let deltas = (run.pack)(&deltas).map_err(wasmtime::Error::msg)?;
+        let packed = (run.pack)(&deltas).map_err(wasmtime::Error::msg)?;
+        // Not held while it waits for its turn.
+        drop(deltas);
         // A run that is gone wants no more.
-        let gone = told && run.to_run.send(FromGuest::Batch { deltas, bytes, checkpoint }).await.is_err();
+        let gone = told && run.to_run.send(FromGuest::Batch { deltas: packed, bytes, checkpoint }).await.is_err();
         Ok(Ok(match gone || run.stops() {
             true => wit::sync_results::Flow::Stop,
             false => wit::sync_results::Flow::Proceed,

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 
 use redb::{Database, ReadableDatabase, ReadableTable, Table, WriteTransaction};
 use tidewaiter_core::name::{ConnectionName, TypeKey};
-use tidewaiter_core::shadow::Row;
 
 use super::write::end;
-use super::{Fault, StateKey, type_key};
+use super::{Fault, StateKey, of_type, of_types};
 use crate::db::seal::{Keys, Kind};
-use crate::db::shadow::{Said, Shadow, ShadowChore, decode, encode};
+use crate::db::shadow::{Said, Shadow, ShadowChore, StoredRow, decode, encode};
 use crate::db::store::ReadError;
 use crate::db::tables::{SHADOW_ROWS, SHADOWS, state_key};
 
@@ -17,9 +16,6 @@ use crate::db::tables::{SHADOW_ROWS, SHADOWS, state_key};
 const RANGE_BYTES: usize = 1024 * 1024;
 /// What a row takes in memory besides its uid.
 const ROW_BYTES: usize = 96;
-
-/// A row, with its uid as it is stored.
-pub(in crate::db) type Stored = (u128, Row, Vec<u8>);
 
 pub(super) fn perform(db: &Database, chore: &ShadowChore, keys: &Keys) -> Result<(), Fault> {
     let txn = db.begin_write()?;
@@ -79,20 +75,11 @@ fn apply(
 ) -> Result<(), Fault> {
     for (key, said) in said {
         let at = (shadow.id, *key);
-        let Some(is) = &said.is else {
-            if rows.remove(at)?.is_some() {
-                shadow.rows = shadow.rows.saturating_sub(1);
-            }
-            continue;
-        };
-        let known = rows.get(at)?.and_then(|row| decode(row.value()).map(|(row, _)| row.ordinal));
-        let ordinal = known.unwrap_or(shadow.next_ordinal);
-        if known.is_none() {
-            shadow.next_ordinal += 1;
-            shadow.rows += 1;
+        match said {
+            Said::Gone if rows.remove(at)?.is_some() => shadow.rows = shadow.rows.saturating_sub(1),
+            Said::Gone => {}
+            Said::Is(hash, uid) => shadow.rows += u64::from(rows.insert(at, encode(*hash, uid).as_slice())?.is_none()),
         }
-        let row = Row { hash: is.hash, sequence: said.sequence, ordinal };
-        rows.insert(at, encode(&row, &is.uid).as_slice())?;
     }
     Ok(())
 }
@@ -112,38 +99,27 @@ pub(super) fn read(
     key: &TypeKey,
     keys: &Keys,
 ) -> Result<Option<Shadow>, Fault> {
-    let Some(bytes) = shadows.get(state_key(key))? else { return Ok(None) };
-    Ok(Some(keys.parse(Kind::Shadow, bytes.value(), || format!("the shadow of {key}"))?))
+    of_type(shadows, key, (Kind::Shadow, keys), "the shadow of")
 }
 
 pub(super) fn read_all(
     shadows: &impl ReadableTable<StateKey, &'static [u8]>,
     keys: &Keys,
 ) -> Result<BTreeMap<TypeKey, Shadow>, Fault> {
-    let mut all = BTreeMap::new();
-    for entry in shadows.iter()? {
-        let (key, value) = entry?;
-        let (connection, object_type) = key.value();
-        let name = || format!("the shadow of {connection}/{object_type}");
-        all.insert(type_key(connection, object_type, name)?, keys.parse(Kind::Shadow, value.value(), name)?);
-    }
-    Ok(all)
+    of_types(shadows, (Kind::Shadow, keys), "the shadow of")
 }
 
-fn decoded(id: u32, key: u128, bytes: &[u8]) -> Result<(Row, &[u8]), ReadError> {
-    let damaged = || ReadError::Row { row: format!("row {key:032x} of shadow {id}"), problem: "it is cut off".into() };
-    decode(bytes).ok_or_else(damaged)
-}
-
-pub(super) fn range(db: &Database, id: u32, from: u128) -> Result<Vec<Stored>, Fault> {
+pub(super) fn range(db: &Database, id: u32, from: u128) -> Result<Vec<StoredRow>, Fault> {
     let rows = db.begin_read()?.open_table(SHADOW_ROWS)?;
     let (mut found, mut bytes) = (Vec::new(), 0);
     for entry in rows.range((id, from)..=(id, u128::MAX))? {
         let (key, stored) = entry?;
         let key = key.value().1;
-        let (row, uid) = decoded(id, key, stored.value())?;
+        let damaged =
+            || ReadError::Row { row: format!("row {key:032x} of shadow {id}"), problem: "it is cut off".into() };
+        let (hash, uid) = decode(stored.value()).ok_or_else(damaged)?;
         bytes += ROW_BYTES + uid.len();
-        found.push((key, row, uid.to_vec()));
+        found.push((key, hash, uid.to_vec()));
         if bytes >= RANGE_BYTES {
             break;
         }
