@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use tempfile::TempDir;
 
 use crate::ldap::Clients;
-use crate::{appended, await_start, folder, free_port, give, kill, root_of, unprivileged};
+use crate::{appended, begin, folder, free_port, give, kill, root_of, unprivileged};
 
 /// Its folders, by the names that the package's template has for them.
 const FOLDERS: [(&str, &str); 11] = [
@@ -166,8 +166,8 @@ impl Ds389 {
         let mut slapd = unprivileged(&self.root.join("usr/sbin/ns-slapd"), self.folder.path());
         let config = self.folder.path().join("config");
         slapd.arg("-D").arg(config).args(["-i", "run/pid", "-d", "0"]).stdin(Stdio::null()).stdout(Stdio::null());
-        self.process = Some(slapd.stderr(log).spawn().expect("running ns-slapd"));
-        await_start("ns-slapd", || self.log(), || self.clients().are_answered());
+        slapd.stderr(log);
+        self.process = Some(begin("ns-slapd", slapd, || self.log(), || self.clients().are_answered()));
     }
 
     /// Ends it at once, with all connections.

@@ -67,16 +67,38 @@ fn unprivileged(program: &Path, folder: &Path) -> Command {
 /// How often a server is asked whether it has started, and how long it is left alone in between.
 const ASKED_MAX: u32 = 1000;
 const ASKED_EVERY: Duration = Duration::from_millis(30);
+/// How often one is begun that ends before it answers, or never does: what is tested is not how it starts.
+const BEGUN_MAX: usize = 3;
 
-/// Waits until a server answers.
-fn await_start(name: &str, log: impl Fn() -> String, answers: impl Fn() -> bool) {
-    for _ in 0..ASKED_MAX {
+/// Begins a server, and waits until it answers.
+///
+/// # Panics
+/// If it doesn't start: with how each attempt ended, and what it logged.
+fn begin(name: &str, mut command: Command, log: impl Fn() -> String, answers: impl Fn() -> bool) -> Child {
+    let mut attempts = Vec::new();
+    for _ in 0..BEGUN_MAX {
+        let mut process = command.spawn().unwrap_or_else(|error| panic!("running {name}: {error}"));
+        match await_start(&mut process, &answers) {
+            Ok(()) => return process,
+            Err(how) => attempts.push(how),
+        }
+        kill(&mut Some(process));
+    }
+    panic!("{name} doesn't start ({}): {}", attempts.join("; "), log());
+}
+
+/// Waits until a server answers; an error says how it failed to.
+fn await_start(process: &mut Child, answers: impl Fn() -> bool) -> Result<(), String> {
+    for asked in 0..ASKED_MAX {
         if answers() {
-            return;
+            return Ok(());
+        }
+        if let Some(status) = process.try_wait().expect("the state of a server") {
+            return Err(format!("ended with {status}, asked {asked} times"));
         }
         thread::sleep(ASKED_EVERY);
     }
-    panic!("{name} doesn't start: {}", log());
+    Err(format!("runs, and doesn't answer, asked {ASKED_MAX} times"))
 }
 
 /// Ends a server at once, with all connections.

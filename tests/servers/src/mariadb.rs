@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::{Tls, appended, await_start, fed, folder, free_port, give, is_file, kill, sql, unpacked, unprivileged};
+use crate::{Tls, appended, begin, fed, folder, free_port, give, is_file, kill, sql, unpacked, unprivileged};
 
 /// What a new server is made of, in its folder of shared files.
 const TABLES: [&str; 3] = ["mysql_system_tables.sql", "mysql_performance_tables.sql", "mysql_system_tables_data.sql"];
@@ -99,8 +99,8 @@ impl MariaDb {
     /// If it doesn't start.
     pub fn restart(&mut self) {
         let mut mariadbd = self.server();
-        self.process = Some(mariadbd.args(&self.options).spawn().expect("running mariadbd"));
-        await_start("mariadbd", || self.log(), || sql::answers(&mut self.client()));
+        mariadbd.args(&self.options);
+        self.process = Some(begin("mariadbd", mariadbd, || self.log(), || sql::answers(&mut self.client())));
     }
 
     /// Restarts it with one more option, such as `--read-only`.

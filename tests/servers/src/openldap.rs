@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 use crate::ldap::Clients;
-use crate::{Tls, appended, await_start, folder, free_port, give, kill, root_of, unprivileged};
+use crate::{Tls, appended, begin, folder, free_port, give, kill, root_of, unprivileged};
 
 /// How a server is set up.
 #[derive(Debug, Clone, Default)]
@@ -97,8 +97,8 @@ impl OpenLdap {
         }
         let mut slapd = self.program("usr/sbin/slapd");
         slapd.args(["-d", "0", "-f", "slapd.conf", "-h", &urls]).stdin(Stdio::null()).stdout(Stdio::null());
-        self.process = Some(slapd.stderr(log).spawn().expect("running slapd"));
-        await_start("slapd", || self.log(), || self.clients().are_answered());
+        slapd.stderr(log);
+        self.process = Some(begin("slapd", slapd, || self.log(), || self.clients().are_answered()));
     }
 
     /// Ends it at once, with all connections.

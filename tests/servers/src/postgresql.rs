@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::{Tls, appended, await_start, folder, free_port, is_file, sql, unpacked, unprivileged};
+use crate::{Tls, appended, begin, folder, free_port, is_file, sql, unpacked, unprivileged};
 
 /// A server with the superuser `postgres`, whose password is [`PASSWORD`](Self::PASSWORD). Ends when it is dropped.
 #[derive(Debug)]
@@ -58,8 +58,7 @@ impl PostgreSql {
         let log = appended(&self.folder.path().join("log"));
         let mut postgres = unprivileged(&self.programs.join("postgres"), self.folder.path());
         postgres.args(["-D", "data"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        self.process = Some(postgres.spawn().expect("running postgres"));
-        await_start("postgres", || self.log(), || sql::answers(&mut self.psql()));
+        self.process = Some(begin("postgres", postgres, || self.log(), || sql::answers(&mut self.psql())));
     }
 
     /// Ends it at once, with all connections.
