@@ -29,8 +29,6 @@ pub(super) const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The variants of `Body::Delta` and `Body::Read`.
 const DELTA: u8 = 0;
 const READ: u8 = 3;
-/// What a delta takes, about.
-const PACKED_BYTES: usize = 300;
 
 const VERSION: u8 = 1;
 const CODEC_NONE: u8 = 0;
@@ -85,7 +83,8 @@ pub fn pack_read(deltas: &[SyncDelta]) -> Result<Packed, EncodeError> {
 }
 
 fn pack_as(variant: u8, deltas: &[SyncDelta]) -> Result<Packed, EncodeError> {
-    let mut bytes = Vec::with_capacity(deltas.len() * PACKED_BYTES);
+    // Their size by the contract's rule is more than they take here, and what grows by itself takes twice as much.
+    let mut bytes = Vec::with_capacity(deltas.iter().map(|delta| delta.size()).sum());
     for delta in deltas {
         let start = bytes.len();
         // The length, and the variant of `Body`.

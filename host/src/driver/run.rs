@@ -35,7 +35,7 @@ const STOP_GRACE: Duration = Duration::from_secs(10);
 /// Deltas not journaled that are named in the log, each in a line; the rest of a run is counted.
 const DROPPED_SHOWN: usize = 1000;
 /// Batches on their way from the connector.
-const BATCHES_ON_THE_WAY: usize = 4;
+const BATCHES_ON_THE_WAY: usize = 1;
 
 /// Something that happens to a run from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
