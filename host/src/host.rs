@@ -4,6 +4,7 @@
 
 mod approve;
 pub mod ask;
+mod dead_letter;
 mod erase;
 mod load;
 mod reconcile;
@@ -28,6 +29,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
+pub use self::dead_letter::{LetterView, Settled};
 use self::erase::Erasures;
 pub use self::load::{Known, Loaded, load};
 use self::reconcile::Passes;
@@ -147,6 +149,26 @@ pub enum HostError {
     PassUnderWay {
         /// Which type.
         key: TypeKey,
+    },
+    /// There is no such dead letter.
+    #[error("there is no dead letter {number}")]
+    NoSuchLetter {
+        /// Which.
+        number: u64,
+    },
+    /// Nothing is wrong with it.
+    #[error("dead letter {number} only waits for one of the same object before it: retry or drop that one")]
+    OnlyWaits {
+        /// Which.
+        number: u64,
+    },
+    /// It can't be told.
+    #[error("dead letter {number} is still there: {why}")]
+    NotRetried {
+        /// Which.
+        number: u64,
+        /// Why not.
+        why: String,
     },
     /// An entry of another journal.
     #[error("{id} is not an entry of this journal, whose entries are {incarnation}-1 and on")]

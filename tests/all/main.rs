@@ -39,6 +39,7 @@ mod bars;
 mod cli;
 mod comparison;
 mod data;
+mod dead_letters;
 mod egress;
 mod engine;
 mod fuzz;

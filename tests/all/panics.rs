@@ -90,7 +90,13 @@ impl Session for Panicking {
             for (number, checkpoint) in [(first, Some(SyncToken::Integer(first))), (first + 1, None)] {
                 let change = Change::Delete { uid: number.to_string(), name: None, last_known: None };
                 let delta = SyncDelta { object_class: class.to_owned(), change, source_time: None };
-                let batch = FromGuest::Batch { deltas: pack(&[delta]).unwrap(), bytes: 10, checkpoint };
+                let batch = FromGuest::Batch {
+                    deltas: pack(&[delta]).unwrap(),
+                    kept: Vec::new(),
+                    resolved: Vec::new(),
+                    bytes: 10,
+                    checkpoint,
+                };
                 self.to_run.send(batch).await.unwrap();
             }
             self.here(Where::Sync);

@@ -12,6 +12,7 @@ use tidewaiter::driver::{Connection, Order, Performed, perform};
 use tidewaiter_tests::connection;
 
 use tidewaiter::wasm::{Connector, Engine, EngineOptions, LoadError};
+use tidewaiter_core::dead_letter::DataFaults;
 use tidewaiter_core::grant::Grants;
 use tidewaiter_core::journal::Body;
 use tidewaiter_core::limit::Limits;
@@ -49,6 +50,7 @@ impl World {
         let account = TypeConfig { class: "account".into(), ..TypeConfig::default() };
         let config = ConnectionConfig {
             parallel_types: false,
+            data_faults: DataFaults::Fail,
             connector: name("csv"),
             settings,
             types: BTreeMap::from([("account".parse().unwrap(), account)]),

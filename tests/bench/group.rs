@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value as Json, json};
-use tidewaiter::db::{Commit, Db, pack};
+use tidewaiter::db::{Commit, Db, Letters, pack};
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::state::{From, SyncState, TypeState};
 use tidewaiter_core::time::UnixMillis;
@@ -32,6 +32,7 @@ fn commit(writer: u64, revision: u64) -> Commit {
         state: TypeState { sync, revision, ..TypeState::first(From::Latest, UnixMillis(0)) },
         staged: Vec::new(),
         batches: vec![pack(&[delta(synthetic::delta(revision.cast_signed()))]).expect("a small one")],
+        letters: Letters::default(),
         marker: None,
         run: Some(1),
         report: None,

@@ -10,7 +10,7 @@ use tidewaiter::db::pack;
 use tidewaiter::driver::{Calling, Session, Source};
 use tidewaiter::wasm::{FromGuest, Setup, SyncOptions};
 use tidewaiter_connector::bindings::tidewaiter::connector::types as sdk;
-use tidewaiter_core::inspect::Inspector;
+use tidewaiter_core::inspect::{Inspected, Inspector};
 use tidewaiter_core::object::{Attribute, Change, ConnectorObject, SyncDelta, Value, ValueMode};
 use tidewaiter_core::run::Failure;
 use tidewaiter_core::schema::{AttributeInfo, ChangeFeed, Classes, ConnectorInfo, ObjectClassInfo, ValueType};
@@ -46,9 +46,8 @@ impl Source for NativeSource {
 
     fn start(&self, setup: Setup) -> Calling<'_, Box<dyn Session>> {
         let plan = Plan::parse(&setup.settings_json);
-        let inspector = Inspector::new(setup.classes.unwrap_or_default(), setup.limits);
-        let session =
-            NativeSession { way: self.way, plan, inspector: Some((inspector, setup.to_run)), limits: setup.limits };
+        let inspector = Inspector::new(setup.classes.unwrap_or_default(), setup.limits, setup.data_faults);
+        let session = NativeSession { way: self.way, plan, inspector: Some((inspector, setup.to_run)) };
         Box::pin(async move { Ok(Box::new(session) as Box<dyn Session>) })
     }
 }
@@ -58,7 +57,6 @@ struct NativeSession {
     plan: Plan,
     /// Away while `sync` is being called.
     inspector: Option<(Inspector, mpsc::Sender<FromGuest>)>,
-    limits: tidewaiter_core::limit::Limits,
 }
 
 fn host(message: impl ToString) -> Failure {
@@ -68,7 +66,7 @@ fn host(message: impl ToString) -> Failure {
 impl Session for NativeSession {
     fn set_classes(&mut self, classes: Arc<Classes>) {
         if let Some((inspector, _)) = &mut self.inspector {
-            *inspector = Inspector::new(classes, self.limits);
+            inspector.renew(classes);
         }
     }
 
@@ -99,9 +97,19 @@ impl Session for NativeSession {
             let called = move || {
                 let mut hand_over = |deltas: Vec<SyncDelta>, checkpoint: Option<i64>| {
                     let checkpoint = checkpoint.map(SyncToken::Integer);
-                    let Ok(bytes) = inspector.emit(&deltas, checkpoint.as_ref()) else { return false };
+                    let Ok(Inspected { bytes, .. }) = inspector.emit(&deltas, checkpoint.as_ref()) else {
+                        return false;
+                    };
                     let Ok(deltas) = pack(&deltas) else { return false };
-                    to_run.blocking_send(FromGuest::Batch { deltas, bytes, checkpoint }).is_ok()
+                    to_run
+                        .blocking_send(FromGuest::Batch {
+                            deltas,
+                            kept: Vec::new(),
+                            resolved: Vec::new(),
+                            bytes,
+                            checkpoint,
+                        })
+                        .is_ok()
                 };
                 let last = match way {
                     Way::Native => {

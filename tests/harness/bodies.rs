@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use tidewaiter_core::dead_letter::DataFaults;
 use tidewaiter_core::grant::address::{AddressKind, Range, vet};
 use tidewaiter_core::grant::destination::{Destination, Pattern};
 use tidewaiter_core::grant::policy::{EgressGrant, EgressPolicy};
@@ -73,7 +74,7 @@ pub fn batches(bytes: &[u8]) -> Vec<SyncDelta> {
         whole_objects: true,
         changes: ChangeFeed::ByToken,
     };
-    let mut inspector = Inspector::new(Arc::new(Classes::new(vec![class])), Limits::default());
+    let mut inspector = Inspector::new(Arc::new(Classes::new(vec![class])), Limits::default(), DataFaults::Fail);
     inspector.open("a");
     if inspector.emit(&deltas, checkpoint.as_ref()).is_err() {
         return Vec::new();

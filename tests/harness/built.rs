@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 use tidewaiter::config::{Access, ConnectionConfig, TypeConfig};
 use tidewaiter::driver::{Connection, Source};
 use tidewaiter::egress::Outside;
+use tidewaiter_core::dead_letter::DataFaults;
 use tidewaiter_core::grant::BadAsk;
 use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::limit::Limits;
@@ -49,6 +50,7 @@ pub fn connection_config(connector: &str, settings: Json, from: From, limits: Li
         settings,
         types: BTreeMap::from([("account".parse().unwrap(), account)]),
         parallel_types: false,
+        data_faults: DataFaults::Fail,
         access: Access::default(),
         limits,
         base: "/".into(),

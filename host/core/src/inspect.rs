@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::dead_letter::{DataFaults, Fault, TooMany};
 use crate::limit::Limits;
 use crate::object::{ConnectorObject, SyncDelta, Value, ValueMode};
 use crate::schema::{ALL_CLASSES, Classes, ValueType};
@@ -82,6 +83,20 @@ impl Rejection {
     pub fn is_about_classes(&self) -> bool {
         matches!(self.code, RejectionCode::UndeclaredClass | RejectionCode::DataFault)
     }
+
+    /// Whether it is about the data of one delta, which may become a dead letter.
+    fn is_about_data(&self) -> bool {
+        self.code == RejectionCode::DataFault
+    }
+}
+
+/// What passed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inspected {
+    /// The size of the deltas in bytes, without those at fault.
+    pub bytes: u64,
+    /// What is wrong with some of them, in their order.
+    pub faults: Vec<Fault>,
 }
 
 /// Inspects the deltas of one run.
@@ -89,6 +104,7 @@ impl Rejection {
 pub struct Inspector {
     classes: Arc<Classes>,
     limits: Limits,
+    data_faults: DataFaults,
     /// The class asked for, while `sync` or `search` is being called.
     asked: Option<String>,
     /// The one object that `search` is called for.
@@ -108,10 +124,11 @@ pub struct Inspector {
 
 impl Inspector {
     /// An inspector for a run against these classes.
-    pub fn new(classes: Arc<Classes>, limits: Limits) -> Self {
+    pub fn new(classes: Arc<Classes>, limits: Limits, data_faults: DataFaults) -> Self {
         Self {
             classes,
             limits,
+            data_faults,
             asked: None,
             wanted: None,
             searches: false,
@@ -161,14 +178,24 @@ impl Inspector {
         self.stopped
     }
 
-    /// Inspects one `emit` and answers the size of its deltas in bytes.
+    /// Inspects one `emit`.
     ///
     /// # Errors
     /// What the connector gets to see. From then on everything is refused.
-    pub fn emit(&mut self, deltas: &[SyncDelta], checkpoint: Option<&SyncToken>) -> Result<u64, Rejection> {
-        let bytes = self.gate("emit").and_then(|()| self.batch(deltas, checkpoint)).inspect_err(|r| self.reject(r))?;
+    pub fn emit(&mut self, deltas: &[SyncDelta], checkpoint: Option<&SyncToken>) -> Result<Inspected, Rejection> {
+        let inspected = self.gate("emit").and_then(|()| self.batch(deltas, checkpoint));
+        let inspected = inspected.inspect_err(|rejection| self.reject(rejection))?;
         self.uncovered = checkpoint.is_none() && (self.uncovered || !deltas.is_empty());
-        Ok(bytes)
+        Ok(inspected)
+    }
+
+    /// Refuses a batch of which more would become dead letters than may.
+    pub fn refuse_letters(&mut self, too_many: TooMany) -> Rejection {
+        let TooMany { index, uid, problem } = too_many;
+        let (delta_index, uid) = (u32::try_from(index).ok(), Some(uid));
+        let rejection = Rejection { delta_index, uid, ..Rejection::new(RejectionCode::DataFault, problem) };
+        self.reject(&rejection);
+        rejection
     }
 
     /// The largest delta that passed, in bytes.
@@ -216,7 +243,7 @@ impl Inspector {
         Ok(())
     }
 
-    fn batch(&mut self, deltas: &[SyncDelta], checkpoint: Option<&SyncToken>) -> Result<u64, Rejection> {
+    fn batch(&mut self, deltas: &[SyncDelta], checkpoint: Option<&SyncToken>) -> Result<Inspected, Rejection> {
         let too_large = |what: String| Err(Rejection::new(RejectionCode::BatchTooLarge, what));
         let count_max = self.limits.batch_count_max;
         if deltas.len() > count_max as usize {
@@ -226,17 +253,37 @@ impl Inspector {
             let message = format!("a checkpoint of {} bytes; at most {TOKEN_BYTES_MAX} are kept", token.size());
             return Err(Rejection::new(RejectionCode::TokenTooLarge, message));
         }
-        let mut bytes = 0;
+        let mut inspected = Inspected::default();
         for (index, delta) in deltas.iter().enumerate() {
-            let size = self.delta(delta).map_err(|rejection| rejection.at(index, delta))?;
-            self.largest = self.largest.max(size);
-            bytes += size;
+            match self.delta(delta) {
+                Ok(size) => {
+                    self.largest = self.largest.max(size);
+                    inspected.bytes += size;
+                }
+                Err(rejection) if self.may_die(&rejection, delta) => {
+                    let too_large = delta.size() as u64 > self.limits.object_bytes_max;
+                    inspected.faults.push(Fault { index, problem: rejection.message, too_large });
+                }
+                Err(rejection) => return Err(rejection.at(index, delta)),
+            }
         }
-        let bytes_max = self.limits.batch_bytes_max;
+        let (bytes, bytes_max) = (inspected.bytes, self.limits.batch_bytes_max);
         if bytes > bytes_max {
             return too_large(format!("a batch of {bytes} bytes; at most {bytes_max} are taken"));
         }
-        Ok(bytes)
+        Ok(inspected)
+    }
+
+    /// Whether a delta may become a dead letter. One that was asked for by its uid is wanted now or never, and one whose uids are too long
+    /// could not be told from others.
+    fn may_die(&self, rejection: &Rejection, delta: &SyncDelta) -> bool {
+        let is_short = |uid: &str| uid.len() <= UID_BYTES_MAX;
+        let previous = delta.change.previous_uid();
+        rejection.is_about_data()
+            && self.data_faults == DataFaults::DeadLetter
+            && self.wanted.is_none()
+            && is_short(delta.change.uid())
+            && previous.is_none_or(is_short)
     }
 
     fn delta(&mut self, delta: &SyncDelta) -> Result<u64, Rejection> {
@@ -397,7 +444,7 @@ mod tests {
 
     #[test]
     fn words_of_a_guest_are_cut_where_they_are_kept() {
-        let mut inspector = Inspector::new(Arc::default(), Limits::default());
+        let mut inspector = Inspector::new(Arc::default(), Limits::default(), DataFaults::Fail);
         inspector.open("account");
         let long = "\u{7f}".repeat(5_000_000);
         let refused = |inspector: &mut Inspector, uid: &str| {
@@ -409,7 +456,7 @@ mod tests {
         };
         let uid = &"x".repeat(UID_BYTES_MAX);
         assert_eq!(refused(&mut inspector, uid).as_ref(), Some(uid));
-        let mut inspector = Inspector::new(Arc::default(), Limits::default());
+        let mut inspector = Inspector::new(Arc::default(), Limits::default(), DataFaults::Fail);
         inspector.open("account");
         assert_eq!(refused(&mut inspector, &format!("{uid}x")), None, "as a whole, or nothing of it");
         assert_eq!((called("a\"b"), called(&long)), ("\"a\\\"b\"".to_owned(), "(a uid of 5000000 bytes)".to_owned()));

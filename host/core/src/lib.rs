@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backoff;
+pub mod dead_letter;
 pub mod grant;
 pub mod guard;
 pub mod inspect;

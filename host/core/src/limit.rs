@@ -21,6 +21,10 @@ pub struct Limits {
     pub uncovered_bytes_max: u64,
     /// `stage-bytes`: beyond that, deltas that no checkpoint covers are staged and not held in memory.
     pub stage_bytes: u64,
+    /// `dead-letters`: deltas of a type that are kept out of the journal.
+    pub dead_letters_max: u64,
+    /// `dead-letter-bytes`: the same, by their size.
+    pub dead_letter_bytes_max: u64,
     /// `run-deltas`: a run that has taken that many ends at a checkpoint, and goes on as another one.
     pub run_deltas_max: u64,
     /// `run-bytes`: the same, by the size of the deltas.
@@ -51,6 +55,8 @@ impl Default for Limits {
             object_bytes_max: MIB,
             uncovered_bytes_max: 1024 * MIB,
             stage_bytes: 4 * MIB,
+            dead_letters_max: 1000,
+            dead_letter_bytes_max: 16 * MIB,
             run_deltas_max: 1_000_000,
             run_bytes_max: 1024 * MIB,
             run_time_max: Duration::from_secs(5 * 60),

@@ -143,6 +143,14 @@ impl Change {
         }
     }
 
+    /// The uid that the object had before, if that changed.
+    pub fn previous_uid(&self) -> Option<&str> {
+        match self {
+            Self::Update { previous_uid, .. } | Self::CreateOrUpdate { previous_uid, .. } => previous_uid.as_deref(),
+            Self::Create(_) | Self::Delete { .. } => None,
+        }
+    }
+
     /// The object handed over with the change, if any.
     pub fn object(&self) -> Option<&ConnectorObject> {
         match self {
@@ -151,13 +159,16 @@ impl Change {
         }
     }
 
+    /// The name of the case in which an object went.
+    pub const DELETE: &str = "delete";
+
     /// The name of the case, for logs and answers.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Create(_) => "create",
             Self::Update { .. } => "update",
             Self::CreateOrUpdate { .. } => "create-or-update",
-            Self::Delete { .. } => "delete",
+            Self::Delete { .. } => Self::DELETE,
         }
     }
 

@@ -66,20 +66,35 @@ struct Committing {
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {
     tally: Tally,
+    kept: u64,
+    resolved: u64,
     bytes: u64,
 }
 
 impl Sum {
     fn of<'a>(batches: impl IntoIterator<Item = &'a BatchInfo>) -> Self {
-        let add = |sum: Self, batch: &BatchInfo| sum + Self { tally: batch.tally, bytes: batch.bytes };
+        let add = |sum: Self, batch: &BatchInfo| {
+            let BatchInfo { tally, kept, resolved, bytes, .. } = *batch;
+            sum + Self { tally, kept, resolved, bytes }
+        };
         batches.into_iter().fold(Self::default(), add)
+    }
+
+    /// Whether it changes anything.
+    fn is_nothing(&self) -> bool {
+        self.tally == Tally::default() && self.resolved == 0
     }
 }
 
 impl std::ops::Add for Sum {
     type Output = Self;
     fn add(self, other: Self) -> Self {
-        Self { tally: self.tally + other.tally, bytes: self.bytes + other.bytes }
+        Self {
+            tally: self.tally + other.tally,
+            kept: self.kept + other.kept,
+            resolved: self.resolved + other.resolved,
+            bytes: self.bytes + other.bytes,
+        }
     }
 }
 

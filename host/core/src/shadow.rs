@@ -131,6 +131,9 @@ pub struct Counts {
     pub changed: u64,
     /// Objects that were not there any more.
     pub gone: u64,
+    /// Objects of which nothing is told, because dead letters have them.
+    #[serde(default)]
+    pub left: u64,
 }
 
 /// The rows of a shadow as a pass has them: 16 bytes each. Half of a key and half of a hash are told apart as well as need be: both are
@@ -272,6 +275,16 @@ impl Pass {
     pub fn misses(&self, key: u128) -> bool {
         let place = self.index.find(short(key));
         place.is_some_and(|place| !self.seen.has(place as u64)) && !self.is_newer(key)
+    }
+
+    /// An object was read, and nothing is told of it: a dead letter has it.
+    pub fn leave(&mut self, key: u128) {
+        self.counts.read += 1;
+        self.counts.left += 1;
+        if let Some(place) = self.index.find(short(key)) {
+            self.see(place);
+        }
+        self.advanced += u64::from(self.journaled.insert(short(key)));
     }
 
     /// It is gone, and that is told.
@@ -436,7 +449,7 @@ mod tests {
         pass.journaled(key(5));
         assert_eq!(pass.judge(key(5), Some(hash(1))), Verdict::Newer, "it went meanwhile");
         assert!(pass.is_complete());
-        assert_eq!(pass.counts(), Counts { read: 10, new: 3, changed: 1, gone: 0 });
+        assert_eq!(pass.counts(), Counts { read: 10, new: 3, changed: 1, ..Counts::default() });
         // A pass that only meets what it knows gets nowhere.
         let before = pass.advanced();
         pass.judge(key(1), Some(hash(7)));

@@ -429,7 +429,7 @@ impl World {
         let deletes = said.iter().filter(|(_, value)| value.is_none()).count() as u64;
         let tally = Tally { changes: said.len() as u64, deletes };
         self.process.held.push_back(said);
-        let info = BatchInfo { tally, bytes: 100, checkpoint };
+        let info = BatchInfo { tally, bytes: 100, checkpoint, ..BatchInfo::default() };
         self.process.run.as_mut().unwrap().handle_batch(info, NOW);
     }
 

@@ -97,6 +97,7 @@ impl Machine {
             token_in: None,
             token_out: None,
             deltas: 0,
+            dead_letters: 0,
             dropped: 0,
             bytes: 0,
             retries: 0,

@@ -375,7 +375,8 @@ impl World {
             Call::Search { from, to } => {
                 let end = (from + self.chance.i64(1..9)).min(to);
                 let objects: Vec<i64> = (from + 1..=end).collect();
-                let info = BatchInfo { tally: tally(objects.len()), bytes: 100, checkpoint: None };
+                let info =
+                    BatchInfo { tally: tally(objects.len()), bytes: 100, checkpoint: None, ..BatchInfo::default() };
                 self.process.held.push_back(objects);
                 self.process.call = Some(Call::Search { from: end, to });
                 run.handle_batch(info, now);
@@ -395,7 +396,7 @@ impl World {
                 let to = (from + 1 + i64::try_from(self.chance.u64(..9)).unwrap()).min(self.last);
                 let checkpoint = (self.chance.u64(..2) == 0).then_some(SyncToken::Integer(to));
                 let deltas: Vec<i64> = (from + 1..=to).collect();
-                let info = BatchInfo { tally: tally(deltas.len()), bytes: 100, checkpoint };
+                let info = BatchInfo { tally: tally(deltas.len()), bytes: 100, checkpoint, ..BatchInfo::default() };
                 self.process.held.push_back(deltas);
                 self.process.call = Some(Call::Sync { from: to });
                 run.handle_batch(info, now);
@@ -564,9 +565,12 @@ fn a_dry_run_writes_nothing_and_holds_no_more_than_is_held_of_any_run() {
     let state = TypeState::first(From::Latest, UnixMillis(0));
     let mut run = Run::reading((key(), 1), state, terms(), reading, UnixMillis(0));
     assert!(matches!(run.poll_effect(), Some(Effect::Search(_))));
-    run.handle_batch(BatchInfo { tally: tally(3), bytes: 300, checkpoint: None }, UnixMillis(0));
+    run.handle_batch(
+        BatchInfo { tally: tally(3), bytes: 300, checkpoint: None, ..BatchInfo::default() },
+        UnixMillis(0),
+    );
     assert_eq!(run.poll_effect(), Some(Effect::Forget { batches: 1 }), "nothing is staged");
-    run.handle_batch(BatchInfo { tally: tally(2), bytes: 20, checkpoint: None }, UnixMillis(0));
+    run.handle_batch(BatchInfo { tally: tally(2), bytes: 20, checkpoint: None, ..BatchInfo::default() }, UnixMillis(0));
     assert_eq!(run.poll_effect(), None);
     run.handle_searched(Ok(()), false, UnixMillis(0));
     let Some(Effect::Finish { report, .. }) = run.poll_effect() else { panic!("it writes something") };
@@ -584,7 +588,7 @@ fn an_hour_that_is_over_holds_nothing_whatever_its_bound_is_now() {
         let now = UnixMillis(minutes * 60_000);
         let mut run = Run::new(key(), 1, Trigger::Command, state.clone(), terms, now);
         let checkpoint = Some(SyncToken::Integer(2));
-        run.handle_batch(BatchInfo { tally: tally(changes), bytes: 10, checkpoint }, now);
+        run.handle_batch(BatchInfo { tally: tally(changes), bytes: 10, checkpoint, ..BatchInfo::default() }, now);
         run.handle_committed(Ok(()), now);
         run.handle_returned(Ok(None), false, now);
         std::iter::from_fn(|| run.poll_effect()).find_map(|effect| match effect {
@@ -607,7 +611,7 @@ fn deltas_without_any_token_fail_the_run() {
     };
     let mut run = Run::new(key(), 1, Trigger::Command, state, Terms::default(), UnixMillis(0));
     assert!(matches!(run.poll_effect(), Some(Effect::Sync { .. })));
-    run.handle_batch(BatchInfo { tally: tally(3), bytes: 10, checkpoint: None }, UnixMillis(0));
+    run.handle_batch(BatchInfo { tally: tally(3), bytes: 10, checkpoint: None, ..BatchInfo::default() }, UnixMillis(0));
     run.handle_returned(Ok(None), false, UnixMillis(0));
     let Some(Effect::Commit { batches: 0, report: Some(report), .. }) = run.poll_effect() else { panic!("no commit") };
     assert_eq!((report.deltas, report.dropped, report.token_out), (0, 3, Some(SyncToken::Integer(1))));

@@ -6,6 +6,7 @@ mod check;
 mod connectors;
 mod consumers;
 mod db;
+mod dead_letters;
 mod door;
 mod fail;
 mod guard;
@@ -100,6 +101,9 @@ enum Command {
     /// Decide about what a type's guard held
     #[command(subcommand)]
     Guard(guard::Command),
+    /// Look at what is kept out of the journal, try it again, or give it up
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Command),
     /// Print journaled changes, oldest first
     Changes(changes::Arguments),
     /// Readers of the journal with a place of their own
@@ -243,6 +247,7 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
             }
         }
         Command::Guard(command) => guard::perform(config, command, json).await,
+        Command::DeadLetters(command) => dead_letters::perform(config, command, json).await,
         Command::Changes(arguments) => changes::perform(config, arguments, json).await,
         Command::Consumers(command) => consumers::perform(config, command, json).await,
         Command::Backup { file } => db::backup(config, &file, json).await,
@@ -372,8 +377,9 @@ fn judged(report: &RunReport) -> Result<(), Fail> {
             let what = "look at what came, then `guard release` or `guard discard` it";
             Err(Fail::new(Exit::Refused, format!("{key} is held: {why}; {what}")))
         }
-        Outcome::Superseded => {
-            Err(Fail::new(Exit::Refused, format!("{key}: the token was set or reset during the run")))
-        }
+        Outcome::Superseded => Err(Fail::new(
+            Exit::Refused,
+            format!("{key}: somebody acted on the token, the guard or a dead letter during the run"),
+        )),
     }
 }

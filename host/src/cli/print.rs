@@ -18,7 +18,7 @@ use super::check::Finding;
 use super::fail::{Exit, Fail};
 use crate::db::{Checked, Consumer, TokenChange};
 use crate::host::view::{Asked, ConnectionView, Limit, TokenView, TypeView};
-use crate::host::{BroughtUp, Reconciled};
+use crate::host::{BroughtUp, LetterView, Reconciled, Settled};
 
 /// More of one text isn't shown; `--json` has all of it.
 const TEXT_BYTES_MAX: usize = 1000;
@@ -75,7 +75,11 @@ pub(super) fn report(report: &RunReport) -> String {
         true => format!("token {after}"),
         false => format!("token {before} → {after}"),
     };
-    format!("{key}: run {run} {outcome}, {deltas} {changes} in {ms} ms, {token}")
+    let kept = match report.dead_letters {
+        0 => String::new(),
+        kept => format!(" and {} kept out of the journal", counted(kept, "more")),
+    };
+    format!("{key}: run {run} {outcome}, {deltas} {changes}{kept} in {ms} ms, {token}")
 }
 
 /// The whole token on one line, as `token set` takes it unless it has control characters.
@@ -113,14 +117,18 @@ fn counted(count: u64, what: &str) -> String {
 
 pub(super) fn reconciled(reconciled: &Reconciled, dry_run: bool) -> String {
     let Reconciled { pages, objects, counts, last } = reconciled;
-    let Counts { read, new, changed, gone } = counts;
+    let Counts { read, new, changed, gone, left } = counts;
     let done = if dry_run { "would be journaled" } else { "journaled" };
     let found = match read {
         0 => String::new(),
         _ => format!(" of {read} read ({new} new, {changed} changed), and {gone} gone"),
     };
+    let left = match left {
+        0 => String::new(),
+        left => format!(", {} left to dead letters", counted(*left, "object")),
+    };
     let objects = counted(*objects, "object");
-    format!("{}: {objects} {done}{found}, {}; {}", last.key, counted(*pages, "page"), last.outcome.name())
+    format!("{}: {objects} {done}{found}{left}, {}; {}", last.key, counted(*pages, "page"), last.outcome.name())
 }
 
 pub(super) fn brought_up(types: &[BroughtUp]) -> String {
@@ -157,6 +165,57 @@ pub(super) fn consumers(consumers: &BTreeMap<String, Consumer>) -> String {
     };
     let names = head(["name", "position", "max-lag", "acknowledged", "state"]);
     table(&std::iter::once(names).chain(consumers.iter().map(row)).collect::<Vec<_>>())
+}
+
+pub(super) fn dead_letters(letters: &[LetterView]) -> String {
+    if letters.is_empty() {
+        return "there is no dead letter".to_owned();
+    }
+    let row = |letter: &LetterView| {
+        let why = letter.fault.as_ref().map_or_else(|| "waits".to_owned(), |fault| shown(fault, TEXT_BYTES_MAX));
+        let (number, at, key) = (letter.number.to_string(), letter.at.to_string(), letter.key.to_string());
+        let object = format!("{} {}", shown(&letter.class, TEXT_BYTES_MAX), shown(&letter.uid, TEXT_BYTES_MAX));
+        vec![number, at, key, letter.kind.clone(), object, why]
+    };
+    let names = head(["number", "at", "type", "change", "object", "why"]);
+    table(&std::iter::once(names).chain(letters.iter().map(row)).collect::<Vec<_>>())
+}
+
+pub(super) fn dead_letter(letter: &LetterView) -> String {
+    let why = letter.fault.as_deref().unwrap_or("a dead letter of the same object comes before it");
+    let run = letter.run.map_or_else(|| "none".to_owned(), |run| run.to_string());
+    let mut rows = vec![
+        vec!["number".to_owned(), letter.number.to_string()],
+        vec!["type".to_owned(), letter.key.to_string()],
+        vec![
+            "object".to_owned(),
+            format!("{} {}", shown(&letter.class, TEXT_BYTES_MAX), shown(&letter.uid, TEXT_BYTES_MAX)),
+        ],
+        vec!["change".to_owned(), letter.kind.clone()],
+        vec!["why".to_owned(), shown(why, TEXT_BYTES_MAX)],
+        vec!["kept".to_owned(), format!("{} in run {run}", letter.at)],
+    ];
+    if let Some(previous) = &letter.previous_uid {
+        rows.insert(3, vec!["uid before".to_owned(), shown(previous, TEXT_BYTES_MAX)]);
+    }
+    let came = letter
+        .delta
+        .as_ref()
+        .map_or_else(|| "too large to be kept".to_owned(), |delta| shown(&delta.to_string(), TEXT_BYTES_MAX));
+    rows.push(vec!["came".to_owned(), came]);
+    table(&rows)
+}
+
+pub(super) fn settled(settled: &Settled) -> String {
+    let Settled { settled, released } = settled;
+    let numbers = |numbers: &[u64]| numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+    match (settled.is_empty(), released.is_empty()) {
+        (true, _) => "somebody else was done with it before".to_owned(),
+        (_, true) => format!("done with: {}", numbers(settled)),
+        (_, false) => {
+            format!("done with: {}; journaled, because they waited for it: {}", numbers(settled), numbers(released))
+        }
+    }
 }
 
 pub(super) fn checked(checked: &Checked) -> String {
@@ -234,6 +293,14 @@ pub(super) fn types(types: &[TypeView]) -> String {
 }
 
 fn state(view: &TypeView) -> String {
+    let state = state_alone(view);
+    match view.dead_letters {
+        0 => state,
+        count => format!("{state}, {}", counted(count, "dead letter")),
+    }
+}
+
+fn state_alone(view: &TypeView) -> String {
     match view.token.state.as_str() {
         _ if view.problem.is_some() => "can't run".to_owned(),
         state @ ("live" | "origin") if view.reconciled.is_none() => format!("{state}, never reconciled"),

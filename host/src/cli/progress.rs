@@ -40,7 +40,7 @@ pub(super) async fn ask(door: &mut Door, ask: &Ask, key: &TypeKey) -> Result<Ans
 }
 
 fn show(bar: &ProgressBar, progress: &Progress) {
-    let Counts { read, new, changed, gone } = progress.counts;
+    let Counts { read, new, changed, gone, .. } = progress.counts;
     if let Some(style) = style(progress.expected > 0) {
         bar.set_style(style);
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
+use tidewaiter_core::dead_letter::DataFaults;
 use tidewaiter_core::name::{ConnectorName, TypeName, object_class};
 use tidewaiter_core::state::{From, OnTokenLost};
 use tidewaiter_core::timing::Misfire;
@@ -25,6 +26,8 @@ struct ConnectionFile {
     order: Vec<TypeName>,
     #[serde(default)]
     parallel_types: bool,
+    #[serde(default)]
+    data_faults: DataFaults,
     #[serde(default)]
     limits: LimitsTable,
     #[serde(default)]
@@ -104,6 +107,7 @@ pub(super) fn connection(path: &Path, base: &Path, access: Access) -> Result<Con
     let access = Access { credentials, secrets, ..access };
     let settings = serde_json::Value::Object(file.settings);
     let limits = file.limits.limits().map_err(invalid)?;
-    let (connector, parallel_types, base) = (file.connector, file.parallel_types, base.to_owned());
-    Ok(ConnectionConfig { connector, settings, types, parallel_types, access, limits, base })
+    let (connector, parallel_types, data_faults) = (file.connector, file.parallel_types, file.data_faults);
+    let base = base.to_owned();
+    Ok(ConnectionConfig { connector, settings, types, parallel_types, data_faults, access, limits, base })
 }

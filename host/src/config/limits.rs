@@ -75,6 +75,7 @@ pub(super) struct LimitsTable {
     #[serde(default, deserialize_with = "span")]
     call_time: Option<jiff::SignedDuration>,
     uncovered_bytes: Option<u64>,
+    dead_letters: Option<u64>,
     run_deltas: Option<NonZeroU64>,
     run_bytes: Option<NonZeroU64>,
     #[serde(default, deserialize_with = "span")]
@@ -99,6 +100,7 @@ impl LimitsTable {
         limits.run_bytes_max = self.run_bytes.map_or(limits.run_bytes_max, NonZeroU64::get);
         limits.memory_bytes_max = self.memory_bytes.map_or(limits.memory_bytes_max, NonZeroU64::get);
         limits.uncovered_bytes_max = self.uncovered_bytes.unwrap_or(limits.uncovered_bytes_max);
+        limits.dead_letters_max = self.dead_letters.unwrap_or(limits.dead_letters_max);
         limits.log_lines_max = self.log_lines.unwrap_or(limits.log_lines_max);
         limits.http_requests_max = self.http_requests.map_or(limits.http_requests_max, NonZeroU32::get);
         limits.http_response_bytes_max =

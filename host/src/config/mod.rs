@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tidewaiter_core::dead_letter::DataFaults;
 use tidewaiter_core::grant::Grants;
 use tidewaiter_core::guard::Guard;
 use tidewaiter_core::limit::Limits;
@@ -135,6 +136,8 @@ pub struct ConnectionConfig {
     pub types: BTreeMap<TypeName, TypeConfig>,
     /// They may run at the same time.
     pub parallel_types: bool,
+    /// What becomes of a delta whose data is at fault.
+    pub data_faults: DataFaults,
     /// What it may reach, and how it logs in.
     pub access: Access,
     /// The limits of its runs.

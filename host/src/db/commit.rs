@@ -9,6 +9,7 @@ use tidewaiter_core::time::UnixMillis;
 use tidewaiter_core::token::SyncToken;
 
 use super::consumer::ConsumerError;
+use super::dead_letter::Letters;
 use super::seal::{Keys, sealed};
 use super::segment::{EncodeError, Encoder, Head, Segment};
 use super::store::{Full, Prepared};
@@ -26,6 +27,8 @@ pub struct Commit {
     pub staged: Vec<StagedSegment>,
     /// Deltas to journal, in source order.
     pub batches: Vec<Packed>,
+    /// Dead letters that come and go.
+    pub letters: Letters,
     /// What an operator did and who: journaled before the deltas.
     pub marker: Option<(Marker, Actor)>,
     /// The run that commits; none for an operator's act.
@@ -129,7 +132,7 @@ impl TokenChange {
 
 /// Encodes the entries here, on the caller's side, so that the writer only writes. Lets others work after each segment.
 pub(super) async fn prepare(commit: Commit, keys: &Keys) -> Result<Prepared, EncodeError> {
-    let Commit { key, expected_revision, state, staged, batches, marker, run, report, at } = commit;
+    let Commit { key, expected_revision, state, staged, batches, letters, marker, run, report, at } = commit;
     let marked = marker.is_some();
     let segments = match marked || batches.iter().any(|batch| batch.count > 0) {
         false => Vec::new(),
@@ -138,7 +141,7 @@ pub(super) async fn prepare(commit: Commit, keys: &Keys) -> Result<Prepared, Enc
             encode(&head, marker, batches, keys).await?
         }
     };
-    Ok(Prepared { key, expected_revision, state, staged, segments, marked, run, report, at })
+    Ok(Prepared { key, expected_revision, state, staged, segments, letters, marked, run, report, at })
 }
 
 pub(super) async fn encode(

@@ -14,9 +14,9 @@ use super::open::OpenError;
 use super::redb::builder;
 use super::segment::Unpacked;
 use super::tables::{
-    APPROVED, BYTES, CONSUMERS, FAULTS, FIRST_SEQUENCE, FORMAT, INCARNATION, INDEX, LAST_RUN, LAST_SEGMENT,
-    LAST_SEQUENCE, META, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SHADOW_ROWS, SHADOWS, SINKS, STAGED, STATES, TOKENS,
-    USAGE, VAULT,
+    APPROVED, BYTES, CONSUMERS, DEAD_LETTERS, FAULTS, FIRST_SEQUENCE, FORMAT, INCARNATION, INDEX, LAST_DEAD_LETTER,
+    LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SHADOW_ROWS, SHADOWS, SINKS,
+    STAGED, STATES, TOKENS, USAGE, VAULT,
 };
 
 /// Brings a db from one format to the next, in one transaction and so that doing it again does no harm.
@@ -52,7 +52,8 @@ pub(super) fn write_first(database: &Database) -> Result<(), redb::Error> {
     let txn = database.begin_write()?;
     {
         let mut meta = txn.open_table(META)?;
-        let counted = [(FIRST_SEQUENCE, 1), (LAST_SEQUENCE, 0), (LAST_RUN, 0), (LAST_SEGMENT, 0), (BYTES, 0)];
+        let zero = [LAST_SEQUENCE, LAST_RUN, LAST_SEGMENT, LAST_DEAD_LETTER, BYTES].map(|name| (name, 0));
+        let counted = [(FIRST_SEQUENCE, 1)].into_iter().chain(zero);
         for (name, number) in [(FORMAT, FORMAT_NOW), (INCARNATION, incarnation)].into_iter().chain(counted) {
             meta.insert(name, number)?;
         }
@@ -72,6 +73,7 @@ pub(super) fn write_first(database: &Database) -> Result<(), redb::Error> {
         txn.open_table(FAULTS)?;
         txn.open_table(SHADOWS)?;
         txn.open_table(SHADOW_ROWS)?;
+        txn.open_table(DEAD_LETTERS)?;
     }
     txn.commit()?;
     Ok(())
@@ -126,10 +128,12 @@ fn to_5(txn: &WriteTransaction) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// Shadows have tables, and states have one more case.
+/// Shadows and dead letters have tables, and states have one more case.
 fn to_6(txn: &WriteTransaction) -> Result<(), redb::Error> {
     txn.open_table(SHADOWS)?;
     txn.open_table(SHADOW_ROWS)?;
+    txn.open_table(DEAD_LETTERS)?;
+    txn.open_table(META)?.insert(LAST_DEAD_LETTER, 0)?;
     Ok(())
 }
 

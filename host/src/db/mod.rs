@@ -4,11 +4,12 @@
 //!
 //! It knows no connector, no schedule and no clock: times are handed in. `store` is the little that is needed of a storage
 //! engine, `redb` is that on redb, `commit` what is written together, `writer` groups it, `segment` has the bytes of the journal,
-//! `tables` and `migrate` the rest of the file's format, `open` the data directory, `consumer` and `retain` the rules of who reads
+//! `dead_letter` what is kept out of it, `tables` and `migrate` the rest of the file's format, `open` the data directory, `consumer` and `retain` the rules of who reads
 //! and what may go.
 
 mod commit;
 mod consumer;
+mod dead_letter;
 mod journal;
 mod migrate;
 mod open;
@@ -42,6 +43,7 @@ use self::writer::{Durable, Order, Writer};
 
 pub use self::commit::{Commit, CommitError, Committed, StagedSegment, TokenChange};
 pub use self::consumer::{Consumer, ConsumerError};
+pub use self::dead_letter::{Letters, StoredLetter};
 pub use self::open::{OpenError, examine, restore};
 pub use self::retain::{Policy, Retained};
 pub use self::seal::{KeyId, Keys};
@@ -426,6 +428,14 @@ impl Db {
     /// The storage engine failed.
     pub async fn approve(&self, connection: &ConnectionName, approved: Approved) -> Result<(), CommitError> {
         self.write(Write::Approve { connection: connection.clone(), approved }).await.map(drop)
+    }
+
+    /// The dead letters of a type, or all, each type's in the order in which they came.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub fn dead_letters(&self, of: Option<&TypeKey>) -> Result<Vec<StoredLetter>, ReadError> {
+        self.inner.store.dead_letters(of)
     }
 
     /// What is kept for a credential, `CONNECTION/NAME`.

@@ -5,6 +5,7 @@
 mod check;
 mod chore;
 mod copy;
+mod dead_letter;
 mod overlay;
 mod rekey;
 mod shadow;
@@ -26,13 +27,15 @@ use tidewaiter_core::state::TypeState;
 
 pub(super) use self::copy::renew;
 use super::consumer::Consumer;
+use super::dead_letter::StoredLetter;
 use super::seal::{Keys, Kind, SealError};
 use super::sensitive::Sensitive;
 use super::shadow::{Shadow, StoredRow};
 use super::store::{Chore, Counters, Done, Quota, ReadError, StorageError, Store, Usage, Visit, Write, Written};
 use super::tables::{
-    APPROVED, BYTES, CONSUMERS, FAULTS, FIRST_SEQUENCE, INDEX, LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, RUNS,
-    RUNS_OF, SEGMENTS, SENSITIVE, SHADOWS, SINKS, STATES, TOKENS, USAGE, VAULT, ordered_key, parse, state_key,
+    APPROVED, BYTES, CONSUMERS, DEAD_LETTERS, FAULTS, FIRST_SEQUENCE, INDEX, LAST_DEAD_LETTER, LAST_RUN, LAST_SEGMENT,
+    LAST_SEQUENCE, META, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SHADOWS, SINKS, STATES, TOKENS, USAGE, VAULT, ordered_key,
+    parse, state_key,
 };
 use super::{Checked, CommitError, Faults, TokenChange};
 
@@ -385,6 +388,11 @@ impl Store for RedbStore {
         Ok(self.with(|db| shadow::range(db, id, from))?)
     }
 
+    fn dead_letters(&self, of: Option<&TypeKey>) -> Result<Vec<StoredLetter>, ReadError> {
+        let read = |db: &Database| dead_letter::read(&db.begin_read()?.open_table(DEAD_LETTERS)?, of, &self.keys);
+        Ok(self.with(read)?)
+    }
+
     fn kept(&self, credential: &str) -> Result<Option<Vec<u8>>, ReadError> {
         let read = |db: &Database| {
             let vault = db.begin_read()?.open_table(VAULT)?;
@@ -448,6 +456,7 @@ fn read_counters(meta: &impl ReadableTable<&'static str, u64>) -> Result<Counter
         sequence: read_number(meta, LAST_SEQUENCE)?,
         run: read_number(meta, LAST_RUN)?,
         segment: read_number(meta, LAST_SEGMENT)?,
+        letter: read_number(meta, LAST_DEAD_LETTER)?,
     })
 }
 

@@ -1,4 +1,4 @@
-//! Encryption of what is stored: segments, states, token history, run reports and refresh tokens, each by itself. Without a key
+//! Encryption of what is stored: segments, states, token history, run reports, dead letters and refresh tokens, each by itself. Without a key
 //! everything is stored as it is, and both can be read side by side, so that a key can come, change and go while the db is in use.
 //!
 //! | bytes | sealed |
@@ -35,6 +35,7 @@ pub(super) enum Kind {
     Run,
     Vault,
     Shadow,
+    DeadLetter,
 }
 
 impl Kind {
@@ -46,6 +47,7 @@ impl Kind {
             Self::Run => b"run",
             Self::Vault => b"vault",
             Self::Shadow => b"shadow",
+            Self::DeadLetter => b"dead-letter",
         }
     }
 }

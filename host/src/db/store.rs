@@ -13,6 +13,7 @@ use tidewaiter_core::state::{Actor, TypeState};
 use tidewaiter_core::time::UnixMillis;
 
 use super::consumer::{Consumer, ConsumerError};
+use super::dead_letter::{Letters, StoredLetter};
 use super::retain::{Policy, Retained};
 use super::segment::{Segment, SegmentDamage};
 use super::shadow::{Shadow, ShadowChore, StoredRow};
@@ -64,6 +65,8 @@ pub(super) trait Store: Send + Sync + 'static {
     fn shadows(&self) -> Result<BTreeMap<TypeKey, Shadow>, ReadError>;
     /// Keys, hashes and stored uids of some rows of a shadow from a key on; none: there are no more.
     fn shadow_range(&self, id: u32, from: u128) -> Result<Vec<StoredRow>, ReadError>;
+    /// The dead letters of a type, or all, each type's in the order in which they came.
+    fn dead_letters(&self, of: Option<&TypeKey>) -> Result<Vec<StoredLetter>, ReadError>;
     /// What is kept for a credential.
     fn kept(&self, credential: &str) -> Result<Option<Vec<u8>>, ReadError>;
     /// Gives unused room back, while nothing else works with the file. False: there was none.
@@ -213,6 +216,7 @@ pub(super) struct Prepared {
     /// Published before `segments`.
     pub(super) staged: Vec<StagedSegment>,
     pub(super) segments: Vec<Segment>,
+    pub(super) letters: Letters,
     pub(super) marked: bool,
     pub(super) run: Option<u64>,
     pub(super) report: Option<RunReport>,
@@ -257,6 +261,8 @@ pub(super) struct Counters {
     pub(super) run: u64,
     /// The highest number of a segment, 0 if there is none.
     pub(super) segment: u64,
+    /// The highest number of a dead letter, 0 if there is none.
+    pub(super) letter: u64,
 }
 
 /// Bytes of segments.
@@ -432,6 +438,7 @@ impl<'a, S: Stored> Plan<'a, S> {
         let first = self.counters.sequence + 1;
         self.counters.sequence += commit.entries();
         self.counters.segment += commit.segments.len() as u64;
+        self.counters.letter += commit.letters.kept.len() as u64;
         let reported = commit.report.as_ref().map(|report| report.run);
         self.counters.run = self.counters.run.max(commit.run.unwrap_or(0)).max(reported.unwrap_or(0));
         Ok(Ok(Step::Commit { sequences: Committed { first, last: self.counters.sequence }, history }))
@@ -497,8 +504,8 @@ mod tests {
             count => vec![Segment { bytes: vec![0; count as usize], count }],
         };
         let (staged, at) = (vec![], UnixMillis(0));
-        let prepared =
-            Prepared { key, expected_revision, state, staged, segments, marked: false, run: Some(5), report: None, at };
+        let (letters, marked, run, report) = (Letters::default(), false, Some(5), None);
+        let prepared = Prepared { key, expected_revision, state, staged, segments, letters, marked, run, report, at };
         Write::Commit(Box::new(prepared))
     }
 
@@ -530,7 +537,7 @@ mod tests {
 
     fn judged(quota: Quota, group: &[Write]) -> (Vec<Result<Step, CommitError>>, Counters, u64, u32) {
         let before = Before { asked: Cell::new(0) };
-        let counters = Counters { first: 1, sequence: 10, run: 2, segment: 7 };
+        let counters = Counters { first: 1, sequence: 10, run: 2, segment: 7, letter: 0 };
         let mut plan = Plan::new(&before, quota, counters, 1000);
         let steps = group.iter().map(|write| plan.judge(write).unwrap()).collect();
         (steps, plan.counters, plan.total, before.asked.get())
@@ -560,7 +567,7 @@ mod tests {
             steps,
             [a, conflict.clone(), b, conflict, first, Ok(Step::Do), Ok(Step::Stage), written(14, 17, false)]
         );
-        assert_eq!(counters, Counters { first: 1, sequence: 17, run: 5, segment: 12 });
+        assert_eq!(counters, Counters { first: 1, sequence: 17, run: 5, segment: 12, letter: 0 });
         assert_eq!((total, asked), (1000 + 2 + 1 + 50 + 4, 2));
     }
 

@@ -20,6 +20,8 @@ pub(super) const LAST_SEQUENCE: &str = "last-sequence";
 pub(super) const LAST_RUN: &str = "last-run";
 /// In `META`: the highest number of a segment, 0 if there is none.
 pub(super) const LAST_SEGMENT: &str = "last-segment";
+/// In `META`: the highest number of a dead letter, 0 if there is none.
+pub(super) const LAST_DEAD_LETTER: &str = "last-dead-letter";
 /// In `META`: the sequence of the first entry that is kept, or will be.
 pub(super) const FIRST_SEQUENCE: &str = "first-sequence";
 /// In `META`: bytes of all segments, published and staged.
@@ -77,6 +79,10 @@ pub(super) const SHADOWS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefini
 /// What shadows have of objects. Key: id of the shadow, keyed hash of the uid. Value: see `shadow::encode`; the uid in it is encrypted with
 /// a secret of the shadow.
 pub(super) const SHADOW_ROWS: TableDefinition<'_, (u32, u128), &[u8]> = TableDefinition::new("shadow-rows");
+
+/// Deltas that are kept out of the journal. Key: connection, object type, number of the dead letter, in the order in which they came. Value: see
+/// `dead_letter::Row`, sealed.
+pub(super) const DEAD_LETTERS: TableDefinition<'_, Ordered, &[u8]> = TableDefinition::new("dead-letters");
 
 /// A key of rows that are numbered without gaps for each type, so that the row to drop is found without counting.
 pub(super) type Ordered = (&'static str, &'static str, u64);

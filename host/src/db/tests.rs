@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use ::redb::backends::FileBackend;
 use ::redb::{BackendError, Database, ReadableTable, ReadableTableMetadata, StorageBackend};
+use tidewaiter_core::dead_letter::DeadLetter;
 use tidewaiter_core::journal::{Body, Marker};
 use tidewaiter_core::object::{Change, ConnectorObject, SyncDelta};
 use tidewaiter_core::run::{ConnectorError, ErrorKind, Failure, Outcome, Trigger};
@@ -50,6 +51,7 @@ fn commit(object_type: &str, revision: u64, count: usize) -> Commit {
         state: TypeState { sync, revision, generation: 2, ..TypeState::first(From::Latest, UnixMillis(5)) },
         staged: vec![],
         batches: vec![packed(count)],
+        letters: Letters::default(),
         marker: None,
         run: Some(1),
         report: None,
@@ -73,6 +75,7 @@ fn whole_run(object_type: &str, revision: u64, run: u64) -> Commit {
         token_in: None,
         token_out: Some(SyncToken::Binary(vec![0, 255])),
         deltas: 0,
+        dead_letters: 0,
         dropped: 0,
         bytes: 0,
         retries: 1,

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use tidewaiter_core::dead_letter::DeadLetter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::CommitError;
@@ -154,7 +155,13 @@ fn permits(order: &Order) -> u32 {
         Order::Write(Write::Stage { segments, .. }) => segments,
         Order::Write(_) | Order::Chore(_) => &[],
     };
-    let bytes: usize = segments.iter().map(|segment| segment.bytes.len()).sum();
+    let letters = match order {
+        Order::Write(Write::Commit(commit)) => commit.letters.kept.as_slice(),
+        Order::Write(_) | Order::Chore(_) => &[],
+    };
+    let letters: u64 = letters.iter().map(DeadLetter::size).sum();
+    let segments: usize = segments.iter().map(|segment| segment.bytes.len()).sum();
+    let bytes = segments.saturating_add(usize::try_from(letters).unwrap_or(usize::MAX));
     let permits = (bytes / PERMIT_BYTES + 1).min(QUEUE_BYTES_MAX / PERMIT_BYTES);
     u32::try_from(permits).expect("bounded by the queue's size")
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
+use tidewaiter_core::dead_letter::{Feed, Held};
 use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::grant::destination::Pattern;
 use tidewaiter_core::grant::policy::EgressPolicy;
@@ -28,7 +29,8 @@ use crate::driver::pass::Comparison;
 use crate::driver::session::{Session, Source};
 use crate::egress::{Egress, EgressError, Meter, Outgoing, Outside};
 use crate::wasm::{
-    ClassReader, Compare, FromGuest, Gauge, LogSource, ReadGrant, Reveal, RevealRefusal, Revealing, Setup, SyncOptions,
+    ClassReader, Compare, FromGuest, Gauge, LogSource, ReadGrant, ReadHeld, Reveal, RevealRefusal, Revealing, Setup,
+    SyncOptions,
 };
 
 /// So many bytes of a hash that nobody finds another list with the same.
@@ -233,7 +235,8 @@ impl Connection {
             if !comparison.manner().full {
                 setup.pack_read = setup.pack;
             }
-            setup.compare = Some(Compare(Arc::new(move |deltas| comparison.judge(deltas))));
+            setup.reads = comparison.manner().reads;
+            setup.compare = Some(Compare(Arc::new(move |deltas, untold| comparison.judge(deltas, untold))));
         }
         let mut session = self.connector.start(setup).await.inspect_err(|failure| {
             tracing::warn!(
@@ -248,6 +251,16 @@ impl Connection {
         Ok(session)
     }
 
+    /// The classes of the source, asked for where they aren't known.
+    pub(crate) async fn ask_for_classes(self: &Arc<Self>, key: &TypeKey) -> Result<Arc<Classes>, Failure> {
+        if let Some(classes) = self.classes() {
+            return Ok(classes);
+        }
+        let log = LogSource { key: key.clone(), run: 0 };
+        let mut session = self.connector.start(self.setup(log.clone(), Arc::default())).await?;
+        self.ask_classes(session.as_mut(), &log, "the classes are not known").await
+    }
+
     /// Whether the classes of the source are known.
     pub(crate) fn knows_classes(&self) -> bool {
         self.classes().is_some()
@@ -260,12 +273,8 @@ impl Connection {
 
     /// The class of a type, as its source declares it. Asks the connector where that isn't known.
     pub(crate) async fn class_info(self: &Arc<Self>, key: &TypeKey) -> Result<Option<ObjectClassInfo>, Failure> {
-        if !self.knows_classes() {
-            let log = LogSource { key: key.clone(), run: 0 };
-            let mut session = self.connector.start(self.setup(log.clone(), Arc::default())).await?;
-            self.ask_classes(session.as_mut(), &log, "the classes are not known").await?;
-        }
-        Ok(self.known_class(&key.object_type))
+        let classes = self.ask_for_classes(key).await?;
+        Ok(classes.class(&self.class(&key.object_type)).cloned())
     }
 
     fn setup(self: &Arc<Self>, log: LogSource, gauge: Arc<Gauge>) -> Setup {
@@ -280,11 +289,24 @@ impl Connection {
             pack: |deltas| pack(deltas).map_err(|error| error.to_string()),
             pack_read: |deltas| pack_read(deltas).map_err(|error| error.to_string()),
             compare: None,
+            reads: Feed::Wanted,
+            data_faults: self.config.data_faults,
+            read_held: self.read_held(&log.key),
             outgoing: Some(self.outgoing(&log, &gauge)),
             reveal: Some(self.reveal(&log, &gauge)),
             gauge,
             log,
         }
+    }
+
+    /// What is kept out of the journal of a type.
+    fn read_held(&self, key: &TypeKey) -> ReadHeld {
+        let (db, key) = (self.db.clone(), key.clone());
+        ReadHeld(Arc::new(move || {
+            let letters = db.as_ref().map_or_else(|| Ok(Vec::new()), |db| db.dead_letters(Some(&key)));
+            let letters = letters.map_err(|error| error.to_string())?;
+            Ok(Held::of(letters.iter().map(|stored| (stored.number, &stored.letter))))
+        }))
     }
 
     /// The way out of one run. Who reads the run's log later sees what was refused.

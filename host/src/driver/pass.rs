@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tidewaiter_core::dead_letter::Feed;
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::object::{Change, SyncDelta};
 use tidewaiter_core::run::{Failure, Filter, Reading};
@@ -23,8 +24,10 @@ const EMPTY_PAGES_MAX: u32 = 100;
 const BEHIND_MAX: u64 = 100_000;
 
 /// How a pass is made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Manner {
+    /// What reading an object means.
+    pub reads: Feed,
     /// Every object is told, and not only those that differ.
     pub full: bool,
     /// Nothing is told.
@@ -156,7 +159,16 @@ impl Comparison {
     /// The db.
     pub async fn begin_run(&self) -> Result<(), CommitError> {
         self.bring_up().await?;
+        let (db, key) = (self.db.clone(), self.hold.key().clone());
+        let letters = spawn_blocking(move || db.dead_letters(Some(&key))).await;
+        let failed = |error: String| CommitError::Storage(error);
+        let letters = letters.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
         let mut inner = self.inner();
+        // Live sync goes on with them.
+        for uid in letters.iter().flat_map(|stored| stored.letter.uids()) {
+            let key = inner.digester.key(uid);
+            inner.pass.journaled(key);
+        }
         inner.gone.clear();
         if !self.manner.dry_run {
             inner.pass.settle();
@@ -181,10 +193,14 @@ impl Comparison {
         Ok(())
     }
 
-    /// Of objects that were read, those that are told, and as what.
-    pub fn judge(&self, deltas: Vec<SyncDelta>) -> Vec<SyncDelta> {
+    /// Of objects that were read, those that are told, and as what. Of those with the uids nothing is.
+    pub fn judge(&self, deltas: Vec<SyncDelta>, untold: &[String]) -> Vec<SyncDelta> {
         let mut guard = self.inner();
         let inner = &mut *guard;
+        for uid in untold {
+            let key = inner.digester.key(uid);
+            inner.pass.leave(key);
+        }
         let mut told = Vec::new();
         for delta in deltas {
             let key = inner.digester.key(delta.change.uid());

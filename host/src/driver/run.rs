@@ -1,6 +1,8 @@
 //! Performs one run: feeds the core's machine with what the connector and the db answer, and does what it orders, in order.
 //! Decides nothing.
 
+mod log;
+
 use std::any::Any;
 use std::collections::VecDeque;
 use std::future::pending;
@@ -11,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tidewaiter_core::dead_letter::{DeadLetter, Feed};
 use tidewaiter_core::guard::Tally;
 use tidewaiter_core::journal::Packed;
 use tidewaiter_core::limit::Limits;
@@ -24,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::clock::Clock;
-use crate::db::{Commit, CommitError, Db, StagedSegment, pack, pack_read, unpack};
+use crate::db::{Commit, CommitError, Db, Letters, StagedSegment, StoredLetter, pack, pack_read};
 use crate::driver::connection::Connection;
 use crate::driver::pass::{Comparison, Manner};
 use crate::driver::session::Session;
@@ -32,8 +35,6 @@ use crate::wasm::{FromGuest, Gauge, LogSource, SyncOptions};
 
 /// How long a connector may go on after it was asked to stop, before it is ended.
 const STOP_GRACE: Duration = Duration::from_secs(10);
-/// Deltas not journaled that are named in the log, each in a line; the rest of a run is counted.
-const DROPPED_SHOWN: usize = 1000;
 /// Batches on their way from the connector.
 const BATCHES_ON_THE_WAY: usize = 1;
 
@@ -109,6 +110,12 @@ enum Called {
     Next(Result<Option<Reading>, Failure>),
 }
 
+/// A batch as it was handed over.
+struct Batch {
+    deltas: Packed,
+    letters: Letters,
+}
+
 struct Performer {
     order: Order,
     machine: Run,
@@ -120,13 +127,14 @@ struct Performer {
     /// The call under way; dropped with the run, and the instance with it.
     calling: Option<Calling>,
     /// The payloads of the batches that the machine was told of.
-    held: VecDeque<Packed>,
+    held: VecDeque<Batch>,
     /// One at most: a task of its own, so that compressing goes on beside the connector.
     writing: JoinSet<Writing>,
     /// A shadow that is brought up.
     beside: JoinSet<()>,
-    /// Written and not published yet; dropped if the run ends without.
+    /// Written and not published yet; dropped if the run ends without. What came with it and is kept out of the journal is here.
     staged: Vec<StagedSegment>,
+    staged_letters: Letters,
     /// The commit under way names what is staged.
     publishes: bool,
     time_up: Option<Pin<Box<tokio::time::Sleep>>>,
@@ -176,6 +184,7 @@ pub async fn perform(mut order: Order, mut signals: mpsc::Receiver<Signal>) -> P
         writing: JoinSet::new(),
         beside: JoinSet::new(),
         staged: Vec::new(),
+        staged_letters: Letters::default(),
         publishes: false,
         time_up: Some(Box::pin(tokio::time::sleep(limits.run_time_max))),
         gauge,
@@ -251,9 +260,10 @@ async fn prepare(order: &Order, starting: Starting<'_>) -> Result<Prepared, Outc
     };
     let busy = || Outcome::Held("a reconciliation of it is under way, or its shadow is being brought up".to_owned());
     let hold = db.wait_for_shadow(key).await.ok_or_else(busy)?;
+    let manner = Manner { reads: Feed::Comparison, full: false, dry_run: false, allow_deletes: false };
     let (again, generation) = (info.does(Operation::SearchByUid), Some(order.state.generation));
     let of = (db.clone(), order.clock);
-    let begun = Comparison::begin(of, hold, &class, Manner::default(), again, generation).await;
+    let begun = Comparison::begin(of, hold, &class, manner, again, generation).await;
     let begun = begun.map_err(|error| Outcome::Failed(host_failure(&error)))?;
     Ok(Prepared::ByComparison(Arc::new(begun)))
 }
@@ -307,10 +317,13 @@ impl Performer {
     fn receive(&mut self, message: FromGuest) {
         let now = self.order.clock.now();
         match message {
-            FromGuest::Batch { deltas, bytes, checkpoint } => {
-                let tally = Tally { changes: deltas.count.into(), deletes: deltas.deletes.into() };
-                let info = BatchInfo { tally, bytes, checkpoint };
-                self.held.push_back(deltas);
+            FromGuest::Batch { deltas, kept, resolved, bytes, checkpoint } => {
+                let is_delete = |letter: &&DeadLetter| letter.kind == Change::DELETE;
+                let (count, deletes) = (kept.len() as u64, kept.iter().filter(is_delete).count() as u64);
+                let tally =
+                    Tally { changes: u64::from(deltas.count) + count, deletes: u64::from(deltas.deletes) + deletes };
+                let info = BatchInfo { tally, kept: count, resolved: resolved.len() as u64, bytes, checkpoint };
+                self.held.push_back(Batch { deltas, letters: Letters { kept, resolved } });
                 self.machine.handle_batch(info, now);
             }
             FromGuest::Flush(answer) => {
@@ -408,25 +421,24 @@ impl Performer {
         let packed = packed.map_err(|error| Failure::Host { message: error.to_string() })?;
         let tally = Tally { changes: packed.count.into(), deletes: packed.deletes.into() };
         let bytes = gone.iter().map(|delta| delta.size() as u64).sum();
-        self.held.push_back(packed);
-        self.machine.handle_batch(BatchInfo { tally, bytes, checkpoint: None }, self.order.clock.now());
+        let letters = Letters { kept: Vec::new(), resolved: self.letters_of(gone)? };
+        let resolved = letters.resolved.len() as u64;
+        self.held.push_back(Batch { deltas: packed, letters });
+        let info = BatchInfo { tally, resolved, bytes, ..BatchInfo::default() };
+        self.machine.handle_batch(info, self.order.clock.now());
         Ok(())
     }
 
-    fn log_failure(&self, call: &str, failure: &Failure) {
-        if self.session.is_none() {
-            // The call was never made: there is no instance, and that has been logged.
-            return;
+    /// The dead letters that are settled by it that these objects are gone.
+    fn letters_of(&self, gone: &[SyncDelta]) -> Result<Vec<u64>, Failure> {
+        let comparison = self.order.comparison.as_ref();
+        if comparison.is_none_or(|comparison| comparison.manner().reads != Feed::Comparison) {
+            return Ok(Vec::new());
         }
-        let key = &self.order.key;
-        let uid = match failure {
-            Failure::Contract { uid, .. } => uid.as_deref(),
-            _ => None,
-        };
-        tracing::warn!(
-            target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = self.order.run,
-            code = failure.code(), uid, "{call} failed: {failure}"
-        );
+        let letters = self.order.db.dead_letters(Some(&self.order.key));
+        let letters = letters.map_err(|error| Failure::Host { message: error.to_string() })?;
+        let is_gone = |stored: &&StoredLetter| gone.iter().any(|delta| delta.change.uid() == stored.letter.uid);
+        Ok(letters.iter().filter(is_gone).map(|stored| stored.number).collect())
     }
 
     /// Does one thing; answers the end of the run when this was it.
@@ -441,18 +453,25 @@ impl Performer {
                 let (db, key, run, at) =
                     (self.order.db.clone(), self.order.key.clone(), self.order.run, self.order.clock.now());
                 let generation = self.order.state.generation;
-                let batches: Vec<_> = self.held.drain(..batches).collect();
+                let (batches, letters) = self.take(batches);
+                self.staged_letters.append(letters);
                 self.writing.spawn(async move { db.stage(&key, generation, run, batches, at).await });
             }
             Effect::Forget { batches } => drop(self.held.drain(..batches)),
             Effect::Commit { published, batches, expected_revision, state, marker, report } => {
                 self.publishes = published;
+                let (batches, mut letters) = self.take(batches);
+                if published {
+                    letters.prepend(std::mem::take(&mut self.staged_letters));
+                }
+                self.log_letters(&letters);
                 let commit = Commit {
                     staged: if published { self.staged.clone() } else { Vec::new() },
                     key: self.order.key.clone(),
                     expected_revision,
                     state,
-                    batches: self.held.drain(..batches).collect(),
+                    batches,
+                    letters,
                     marker: marker.map(|marker| (marker, Actor::Host)),
                     run: Some(self.order.run),
                     report: report.map(|report| self.with_spent(report)),
@@ -479,6 +498,16 @@ impl Performer {
             }
         }
         None
+    }
+
+    /// The payloads of the first batches that are held.
+    fn take(&mut self, batches: usize) -> (Vec<Packed>, Letters) {
+        let (mut deltas, mut letters) = (Vec::with_capacity(batches), Letters::default());
+        for batch in self.held.drain(..batches) {
+            deltas.push(batch.deltas);
+            letters.append(batch.letters);
+        }
+        (deltas, letters)
     }
 
     fn with_spent(&self, report: RunReport) -> RunReport {
@@ -623,49 +652,6 @@ impl Performer {
             }
         };
         self.calling = Some(Box::pin(AssertUnwindSafe(calling).catch_unwind()));
-    }
-
-    fn log_end(&self, report: &RunReport) {
-        let key = &self.order.key;
-        tracing::info!(
-            target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = report.run,
-            outcome = report.outcome.name(), deltas = report.deltas, token_in = %Shown(report.token_in.as_ref()),
-            token_out = %Shown(report.token_out.as_ref()), "run ended"
-        );
-        if let (Outcome::Guarded(why), Some(_)) = (&report.outcome, &self.order.reading) {
-            tracing::warn!(
-                target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = report.run,
-                code = "guarded", "no deletion is journaled until `reconcile --allow-deletes`: {why}"
-            );
-            return;
-        }
-        if let Outcome::Guarded(why) = &report.outcome {
-            tracing::warn!(
-                target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = report.run,
-                code = "guarded", "held, and nothing runs until `guard release` or `guard discard`: {why}"
-            );
-            return;
-        }
-        // What has no room comes again, however often: that it was so many is enough.
-        let held = matches!(report.outcome, Outcome::Held(_));
-        if self.order.reading.is_some() {
-            // What was read and not journaled is read again.
-            return;
-        }
-        let dropped = self.held.iter().filter(|_| !held).flat_map(unpack);
-        for delta in dropped.take(DROPPED_SHOWN) {
-            tracing::warn!(
-                target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = report.run,
-                code = "uncovered-delta", class = delta.object_class, uid = delta.change.uid(), "not journaled"
-            );
-        }
-        if report.dropped > 0 {
-            tracing::warn!(
-                target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = report.run,
-                code = "uncovered-deltas", deltas = report.dropped,
-                "deltas that no stored token covers are not journaled; the next run gets them again"
-            );
-        }
     }
 }
 

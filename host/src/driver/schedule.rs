@@ -358,6 +358,7 @@ impl Task {
             token_in: token.clone(),
             token_out: token,
             deltas: 0,
+            dead_letters: 0,
             dropped: 0,
             bytes: 0,
             retries: 0,

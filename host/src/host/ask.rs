@@ -19,7 +19,7 @@ use tidewaiter_core::token::SyncToken;
 use tokio::task::spawn_blocking;
 
 use super::view::{ConnectionView, TokenView, TypeView};
-use super::{BroughtUp, Host, HostError, Reconciled, Scope};
+use super::{BroughtUp, Host, HostError, LetterView, Reconciled, Scope, Settled};
 use crate::audit::Event;
 use crate::db::{Checked, CommitError, Consumer, ConsumerError, ReadError, TokenChange};
 use crate::driver::Progress;
@@ -75,6 +75,14 @@ pub enum Ask {
     Release(TypeKey),
     /// Throw away what the guard of a type held.
     Discard(TypeKey),
+    /// The dead letters of a connection, or all.
+    DeadLetters(Option<ConnectionName>),
+    /// One dead letter, with what came.
+    DeadLetter(u64),
+    /// Have the object of a dead letter told as it is now.
+    DeadLetterRetry(u64),
+    /// Give a dead letter up.
+    DeadLetterDrop(u64),
     /// What became of the token of a type.
     TokenHistory {
         /// Which.
@@ -168,6 +176,9 @@ pub enum Answer {
     Paid(Vec<Reconciled>),
     /// How far a pass is; none: there is none.
     Pass(Option<Progress>),
+    DeadLetters(Vec<LetterView>),
+    DeadLetter(Box<LetterView>),
+    Settled(Settled),
     Token(Box<TokenView>),
     TokenHistory(Vec<TokenChange>),
     /// As `sink::render` has them.
@@ -251,7 +262,7 @@ pub enum ProblemCode {
     Broken,
     /// The token is lost.
     TokenLost,
-    /// More came than the guard lets pass; or nothing is held.
+    /// More came than the guard lets pass; or nothing is held. A dead letter stays.
     Held,
     /// The connector is in quarantine.
     Quarantined,
@@ -296,6 +307,10 @@ impl Ask {
             | Self::Pass(_)
             | Self::Release(_)
             | Self::Discard(_)
+            | Self::DeadLetters(_)
+            | Self::DeadLetter(_)
+            | Self::DeadLetterRetry(_)
+            | Self::DeadLetterDrop(_)
             | Self::TokenHistory { .. }
             | Self::Changes { .. }
             | Self::Erase { .. }
@@ -319,7 +334,8 @@ impl HostError {
             Self::Refused(Refusal::TokenLost { .. }) => ProblemCode::TokenLost,
             Self::Refused(Refusal::Held { .. }) | Self::NotHeld { .. } => ProblemCode::Held,
             Self::Refused(Refusal::Quarantined { .. }) => ProblemCode::Quarantined,
-            Self::NoSuchToken { .. } => ProblemCode::Unknown,
+            Self::NoSuchToken { .. } | Self::NoSuchLetter { .. } => ProblemCode::Unknown,
+            Self::OnlyWaits { .. } | Self::NotRetried { .. } => ProblemCode::Held,
             Self::Refused(Refusal::ShuttingDown) => ProblemCode::ShuttingDown,
             Self::Changed { .. } | Self::NotAwaited { .. } => ProblemCode::Changed,
             Self::NotSecurity { .. } => ProblemCode::NotAllowed,
@@ -371,6 +387,10 @@ impl Host {
             Ask::Pass(key) => Answer::Pass(self.pass(&key)),
             Ask::Release(key) => Answer::Token(Box::new(self.release(&key, by).await?)),
             Ask::Discard(key) => Answer::Token(Box::new(self.discard(&key, by).await?)),
+            Ask::DeadLetters(of) => Answer::DeadLetters(self.dead_letters(of.as_ref())?),
+            Ask::DeadLetter(number) => Answer::DeadLetter(Box::new(self.dead_letter(number)?)),
+            Ask::DeadLetterRetry(number) => Answer::Settled(self.retry_dead_letter(number, by).await?),
+            Ask::DeadLetterDrop(number) => Answer::Settled(self.drop_dead_letter(number, by).await?),
             Ask::TokenHistory { key, limit } => Answer::TokenHistory(self.token_history(&key, limit.min(ROWS_MAX))?),
             Ask::Check => {
                 let mut all = BTreeMap::new();

@@ -12,16 +12,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tidewaiter_core::journal::Entry;
-use tidewaiter_core::name::ConnectionName;
+use tidewaiter_core::name::{ConnectionName, TypeKey};
 use tidewaiter_core::object::Change;
 use tidewaiter_core::state::Actor;
 use tidewaiter_core::text::hex;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
+use super::dead_letter::Settling;
 use super::{Host, HostError};
 use crate::clock::Clock;
-use crate::db::{Db, ReadError};
+use crate::db::{Db, ReadError, StoredLetter};
 
 /// Beside the db and not in it, so that it outlives a db that is lost.
 const ERASED_FILE: &str = "erased.ndjson";
@@ -177,6 +178,7 @@ impl Erasures {
 
     /// Erases all that is pending. An object that was renamed goes under all its uids: each that turns up is looked for in turn.
     async fn apply(&self) -> Result<u64, HostError> {
+        self.look_through_letters().await?;
         let mut entries = 0;
         loop {
             let (erased, renamed) = self.look_through().await?;
@@ -229,6 +231,28 @@ impl Erasures {
                 count += 1;
             }
         }
+    }
+
+    /// Takes away the dead letters of what is pending, with all that have to do with them.
+    async fn look_through_letters(&self) -> Result<(), HostError> {
+        let pending = self.pending().map_err(HostError::Erased)?;
+        let incarnation = self.db.incarnation().to_string();
+        let mut found: BTreeMap<TypeKey, Vec<u64>> = BTreeMap::new();
+        for StoredLetter { number, key, run, letter, .. } in self.db.dead_letters(None)? {
+            let covers = |erased: &&Erased| {
+                let covers = erased.covers.as_ref().filter(|covers| covers.incarnation == incarnation);
+                covers.is_none_or(|covers| run.is_some_and(|run| run <= covers.run))
+            };
+            let mut of_it = pending.get(&key.connection).into_iter().flatten().filter(covers);
+            if of_it.any(|erased| letter.uids().any(|uid| erased.is(uid))) {
+                found.entry(key).or_default().push(number);
+            }
+        }
+        for (key, numbers) in found {
+            let settling = Settling { db: self.db.clone(), clock: self.clock, requests: None, key };
+            settling.erase(&numbers).await?;
+        }
+        Ok(())
     }
 
     /// Takes what is pending out of shadows, which may have what the journal has no more.

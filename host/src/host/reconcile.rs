@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tidewaiter_core::backoff::Backoff;
+use tidewaiter_core::dead_letter::Feed;
 use tidewaiter_core::name::{ConnectionName, TypeKey};
 use tidewaiter_core::run::{Filter, Outcome, Reading, RunReport, Trigger};
 use tidewaiter_core::schedule::Refusal;
@@ -65,7 +66,7 @@ pub(super) type Passes = Arc<Mutex<HashMap<TypeKey, Weak<Comparison>>>>;
 #[derive(Clone)]
 pub(super) struct Reconciler {
     key: TypeKey,
-    connection: Arc<Connection>,
+    pub(super) connection: Arc<Connection>,
     db: Db,
     clock: Clock,
     requests: mpsc::Sender<Request>,
@@ -280,7 +281,7 @@ impl Reconciler {
             let objects = if dry_run { last.dropped } else { last.deltas };
             return Ok(Reconciled { pages: 1, objects, counts: Counts::default(), last });
         }
-        let pass = self.begin_pass(Manner { full, dry_run, allow_deletes }).await?;
+        let pass = self.begin_pass(Manner { reads: Feed::Reading, full, dry_run, allow_deletes }).await?;
         let (mut reading, mut objects) = (pass.first(), 0);
         loop {
             let performed = self.page(reading.clone(), Some(Arc::clone(&pass))).await?;

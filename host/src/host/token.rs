@@ -14,7 +14,7 @@ use super::view::TokenView;
 use super::{Host, HostError};
 use crate::clock::Clock;
 use crate::config::TypeConfig;
-use crate::db::{Commit, CommitError, Db, KEPT, TokenChange};
+use crate::db::{Commit, CommitError, Db, KEPT, Letters, TokenChange};
 use crate::driver::Request;
 
 /// What is done.
@@ -116,6 +116,7 @@ impl Acting {
                 state: state.clone(),
                 staged: Vec::new(),
                 batches: Vec::new(),
+                letters: Letters::default(),
                 marker: marker.map(|marker| (marker, self.by.clone())),
                 run: None,
                 report: None,

@@ -88,6 +88,9 @@ pub struct TypeView {
     /// Why its connection can't run, if it can't.
     #[serde(default)]
     pub problem: Option<String>,
+    /// Deltas that are kept out of the journal.
+    #[serde(default)]
+    pub dead_letters: u64,
     /// When the last complete pass over all its objects ended; none: there was none.
     #[serde(default)]
     pub reconciled: Option<UnixMillis>,
@@ -193,6 +196,8 @@ pub(crate) fn limits(limits: &Limits, runs: &[RunReport]) -> Vec<Limit> {
         object_bytes_max,
         uncovered_bytes_max,
         stage_bytes,
+        dead_letters_max,
+        dead_letter_bytes_max,
         run_deltas_max,
         run_bytes_max,
         run_time_max,
@@ -203,7 +208,7 @@ pub(crate) fn limits(limits: &Limits, runs: &[RunReport]) -> Vec<Limit> {
         http_response_bytes_max,
         logins_per_hour_max,
     } = *limits;
-    let rows: [(&str, u64, Option<Taken>); 17] = [
+    let rows: [(&str, u64, Option<Taken>); 19] = [
         ("memory-bytes", memory_bytes_max, Some(|run| run.spent.memory_peak_bytes)),
         ("call-time", millis(call_time_max), Some(|run| run.spent.call_peak_ms)),
         ("batch-count", batch_count_max.into(), Some(|run| run.spent.batch_peak_count)),
@@ -212,6 +217,8 @@ pub(crate) fn limits(limits: &Limits, runs: &[RunReport]) -> Vec<Limit> {
         ("object-bytes", object_bytes_max, Some(|run| run.spent.object_peak_bytes)),
         ("uncovered-bytes", uncovered_bytes_max, Some(|run| run.spent.uncovered_peak_bytes)),
         ("stage-bytes", stage_bytes, None),
+        ("dead-letters", dead_letters_max, Some(|run| run.dead_letters)),
+        ("dead-letter-bytes", dead_letter_bytes_max, None),
         ("run-deltas", run_deltas_max, Some(|run| run.deltas)),
         ("run-bytes", run_bytes_max, Some(|run| run.bytes)),
         ("run-time", millis(run_time_max), Some(run_ms)),
@@ -281,6 +288,7 @@ impl Host {
     /// # Errors
     /// The db.
     pub fn types(&self, of: Option<&ConnectionName>) -> Result<Vec<TypeView>, HostError> {
+        let letters = self.db.dead_letters(None)?;
         let shadows = self.db.shadows()?;
         let wanted = self.config.keys().filter(|key| of.is_none_or(|name| key.connection == *name));
         let view = |key: TypeKey| {
@@ -296,6 +304,7 @@ impl Host {
                 class: config.class.clone(),
                 problem: broken.or(self.quarantine(&connection.connector, loaded)?),
                 schedule: config.timing.as_ref().map(ToString::to_string),
+                dead_letters: letters.iter().filter(|stored| stored.key == key).count() as u64,
                 reconciled: shadows.get(&key).and_then(Shadow::complete_at),
                 last_run,
             })

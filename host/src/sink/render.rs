@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value as Json, json};
 use tidewaiter_core::journal::{Body, Entry};
-use tidewaiter_core::object::{Attribute, ConnectorObject, Value, ValueMode, encoded};
+use tidewaiter_core::name::ConnectionName;
+use tidewaiter_core::object::{Attribute, Change, ConnectorObject, SyncDelta, Value, ValueMode, encoded};
 
 use crate::db::Sensitive;
 
@@ -36,26 +37,44 @@ pub fn entry(entry: &Entry) -> Json {
             if let Body::Read(_) = entry.body {
                 json["read"] = true.into();
             }
-            json["kind"] = delta.change.kind().into();
-            json["class"] = delta.object_class.clone().into();
-            json["uid"] = delta.change.uid().into();
-            if let Some(time) = &delta.source_time {
-                json["source-time"] = time.clone().into();
-            }
-            if let Some(known) = delta.change.object() {
-                object(&mut json, known);
-            }
-            previous_uid(&mut json, delta);
+            write_delta(&mut json, delta);
         }
     }
     json
 }
 
+fn write_delta(json: &mut Json, delta: &SyncDelta) {
+    json["kind"] = delta.change.kind().into();
+    json["class"] = delta.object_class.clone().into();
+    json["uid"] = delta.change.uid().into();
+    if let Some(time) = &delta.source_time {
+        json["source-time"] = time.clone().into();
+    }
+    if let Some(known) = delta.change.object() {
+        object(json, known);
+    }
+    previous_uid(json, delta);
+}
+
 /// The JSON of an entry, with what is sensitive masked: `["***"]` in the place of its values.
 pub fn masked(of: &Entry, sensitive: &Sensitive) -> Json {
     let mut json = entry(of);
-    let Some(delta) = of.body.delta() else { return json };
-    let hidden = |name: &str| sensitive.contains(of.key.connection.as_str(), &delta.object_class, name);
+    if let Some(delta) = of.body.delta() {
+        mask(&mut json, &of.key.connection, delta, sensitive);
+    }
+    json
+}
+
+/// The JSON of a delta that is no entry, with what is sensitive masked.
+pub fn masked_delta(connection: &ConnectionName, delta: &SyncDelta, sensitive: &Sensitive) -> Json {
+    let mut json = json!({});
+    write_delta(&mut json, delta);
+    mask(&mut json, connection, delta, sensitive);
+    json
+}
+
+fn mask(json: &mut Json, connection: &ConnectionName, delta: &SyncDelta, sensitive: &Sensitive) {
+    let hidden = |name: &str| sensitive.contains(connection.as_str(), &delta.object_class, name);
     let mask = || json!(["***"]);
     for (name, values) in json.get_mut("attributes").and_then(Json::as_object_mut).into_iter().flatten() {
         if hidden(name) {
@@ -67,11 +86,9 @@ pub fn masked(of: &Entry, sensitive: &Sensitive) -> Json {
             part["values"] = mask();
         }
     }
-    json
 }
 
-fn previous_uid(json: &mut Json, delta: &tidewaiter_core::object::SyncDelta) {
-    use tidewaiter_core::object::Change;
+fn previous_uid(json: &mut Json, delta: &SyncDelta) {
     match &delta.change {
         Change::Update { previous_uid: Some(uid), .. } | Change::CreateOrUpdate { previous_uid: Some(uid), .. } => {
             json["previous-uid"] = uid.clone().into();

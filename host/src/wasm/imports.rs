@@ -1,6 +1,7 @@
 //! What the host gives a connector beside WASI: where changes go, settings, secrets, the log, TLS.
 
-use tidewaiter_core::inspect::{Rejection, RejectionCode};
+use tidewaiter_core::dead_letter::{DeadLetter, Sorted};
+use tidewaiter_core::inspect::{Inspected, Rejection, RejectionCode};
 use tidewaiter_core::object::{Change, ConnectorObject, SyncDelta};
 use tidewaiter_core::token::SyncToken;
 use tokio::sync::oneshot;
@@ -68,8 +69,8 @@ impl State {
     ) -> Answer<Result<wit::sync_results::Flow, wit::types::Rejection>> {
         let Some(run) = &mut self.run else { return Ok(Err(outside("emit"))) };
         self.memory.gauge.token(checkpoint.as_ref());
-        let bytes = match run.inspect(&deltas, checkpoint.as_ref()).await {
-            Ok(bytes) => bytes,
+        let Inspected { mut bytes, faults } = match run.inspect(&deltas, checkpoint.as_ref()).await {
+            Ok(inspected) => inspected,
             Err(rejection) => return Ok(Err(convert::rejection(rejection))),
         };
         if deltas.is_empty() && checkpoint.is_none() {
@@ -80,17 +81,26 @@ impl State {
         if let Some(wanted) = &run.attributes {
             deltas.iter_mut().for_each(|delta| delta.keep_only(wanted));
         }
-        let mut bytes = bytes;
+        if !deltas.is_empty() {
+            run.know_held().map_err(wasmtime::Error::msg)?;
+        }
+        let sorted = match run.sort(deltas, faults) {
+            Ok(sorted) => sorted,
+            Err(rejection) => return Ok(Err(convert::rejection(rejection))),
+        };
+        let Sorted { passed: mut deltas, kept, resolved, untold } = sorted;
         if let Some(Compare(compare)) = run.compare.as_ref().filter(|_| run.inspector.class_searched().is_some()) {
-            deltas = compare(deltas);
+            deltas = compare(deltas, &untold);
             bytes = deltas.iter().map(|delta| delta.size() as u64).sum();
         }
-        let told = !deltas.is_empty() || checkpoint.is_some();
+        bytes += kept.iter().filter(|letter| !letter.waits()).map(DeadLetter::size).sum::<u64>();
+        let told = !deltas.is_empty() || !kept.is_empty() || !resolved.is_empty() || checkpoint.is_some();
         let packed = (run.pack)(&deltas).map_err(wasmtime::Error::msg)?;
         // Not held while it waits for its turn.
         drop(deltas);
         // A run that is gone wants no more.
-        let gone = told && run.to_run.send(FromGuest::Batch { deltas: packed, bytes, checkpoint }).await.is_err();
+        let gone = told
+            && run.to_run.send(FromGuest::Batch { deltas: packed, kept, resolved, bytes, checkpoint }).await.is_err();
         Ok(Ok(match gone || run.stops() {
             true => wit::sync_results::Flow::Stop,
             false => wit::sync_results::Flow::Proceed,

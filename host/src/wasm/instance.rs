@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use tidewaiter_core::dead_letter::{DataFaults, Feed};
 use tidewaiter_core::inspect::Inspector;
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::run::Failure;
@@ -18,7 +19,7 @@ use super::failure::NeedsTls;
 use super::gauge::Gauge;
 use super::load::{self, Connector};
 use super::log::{GuestLog, LogSource};
-use super::state::{ClassReader, Compare, FromGuest, Inside, Pack, ReadGrant, Reveal, RunLink, State};
+use super::state::{ClassReader, Compare, FromGuest, Inside, Pack, ReadGrant, ReadHeld, Reveal, RunLink, State};
 use super::{convert, failure};
 use crate::clock::Clock;
 use crate::egress::Outgoing;
@@ -46,6 +47,12 @@ pub struct Setup {
     pub pack_read: Pack,
     /// What becomes of objects that it reads; none: all are told.
     pub compare: Option<Compare>,
+    /// What reading them means.
+    pub reads: Feed,
+    /// What becomes of deltas whose data is at fault.
+    pub data_faults: DataFaults,
+    /// Reads what is kept out of the journal of its type.
+    pub read_held: ReadHeld,
     /// Its way out over HTTP; none: it has none.
     pub outgoing: Option<Arc<Outgoing>>,
     /// Shows it secrets; none: there are none.
@@ -144,13 +151,27 @@ impl Session {
     /// A granted folder can't be opened, or the start trapped.
     pub async fn start(connector: &Connector, setup: Setup) -> Result<Self, Failure> {
         let Setup { settings_json, grants, classes, class_reader, limits, stop, to_run, .. } = setup;
-        let (pack, pack_read, compare) = (setup.pack, setup.pack_read, setup.compare);
+        let (pack, pack_read, compare, reads) = (setup.pack, setup.pack_read, setup.compare, setup.reads);
         let (outgoing, reveal, gauge, log) = (setup.outgoing, setup.reveal, setup.gauge, setup.log);
         if let Some(outgoing) = &outgoing {
             gauge.watch(Arc::clone(outgoing));
         }
-        let inspector = Inspector::new(classes.unwrap_or_default(), limits);
-        let link = RunLink { inspector, class_reader, stop, to_run, pack, pack_read, compare, attributes: None };
+        let inspector = Inspector::new(classes.unwrap_or_default(), limits, setup.data_faults);
+        let (held, read_held, attributes) = (None, setup.read_held, None);
+        let link = RunLink {
+            inspector,
+            class_reader,
+            limits,
+            held,
+            read_held,
+            stop,
+            to_run,
+            pack,
+            pack_read,
+            compare,
+            reads,
+            attributes,
+        };
         let guest_log = GuestLog::new(Some((log, Arc::clone(&gauge))), &limits);
         let inside = Inside { settings: settings_json, run: Some(link), outgoing, reveal };
         let state = State::new(inside, &grants, guest_log, &limits, &gauge).map_err(|error| {
@@ -167,9 +188,8 @@ impl Session {
 
     /// The classes that deltas are inspected against from now on.
     pub fn set_classes(&mut self, classes: Arc<Classes>) {
-        let limits = self.limits;
         if let Some(run) = &mut self.store.data_mut().run {
-            run.inspector = Inspector::new(classes, limits);
+            run.inspector.renew(classes);
         }
     }
 

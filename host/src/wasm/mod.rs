@@ -24,4 +24,6 @@ pub use gauge::Gauge;
 pub use instance::{Session, Setup, SyncOptions};
 pub use load::{Connector, LoadError};
 pub use log::LogSource;
-pub use state::{ClassReader, Compare, FromGuest, Pack, ReadGrant, ReadingClasses, Reveal, RevealRefusal, Revealing};
+pub use state::{
+    ClassReader, Compare, FromGuest, Pack, ReadGrant, ReadHeld, ReadingClasses, Reveal, RevealRefusal, Revealing,
+};

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use tidewaiter_core::inspect::{Inspector, Rejection};
+use tidewaiter_core::dead_letter::{DeadLetter, Fault, Feed, Held, Sorted};
+use tidewaiter_core::inspect::{Inspected, Inspector, Rejection};
 use tidewaiter_core::journal::Packed;
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::object::SyncDelta;
@@ -43,6 +44,10 @@ pub enum FromGuest {
     Batch {
         /// The deltas, in source order.
         deltas: Packed,
+        /// Those that are kept out of the journal.
+        kept: Vec<DeadLetter>,
+        /// Numbers of those that were and are settled.
+        resolved: Vec<u64>,
         /// Their size.
         bytes: u64,
         /// What came with them.
@@ -125,23 +130,42 @@ pub(super) struct RunLink {
     pub(super) inspector: Inspector,
     /// None: the classes were read in this run.
     pub(super) class_reader: Option<ClassReader>,
+    pub(super) limits: Limits,
+    /// What is kept out of the journal, once something came.
+    pub(super) held: Option<Held>,
+    pub(super) read_held: ReadHeld,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) to_run: mpsc::Sender<FromGuest>,
     pub(super) pack: Pack,
     pub(super) pack_read: Pack,
     /// What becomes of objects that are read; none: all are told.
     pub(super) compare: Option<Compare>,
+    /// What reading them means.
+    pub(super) reads: Feed,
     /// The only attributes that are kept; none: all.
     pub(super) attributes: Option<Vec<String>>,
 }
 
-/// Answers which of the objects that were read are told, and as what.
+/// Answers which of the objects that were read are told, and as what; of those with the uids, nothing is.
 #[derive(Clone)]
-pub struct Compare(pub Arc<dyn Fn(Vec<SyncDelta>) -> Vec<SyncDelta> + Send + Sync>);
+pub struct Compare(pub Arc<Judge>);
+
+/// Judges objects.
+pub(super) type Judge = dyn Fn(Vec<SyncDelta>, &[String]) -> Vec<SyncDelta> + Send + Sync;
 
 impl std::fmt::Debug for Compare {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Compare")
+    }
+}
+
+/// Reads what is kept out of the journal of the type; the error is one of the host. Blocks for as long as a read takes.
+#[derive(Clone)]
+pub struct ReadHeld(pub Arc<dyn Fn() -> Result<Held, String> + Send + Sync>);
+
+impl std::fmt::Debug for ReadHeld {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ReadHeld")
     }
 }
 
@@ -154,15 +178,34 @@ impl RunLink {
         &mut self,
         deltas: &[SyncDelta],
         checkpoint: Option<&SyncToken>,
-    ) -> Result<u64, Rejection> {
-        let rejection = match self.inspector.emit(deltas, checkpoint) {
-            Err(rejection) if rejection.is_about_classes() => rejection,
-            inspected => return inspected,
+    ) -> Result<Inspected, Rejection> {
+        let inspected = self.inspector.emit(deltas, checkpoint);
+        let is_about_classes = match &inspected {
+            Err(rejection) => rejection.is_about_classes(),
+            Ok(inspected) => !inspected.faults.is_empty(),
         };
-        let Some(ClassReader(read)) = self.class_reader.take() else { return Err(rejection) };
-        let Ok(classes) = read().await else { return Err(rejection) };
+        if !is_about_classes {
+            return inspected;
+        }
+        let Some(ClassReader(read)) = self.class_reader.take() else { return inspected };
+        let Ok(classes) = read().await else { return inspected };
         self.inspector.renew(classes);
         self.inspector.emit(deltas, checkpoint)
+    }
+
+    /// Makes sure that it is known what is kept out of the journal. The error is one of the host.
+    pub(super) fn know_held(&mut self) -> Result<(), String> {
+        if self.held.is_none() {
+            self.held = Some((self.read_held.0)()?);
+        }
+        Ok(())
+    }
+
+    /// Keeps out of the journal what is at fault, and what waits for what is kept out.
+    pub(super) fn sort(&mut self, deltas: Vec<SyncDelta>, faults: Vec<Fault>) -> Result<Sorted, Rejection> {
+        let feed = if self.inspector.class_searched().is_some() { self.reads } else { Feed::Changes };
+        let sorted = self.held.get_or_insert_default().sort(deltas, faults, feed, &self.limits);
+        sorted.map_err(|too_many| self.inspector.refuse_letters(too_many))
     }
 
     /// Whether the connector is to be answered `stop`; from then on it is.

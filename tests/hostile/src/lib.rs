@@ -4,6 +4,7 @@
 // The generated export has what it takes to be called from outside.
 #![allow(unsafe_code, missing_docs)]
 
+mod faulty;
 mod http;
 mod tcp;
 
@@ -106,6 +107,7 @@ impl exports::descriptor::Guest for Hostile {
             "garbage-json" => info.settings_schema = "{{{{".into(),
             "huge-text" => info.summary = "x".repeat(10_000_000),
             "nothing" => info.operations.clear(),
+            "only-sync" => info.operations = vec![Operation::LiveSync],
             "asks-more" => info.capabilities.extend(asked_more()),
             _ => {}
         }
@@ -124,15 +126,19 @@ impl exports::schema::Guest for Hostile {
             value_type,
             properties: AttributeFlags::empty(),
         };
+        let mut attributes = vec![
+            info("mail", ValueType::Text),
+            AttributeInfo { properties: AttributeFlags::SENSITIVE, ..info("number", ValueType::Real) },
+        ];
+        if setting("salary") == true {
+            attributes.push(info("salary", ValueType::Text));
+        }
         Ok(vec![ObjectClassInfo {
             name: "account".into(),
-            attributes: vec![
-                info("mail", ValueType::Text),
-                AttributeInfo { properties: AttributeFlags::SENSITIVE, ..info("number", ValueType::Real) },
-            ],
+            attributes,
             reports_deletes: true,
             whole_objects: true,
-            changes: ChangeFeed::ByToken,
+            changes: if setting("compare") == true { ChangeFeed::ByComparison } else { ChangeFeed::ByToken },
         }])
     }
 }
@@ -314,6 +320,7 @@ impl exports::live_sync::Guest for Hostile {
                 told(emit(&[first_of_it, renamed, delta("other")], first.as_ref()))?;
                 return Ok(None);
             }
+            "faulty" => return faulty::sync(token),
             "list-bomb" => return Err(error(list_bomb())),
             "read-paths" => return Err(error(read_paths())),
             "open-bomb" => {
@@ -466,9 +473,18 @@ fn reveal() -> String {
 }
 
 impl exports::search::Guest for Hostile {
-    fn search(_: String, _: Filter, page: Option<Vec<u8>>, _: SyncOptions) -> Result<Option<Vec<u8>>, ConnectorError> {
+    fn search(
+        _: String,
+        filter: Filter,
+        page: Option<Vec<u8>>,
+        _: SyncOptions,
+    ) -> Result<Option<Vec<u8>>, ConnectorError> {
         let objects = |uids: &[&str]| -> Vec<_> { uids.iter().map(|uid| object(uid, vec![])).collect() };
         match wanted().as_str() {
+            "faulty" => match &filter {
+                Filter::All => faulty::search(None)?,
+                Filter::ByUid(uid) => faulty::search(Some(uid))?,
+            },
             "search-changes" => told(emit(&[delta("x")], Some(&SyncToken::Integer(9))))?,
             "search-other" => told(search_results::emit(&objects(&["wanted", "other"])))?,
             "search-traps" => {

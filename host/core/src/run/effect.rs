@@ -55,10 +55,14 @@ pub enum Filter {
 }
 
 /// What the machine needs to know of a batch; the driver holds the rest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchInfo {
     /// How many deltas, and deletions among them.
     pub tally: Tally,
+    /// How many of them are kept out of the journal.
+    pub kept: u64,
+    /// How many that were kept before are settled by it.
+    pub resolved: u64,
     /// Their size in bytes.
     pub bytes: u64,
     /// The checkpoint that came with them.

@@ -2,7 +2,6 @@
 
 use super::{Effect, Outcome, Phase, RunReport, Spent};
 use super::{ErrorKind, Failure, Kind, Run, Sum};
-use crate::guard::Tally;
 use crate::journal::Marker;
 use crate::state::{Actor, OnTokenLost, SyncState, TypeState};
 use crate::time::UnixMillis;
@@ -13,7 +12,7 @@ impl Run {
         let batches = if self.searched { self.held.len() } else { 0 };
         let sum = Sum::of(self.held.iter().take(batches));
         let report = self.report(outcome, sum, &self.stored.sync, now);
-        if sum.tally == Tally::default() {
+        if sum.is_nothing() {
             return self.finish(report);
         }
         self.commit_with(true, batches, self.next_revision(now), None, Some(report));
@@ -48,7 +47,7 @@ impl Run {
         now: UnixMillis,
     ) {
         // Nothing came and nothing is new: there is nothing to write. A run that wrote something is recorded.
-        if !self.wrote && sum.tally == Tally::default() && next == self.stored {
+        if !self.wrote && sum.is_nothing() && next == self.stored {
             let report = self.report(outcome, Sum::default(), &next.sync, now);
             return self.finish(report);
         }
@@ -134,7 +133,8 @@ impl Run {
             ended: now,
             token_in: self.token_in.clone(),
             token_out: sync.token().cloned(),
-            deltas: journaled.tally.changes,
+            deltas: journaled.tally.changes - journaled.kept,
+            dead_letters: journaled.kept,
             dropped: self.taken.tally.changes - journaled.tally.changes,
             bytes: journaled.bytes,
             retries: self.retries,

@@ -215,6 +215,9 @@ pub struct RunReport {
     pub token_out: Option<SyncToken>,
     /// Deltas journaled.
     pub deltas: u64,
+    /// Deltas kept out of the journal, as dead letters or because they wait for one.
+    #[serde(default)]
+    pub dead_letters: u64,
     /// Deltas handed over and not journaled: no checkpoint covered them, so the next run gets them again.
     pub dropped: u64,
     /// Size of the deltas journaled, in bytes as they were handed over.

@@ -1,19 +1,20 @@
 //! Looks whether what the tables say fits together. Mends nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use serde::de::DeserializeOwned;
+use tidewaiter_core::dead_letter::released;
 use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::run::RunReport;
 
-use super::{Fault, read_consumers, read_counters, read_states, read_usage, shadow};
+use super::{Fault, dead_letter, read_consumers, read_counters, read_states, read_usage, shadow};
 use crate::db::seal::{Keys, Kind};
 use crate::db::segment::Unpacked;
 use crate::db::shadow::decode;
 use crate::db::tables::{
-    APPROVED, CONSUMERS, FAULTS, INDEX, META, RUNS, SEGMENTS, SHADOW_ROWS, SHADOWS, STAGED, STATES, TOKENS, USAGE,
-    VAULT, parse,
+    APPROVED, CONSUMERS, DEAD_LETTERS, FAULTS, INDEX, META, RUNS, SEGMENTS, SHADOW_ROWS, SHADOWS, STAGED, STATES,
+    TOKENS, USAGE, VAULT, parse,
 };
 use crate::db::{Checked, Faults, TokenChange};
 
@@ -76,6 +77,7 @@ pub(super) fn check(db: &impl ReadableDatabase, deep: bool, keys: &Keys) -> Resu
         ));
     }
     shadows(&mut checked, &txn, keys)?;
+    dead_letters(&mut checked, &txn, keys)?;
     checked.types = read_states(&txn.open_table(STATES)?, keys)?.len() as u64;
     read_consumers(&txn.open_table(CONSUMERS)?)?;
     plain::<Approved>(&mut checked, &txn.open_table(APPROVED)?, "what is approved for")?;
@@ -123,6 +125,24 @@ fn shadows(checked: &mut Checked, txn: &ReadTransaction, keys: &Keys) -> Result<
         if shadow.position > checked.last {
             let (position, last) = (shadow.position, checked.last);
             checked.problems.push(format!("the shadow of {key} stands at entry {position} where {last} is the last"));
+        }
+    }
+    Ok(())
+}
+
+/// Looks whether dead letters can be read, and whether what waits has something to wait for.
+fn dead_letters(checked: &mut Checked, txn: &ReadTransaction, keys: &Keys) -> Result<(), Fault> {
+    let letters = match dead_letter::read(&txn.open_table(DEAD_LETTERS)?, None, keys) {
+        Err(Fault::Read(error)) => {
+            checked.problems.push(error.to_string());
+            return Ok(());
+        }
+        letters => letters?,
+    };
+    for of_type in letters.chunk_by(|one, next| one.key == next.key) {
+        let letters = of_type.iter().map(|stored| (stored.number, &stored.letter));
+        for number in released(letters, &HashSet::new()) {
+            checked.problems.push(format!("dead letter {number} of {} waits for nothing", of_type[0].key));
         }
     }
     Ok(())

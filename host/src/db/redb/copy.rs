@@ -14,12 +14,13 @@ use tidewaiter_core::time::UnixMillis;
 
 use super::write::{self, Tables};
 use super::{Fault, builder, caught, read_states};
+use crate::db::dead_letter::Letters;
 use crate::db::seal::{Keys, sealed};
 use crate::db::segment::{Encoder, Head};
 use crate::db::store::{Prepared, Quota, ReadError, StorageError, Write};
 use crate::db::tables::{
-    APPROVED, CONSUMERS, FAULTS, INCARNATION, INDEX, META, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SHADOW_ROWS, SHADOWS,
-    SINKS, STAGED, STATES, TOKENS, USAGE, VAULT,
+    APPROVED, CONSUMERS, DEAD_LETTERS, FAULTS, INCARNATION, INDEX, META, RUNS, RUNS_OF, SEGMENTS, SENSITIVE,
+    SHADOW_ROWS, SHADOWS, SINKS, STAGED, STATES, TOKENS, USAGE, VAULT,
 };
 
 /// Copies what one snapshot has into a new file.
@@ -49,7 +50,7 @@ fn copy(db: &Database, to: &Path, keys: &Keys) -> Result<(), Fault> {
     let target = builder().create(to)?;
     let txn = target.begin_write()?;
     copy_tables!(from, txn: META, STATES, INDEX, USAGE, RUNS, RUNS_OF, TOKENS);
-    copy_tables!(from, txn: SINKS, CONSUMERS, VAULT, SENSITIVE, APPROVED, FAULTS, SHADOWS, SHADOW_ROWS);
+    copy_tables!(from, txn: SINKS, CONSUMERS, VAULT, SENSITIVE, APPROVED, FAULTS, SHADOWS, SHADOW_ROWS, DEAD_LETTERS);
     {
         let (segments, mut copies) = (from.open_table(SEGMENTS)?, txn.open_table(SEGMENTS)?);
         for entry in from.open_table(INDEX)?.iter()? {
@@ -115,6 +116,7 @@ fn restored(key: TypeKey, stored: TypeState, by: &Actor, now: UnixMillis, keys: 
         state,
         staged: Vec::new(),
         segments: sealed(encoder.finish(), keys),
+        letters: Letters::default(),
         marked: true,
         run: None,
         report: None,

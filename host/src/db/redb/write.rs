@@ -5,14 +5,15 @@ use tidewaiter_core::name::{ConnectionName, TypeKey};
 use tidewaiter_core::run::RunReport;
 use tidewaiter_core::state::TypeState;
 
-use super::{Fault, all_of, read_consumer, read_counters, read_number, read_state};
+use super::{Fault, all_of, dead_letter, read_consumer, read_counters, read_number, read_state};
 use crate::db::consumer::Consumer;
 use crate::db::seal::{Keys, Kind};
 use crate::db::segment::Segment;
 use crate::db::store::{Counters, Done, KEPT, Known, Plan, Prepared, Quota, Step, Stored, Write, Written};
 use crate::db::tables::{
-    APPROVED, BYTES, CONSUMERS, FAULTS, INDEX, Indexed, LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, Ordered, RUNS,
-    RUNS_OF, SEGMENTS, SENSITIVE, SHADOWS, SINKS, STAGED, STATES, TOKENS, USAGE, VAULT, ordered_key, row, state_key,
+    APPROVED, BYTES, CONSUMERS, DEAD_LETTERS, FAULTS, INDEX, Indexed, LAST_DEAD_LETTER, LAST_RUN, LAST_SEGMENT,
+    LAST_SEQUENCE, META, Ordered, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SHADOWS, SINKS, STAGED, STATES, TOKENS, USAGE,
+    VAULT, ordered_key, row, state_key,
 };
 use crate::db::{StagedSegment, TokenChange};
 
@@ -37,6 +38,7 @@ pub(super) struct Tables<'txn> {
     approved: Table<'txn, &'static str, &'static [u8]>,
     faults: Table<'txn, &'static str, &'static [u8]>,
     pub(super) shadows: Table<'txn, (&'static str, &'static str), &'static [u8]>,
+    pub(super) dead_letters: Table<'txn, Ordered, &'static [u8]>,
 }
 
 pub(super) fn group(db: &Database, group: &[Write], quota: Quota, keys: &Keys) -> Result<Written, Fault> {
@@ -48,7 +50,7 @@ pub(super) fn group(db: &Database, group: &[Write], quota: Quota, keys: &Keys) -
         let mut plan = Plan::new(&tables, quota, before, total);
         let steps = group.iter().map(|write| plan.judge(write)).collect::<Result<Vec<_>, Fault>>()?;
         let (counters, total, bytes) = (plan.counters, plan.total, std::mem::take(&mut plan.bytes));
-        let mut next = Next { segment: before.segment + 1 };
+        let mut next = Next { segment: before.segment + 1, letter: before.letter + 1 };
         let mut members = Vec::with_capacity(group.len());
         let changed = steps.iter().any(Result::is_ok);
         for (write, step) in group.iter().zip(steps) {
@@ -57,7 +59,8 @@ pub(super) fn group(db: &Database, group: &[Write], quota: Quota, keys: &Keys) -
                 Ok(step) => Ok(tables.perform(write, step, &mut next)?),
             });
         }
-        debug_assert_eq!(next.segment, counters.segment + 1, "the plan and the work count alike");
+        let given = (next.segment - 1, next.letter - 1);
+        debug_assert_eq!(given, (counters.segment, counters.letter), "the plan and the work count alike");
         for (connection, bytes) in bytes {
             tables.set_usage(connection.as_str(), bytes)?;
         }
@@ -75,11 +78,17 @@ pub(super) fn end(txn: WriteTransaction, changed: bool) -> Result<(), Fault> {
 }
 
 /// What is given out while a group is written.
-struct Next {
+pub(super) struct Next {
     segment: u64,
+    letter: u64,
 }
 
 impl Next {
+    pub(super) fn letter(&mut self) -> u64 {
+        self.letter += 1;
+        self.letter - 1
+    }
+
     fn segment(&mut self) -> u64 {
         self.segment += 1;
         self.segment - 1
@@ -127,6 +136,7 @@ impl<'txn> Tables<'txn> {
             approved: txn.open_table(APPROVED)?,
             faults: txn.open_table(FAULTS)?,
             shadows: txn.open_table(SHADOWS)?,
+            dead_letters: txn.open_table(DEAD_LETTERS)?,
         })
     }
 
@@ -134,7 +144,7 @@ impl<'txn> Tables<'txn> {
         match (write, step) {
             (Write::Commit(commit), Step::Commit { sequences, history }) => {
                 self.publish(commit, sequences.first, next)?;
-                self.commit(commit, history)?;
+                self.commit(commit, history, next)?;
                 Ok(Done::Committed(sequences))
             }
             (Write::Stage { connection, segments }, _) => self.stage(connection, segments, next),
@@ -203,8 +213,9 @@ impl<'txn> Tables<'txn> {
         Ok(())
     }
 
-    fn commit(&mut self, commit: &Prepared, history: bool) -> Result<(), Fault> {
+    fn commit(&mut self, commit: &Prepared, history: bool, next: &mut Next) -> Result<(), Fault> {
         self.states.insert(state_key(&commit.key), self.keys.row(Kind::State, &commit.state)?.as_slice())?;
+        dead_letter::write(&mut self.dead_letters, commit, next, self.keys)?;
         if history {
             self.token_change(commit)?;
         }
@@ -260,6 +271,7 @@ impl<'txn> Tables<'txn> {
             (LAST_SEQUENCE, before.sequence, after.sequence),
             (LAST_RUN, before.run, after.run),
             (LAST_SEGMENT, before.segment, after.segment),
+            (LAST_DEAD_LETTER, before.letter, after.letter),
         ] {
             if before != after {
                 self.meta.insert(name, after)?;

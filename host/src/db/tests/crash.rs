@@ -127,6 +127,9 @@ struct Model {
     last: u64,
     revisions: [u64; 3],
     sink: u64,
+    /// Type, number and uid of the dead letters.
+    letters: Vec<(usize, u64, String)>,
+    last_letter: u64,
 }
 
 impl Model {
@@ -137,6 +140,22 @@ impl Model {
             self.journal.push((self.last, uid));
         }
     }
+
+    fn letters(&mut self, of: usize, Letters { kept, resolved }: &Letters) {
+        self.letters.retain(|(_, number, _)| !resolved.contains(number));
+        for letter in kept {
+            self.last_letter += 1;
+            self.letters.push((of, self.last_letter, letter.uid.clone()));
+        }
+        self.letters.sort();
+    }
+}
+
+/// A delta that is kept out of the journal.
+pub(super) fn kept(uid: &str, fault: Option<&str>) -> DeadLetter {
+    let (object_class, fault) = ("account".to_owned(), fault.map(str::to_owned));
+    let (uid, kind, delta) = (uid.to_owned(), Change::DELETE.to_owned(), Some(named(uid)));
+    DeadLetter { object_class, uid, previous_uid: None, kind, fault, delta }
 }
 
 struct World {
@@ -204,12 +223,17 @@ impl World {
             let staged = if wrong || self.chance.u64(..2) == 0 { Vec::new() } else { std::mem::take(&mut self.staged) };
             let published: Vec<String> = staged.iter().flat_map(|(_, uids)| uids.clone()).collect();
             let mut commit = commit(TYPES[of], revision, 0);
+            let resolved = model.letters.iter().filter(|(of_type, ..)| *of_type == of).map(|(_, number, _)| *number);
+            commit.letters.resolved = resolved.take(usize::try_from(self.chance.u64(..3)).unwrap()).collect();
+            commit.letters.kept =
+                (0..self.chance.u64(..3)).map(|n| kept(&format!("{}-{n}", self.names), Some("bad"))).collect();
             commit.batches = vec![pack(&deltas).unwrap()];
             commit.staged = staged.into_iter().map(|(segment, _)| segment).collect();
-            group.push(Write::Commit(Box::new(prepare(commit, &Keys::default()).await.unwrap())));
             if !wrong {
                 model.commit(of, published.into_iter().chain(uids));
+                model.letters(of, &commit.letters);
             }
+            group.push(Write::Commit(Box::new(prepare(commit, &Keys::default()).await.unwrap())));
         }
         if self.chance.u64(..3) == 0 {
             model.sink = self.chance.u64(..model.last + 1).max(model.sink);
@@ -305,7 +329,10 @@ impl World {
         let journal = (counters.first..).zip(journaled(&self.store)).collect();
         let revision = |name: &str| self.store.state(&key(name)).unwrap().map_or(0, |state| state.revision);
         let sink = self.store.sink_position("file").unwrap();
-        Model { journal, last: counters.sequence, revisions: TYPES.map(revision), sink }
+        let stored = |of: usize| self.store.dead_letters(Some(&key(TYPES[of]))).unwrap().into_iter();
+        let letters = (0..3).flat_map(|of| stored(of).map(move |stored| (of, stored.number, stored.letter.uid)));
+        let (letters, last_letter) = (letters.collect(), counters.letter);
+        Model { journal, last: counters.sequence, revisions: TYPES.map(revision), sink, letters, last_letter }
     }
 }
 
