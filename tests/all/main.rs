@@ -59,6 +59,7 @@ mod sender;
 mod shapes;
 mod sink;
 mod sql;
+mod stale;
 mod story;
 mod sync;
 mod tcp;

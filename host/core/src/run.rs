@@ -229,6 +229,12 @@ impl Run {
         if let Some(why) = self.stored.held.clone() {
             return self.abandon(Outcome::Guarded(why), now);
         }
+        if self.stored.goes_on() && self.stored.token_basis.is_some_and(|basis| basis != self.terms.token_basis) {
+            return self.refuse_token(
+                "the class, or a setting that the connector's tokens depend on, was changed since it was stored",
+                now,
+            );
+        }
         match &self.stored.sync {
             SyncState::New => {
                 self.phase = Phase::AskingLatest;
@@ -239,15 +245,20 @@ impl Run {
                 self.effects.push_back(Effect::Sync { token: Some(token.clone()), why: "token held".into() });
             }
             SyncState::Compared => {
-                let message = "changes were found by comparison until now: there is no token to go on from".to_owned();
-                let error = ConnectorError { kind: ErrorKind::InvalidSyncToken, message, retry_after_ms: None };
-                self.end(Outcome::Failed(Failure::Connector(error)), now);
+                self.refuse_token("changes were found by comparison until now: there is no token to go on from", now);
             }
             SyncState::TokenLost { reason, .. } => {
                 let message = format!("the token is lost ({reason}); set or reset it first");
                 self.abandon(Outcome::Failed(Failure::Host { message }), now);
             }
         }
+    }
+
+    /// The token is of no use, and the connector need not be asked.
+    fn refuse_token(&mut self, why: &str, now: UnixMillis) {
+        let (kind, message) = (ErrorKind::InvalidSyncToken, why.to_owned());
+        let error = ConnectorError { kind, message, retry_after_ms: None };
+        self.end(Outcome::Failed(Failure::Connector(error)), now);
     }
 
     /// Reads something, unless it is known before that too much is missing.
@@ -642,6 +653,7 @@ impl Run {
     fn next_state(&self, sync: SyncState, why: String, failures: u32, now: UnixMillis) -> TypeState {
         TypeState {
             sync,
+            token_basis: Some(self.terms.token_basis),
             revision: self.stored.revision + 1,
             failures,
             why,

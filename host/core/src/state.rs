@@ -106,6 +106,10 @@ pub struct TypeState {
     /// The generation since which a pass is owed: what an operator ordered for a new type or a lost token.
     #[serde(default)]
     pub pass_owed: Option<u64>,
+    /// A hash of what the token depends on, as it was when that was stored: see `Terms::token_basis`. None: it isn't known, and is taken to be
+    /// what it is now.
+    #[serde(default)]
+    pub token_basis: Option<u64>,
     /// Why the state is what it is, for the log: `first run`, `reset by uid 1000 at 2026-03-01T08:00:00Z`.
     pub why: String,
     /// When the row was written.
@@ -131,10 +135,16 @@ impl TypeState {
             released: false,
             hour: Hour::default(),
             pass_owed: None,
+            token_basis: None,
             why,
             changed_at: now,
             changed_by: Actor::Host,
         }
+    }
+
+    /// Whether the next run goes on from what it holds, and not anew.
+    pub fn goes_on(&self) -> bool {
+        matches!(self.sync, SyncState::Live(_) | SyncState::Origin)
     }
 
     /// The name of the state: that of live sync, or `held`.

@@ -52,7 +52,7 @@ enum Call {
 /// What the db was told to write.
 enum Writing {
     Stage(usize),
-    Commit { published: bool, batches: usize, expected: u64, state: TypeState },
+    Commit { published: bool, batches: usize, expected: u64, state: Box<TypeState> },
 }
 
 /// What a kill ends.
@@ -270,6 +270,7 @@ impl World {
             }
             Effect::Commit { published, batches, expected_revision: expected, state, .. } => {
                 assert!(self.process.writing.is_none(), "two writes at once");
+                let state = Box::new(state);
                 self.process.writing = Some(Writing::Commit { published, batches, expected, state });
             }
             Effect::Stop => self.process.stop = true,
@@ -325,7 +326,7 @@ impl World {
                 true => self.disk.read.push(deltas.collect()),
                 false => self.disk.journal.extend(deltas.map(|change| (state.generation, change))),
             }
-            self.disk.state = Some(state);
+            self.disk.state = Some(*state);
             self.disk.writes += 1;
             Ok(())
         };

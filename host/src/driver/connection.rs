@@ -60,6 +60,8 @@ pub struct Connection {
     pub config: Arc<ConnectionConfig>,
     /// What it runs.
     pub connector: Arc<dyn Source>,
+    /// By type.
+    token_bases: BTreeMap<TypeName, u64>,
     allowed: Mutex<Arc<Allowed>>,
     egress: Arc<Egress>,
     audit: Option<Audit>,
@@ -156,7 +158,9 @@ impl Connection {
         let (credentials, per_hour) = (access.credentials.clone(), config.limits.logins_per_hour_max);
         let egress = Arc::new(Egress::new(name.as_str(), outside.clone(), policy, credentials, per_hour));
         let allowed = Mutex::new(Arc::new(allowed));
-        Ok(Self { name, config, connector, allowed, egress, audit: None, db: None, classes: Mutex::new(None) })
+        let token_bases = token_bases(&config, &connector.info().settings_schema);
+        let (audit, db, classes) = (None, None, Mutex::new(None));
+        Ok(Self { name, config, connector, token_bases, allowed, egress, audit, db, classes })
     }
 
     /// What it may do.
@@ -188,7 +192,8 @@ impl Connection {
     pub(crate) fn terms(&self, object_type: &TypeName) -> Terms {
         let config = self.type_config(object_type);
         let (guard, on_token_lost) = config.map(|config| (config.guard, config.on_token_lost)).unwrap_or_default();
-        Terms { limits: self.config.limits, guard, on_token_lost }
+        let token_basis = self.token_bases.get(object_type).copied().unwrap_or_default();
+        Terms { limits: self.config.limits, guard, on_token_lost, token_basis }
     }
 
     /// The connector's name for the class of a type.
@@ -525,6 +530,22 @@ fn bounded(classes: &[ObjectClassInfo]) -> Result<(), Failure> {
     }
 }
 
+/// What the tokens of each type depend on, as a hash: its class, and the settings that the schema calls relevant.
+fn token_bases(config: &ConnectionConfig, settings_schema: &str) -> BTreeMap<TypeName, u64> {
+    let schema: Json = serde_json::from_str(settings_schema).unwrap_or_default();
+    let properties = schema["properties"].as_object().into_iter().flatten();
+    let relevant: BTreeMap<&str, &Json> = properties
+        .filter(|(_, property)| property["x-token-relevant"] == true)
+        .map(|(name, property)| (name.as_str(), config.settings.get(name).unwrap_or(&property["default"])))
+        .collect();
+    let basis = |class: &str| {
+        let text = serde_json::json!([class.to_lowercase(), relevant]).to_string();
+        let hash = Sha256::new().chain_update(b"tidewaiter token basis").chain_update(text).finalize();
+        u64::from_be_bytes(std::array::from_fn(|i| hash[i]))
+    };
+    config.types.iter().map(|(name, config)| (name.clone(), basis(&config.class))).collect()
+}
+
 /// The sensitive attributes of classes, by class and name.
 fn sensitive(classes: &[ObjectClassInfo]) -> Vec<(String, String)> {
     let of = |class: &ObjectClassInfo| {
@@ -538,4 +559,42 @@ fn sensitive(classes: &[ObjectClassInfo]) -> Vec<(String, String)> {
 fn without_links(grants: &Grants) -> Grants {
     let read = grants.read.iter().filter_map(|folder| folder.canonicalize().ok()).collect();
     Grants { read, ..grants.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::Access;
+
+    fn basis(class: &str, settings: Json) -> u64 {
+        let account = TypeConfig { class: class.into(), ..TypeConfig::default() };
+        let config = ConnectionConfig {
+            connector: "csv".parse().unwrap(),
+            settings,
+            types: BTreeMap::from([("account".parse().unwrap(), account)]),
+            parallel_types: false,
+            data_faults: tidewaiter_core::dead_letter::DataFaults::Fail,
+            access: Access::default(),
+            limits: Limits::default(),
+            base: "/".into(),
+        };
+        let schema = json!({ "properties": {
+            "folder": { "x-token-relevant": true }, "delimiter": { "x-token-relevant": true, "default": "," }, "settle_ms": {},
+        } });
+        token_bases(&config, &schema.to_string()).into_values().next().unwrap()
+    }
+
+    #[test]
+    fn a_token_depends_on_its_class_and_on_what_the_connector_says() {
+        let before = basis("account", json!({ "folder": "people" }));
+        for same in [json!({ "settle_ms": 7, "folder": "people" }), json!({ "folder": "people", "delimiter": "," })] {
+            assert_eq!(basis("ACCOUNT", same.clone()), before, "{same}");
+        }
+        for other in [json!({ "folder": "others" }), json!({ "folder": "people", "delimiter": ";" }), json!({})] {
+            assert_ne!(basis("account", other.clone()), before, "{other}");
+        }
+        assert_ne!(basis("group", json!({ "folder": "people" })), before);
+    }
 }

@@ -68,7 +68,9 @@ impl Act {
             }
         };
         let (generation, why) = (stored.generation + 1, verb.to_owned());
-        let state = TypeState { sync, generation, why, failures: 0, held: None, released: false, ..stored.clone() };
+        // Whoever sets a token says that it is right for what is configured.
+        let (failures, held, released, token_basis) = (0, None, false, None);
+        let state = TypeState { sync, generation, why, failures, held, released, token_basis, ..stored.clone() };
         Ok((state, Some(marker)))
     }
 }

@@ -16,6 +16,9 @@ pub struct Terms {
     pub guard: Guard,
     /// What becomes of a refused token.
     pub on_token_lost: OnTokenLost,
+    /// A hash of what a token of the type depends on: its class, and the settings that its connector says so of. A token that was stored with
+    /// another one is refused before it is shown to the connector.
+    pub token_basis: u64,
 }
 
 /// What a run reads where it reads objects as they are now, and no changes.

@@ -72,7 +72,7 @@ impl Run {
         };
         let mut next = self.stored.clone();
         if let Some((_, token)) = covered {
-            next.sync = SyncState::Live(token);
+            (next.sync, next.token_basis) = (SyncState::Live(token), Some(self.terms.token_basis));
         }
         match &outcome {
             Outcome::Ok => (next.failures, next.released) = (0, false),
@@ -84,7 +84,7 @@ impl Run {
         match refused {
             None => {}
             Some(_) if skips => {
-                (next.sync, next.generation) = (SyncState::New, next.generation + 1);
+                (next.sync, next.generation, next.token_basis) = (SyncState::New, next.generation + 1, None);
                 if self.terms.on_token_lost == OnTokenLost::Reconcile {
                     next.pass_owed = Some(next.generation);
                 }
