@@ -53,6 +53,7 @@ mod logins;
 mod panics;
 mod privacy;
 mod promises;
+mod queue;
 mod reconcile;
 mod rough;
 mod sender;

@@ -6,6 +6,7 @@
 
 mod faulty;
 mod http;
+mod queue;
 mod tcp;
 
 use std::hint::black_box;
@@ -321,6 +322,7 @@ impl exports::live_sync::Guest for Hostile {
                 return Ok(None);
             }
             "faulty" => return faulty::sync(token),
+            "queue" => return queue::sync(token),
             "list-bomb" => return Err(error(list_bomb())),
             "read-paths" => return Err(error(read_paths())),
             "open-bomb" => {
