@@ -35,6 +35,7 @@ pub use self::load::{Known, Loaded, load};
 use self::reconcile::Passes;
 pub use self::reconcile::{BroughtUp, Reconciled, Scope};
 use self::seal::KeyError;
+pub use self::sinks::{Synced, Undelivered};
 use crate::audit::{Audit, AuditError};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -232,6 +233,8 @@ pub struct Host {
     broken: BTreeMap<ConnectionName, String>,
     requests: mpsc::Sender<Request>,
     lateness: Arc<Lateness>,
+    /// Those who ask for runs wait for these.
+    inline: sinks::Inline,
     /// Passes that were begun here, as long as they last.
     passes: Passes,
     tasks: Mutex<Tasks>,
@@ -267,7 +270,7 @@ impl Host {
         let erasures = Arc::new(Erasures::new(&config.data, db.clone(), Arc::clone(&last_run), clock));
         // Before anybody is handed an entry.
         erasures.erase_again().await.map_err(|error| StartError::Erase(Box::new(error)))?;
-        let (Loaded { connections, broken }, deliveries) = match runs {
+        let (Loaded { connections, broken }, (deliveries, inline)) = match runs {
             Runs::Never => Default::default(),
             Runs::Scheduled | Runs::WhenAsked => {
                 (load(&config, Known::Db(&audit, &db)).await?, sinks::deliveries(&db, &config, clock)?)
@@ -338,6 +341,7 @@ impl Host {
             broken,
             requests,
             lateness,
+            inline,
             passes: Passes::default(),
             tasks: Mutex::new(tasks),
             closing,

@@ -46,6 +46,7 @@ mod fuzz;
 mod guard;
 mod host;
 mod hostile;
+mod inline;
 mod kill;
 mod languages;
 mod ldap;

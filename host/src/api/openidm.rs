@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -20,8 +21,10 @@ use tidewaiter_core::token::SyncToken;
 
 use super::error::ApiError;
 use crate::audit::Event;
-use crate::host::Host;
+use crate::host::ask::After;
 use crate::host::view::TokenView;
+use crate::host::{Host, HostError, Synced, Undelivered};
+use crate::sink::render;
 
 type Served = State<Arc<Host>>;
 type Parameters = Result<Query<HashMap<String, String>>, QueryRejection>;
@@ -47,15 +50,17 @@ async fn system(host: Served, parameters: Parameters) -> Answer {
     let path = source.trim_matches('/');
     let parts: Vec<&str> = path.strip_prefix("system/").unwrap_or(path).split('/').collect();
     match parts.as_slice() {
-        [connection] => sync_all(&host, connection).await,
-        [connection, object_type] => sync(&host, &key(connection, object_type)?).await.map(Json),
+        [connection] => sync_all(&host, connection, is_detailed(&parameters)).await,
+        [connection, object_type] => {
+            sync(&host, &key(connection, object_type)?, is_detailed(&parameters)).await.map(Json)
+        }
         _ => Err(ApiError::bad_request(format!("source {source:?} is not of the form system/CONNECTION/TYPE"))),
     }
 }
 
 async fn connection(host: Served, Path(name): Path<String>, parameters: Parameters) -> Answer {
-    live_sync(parameters)?;
-    sync_all(&host, &name).await
+    let parameters = live_sync(parameters)?;
+    sync_all(&host, &name, is_detailed(&parameters)).await
 }
 
 async fn object_type(
@@ -63,8 +68,13 @@ async fn object_type(
     Path((name, object_type)): Path<(String, String)>,
     parameters: Parameters,
 ) -> Answer {
-    live_sync(parameters)?;
-    sync(&host, &key(&name, &object_type)?).await.map(Json)
+    let parameters = live_sync(parameters)?;
+    sync(&host, &key(&name, &object_type)?, is_detailed(&parameters)).await.map(Json)
+}
+
+/// Whether the delta is wanted beside what went wrong with it.
+fn is_detailed(parameters: &HashMap<String, String>) -> bool {
+    parameters.get("detailedFailure").is_some_and(|value| value == "true")
 }
 
 fn live_sync(parameters: Parameters) -> Result<HashMap<String, String>, ApiError> {
@@ -82,33 +92,70 @@ fn key(connection: &str, object_type: &str) -> Result<TypeKey, ApiError> {
 }
 
 /// All types of a connection, one after the other; the first that fails is the answer.
-async fn sync_all(host: &Host, connection: &str) -> Answer {
+async fn sync_all(host: &Host, connection: &str, detailed: bool) -> Answer {
     let keys: Vec<TypeKey> = host.config().keys().filter(|key| key.connection.as_str() == connection).collect();
     if keys.is_empty() {
         return Err(ApiError::not_found(format!("there is no connection {connection}")));
     }
     let mut results = Vec::new();
     for key in &keys {
-        results.push(sync(host, key).await?);
+        results.push(sync(host, key, detailed).await?);
     }
     Ok(Json(json!({ "_id": format!("SYSTEM{}", connection.to_ascii_uppercase()), "result": results })))
 }
 
-async fn sync(host: &Host, key: &TypeKey) -> Result<Value, ApiError> {
+/// One type. A record that could not be handed on is no failure: it is told under `lastException`.
+async fn sync(host: &Host, key: &TypeKey, detailed: bool) -> Result<Value, ApiError> {
     let asked = Event::Act { by: Actor::Api.to_string(), act: "sync", on: key.to_string() };
-    host.audit().note(&asked).map_err(crate::host::HostError::from)?;
-    let mut report = host.sync(key.clone(), Trigger::Api).await?;
-    while report.outcome == Outcome::More {
-        report = host.sync(key.clone(), Trigger::Api).await?;
+    host.audit().note(&asked).map_err(HostError::from)?;
+    let mut synced = host.sync_and_deliver(key.clone(), Trigger::Api).await?;
+    let mut exception = last_exception(host, &synced, detailed).await?;
+    while synced.report.outcome == Outcome::More {
+        synced = host.sync_and_deliver(key.clone(), Trigger::Api).await?;
+        if exception.is_none() {
+            exception = last_exception(host, &synced, detailed).await?;
+        }
     }
-    match &report.outcome {
-        Outcome::Ok | Outcome::More => Ok(document(&host.token(key)?)),
+    match &synced.report.outcome {
+        Outcome::Ok | Outcome::More => {
+            let mut document = document(&host.token(key)?);
+            if let Some(exception) = exception {
+                document["lastException"] = exception;
+            }
+            Ok(document)
+        }
         Outcome::Failed(failure) => Err(failure.into()),
         Outcome::Stopped => Err(ApiError::unavailable("the host is shutting down; the run ended at a checkpoint")),
         Outcome::Held(why) => Err(ApiError::unavailable(format!("{key}: {why}"))),
         Outcome::Guarded(why) => Err(ApiError::conflict(format!("{key} is held: {why}"))),
         Outcome::Superseded => Err(ApiError::conflict(format!("{key}: the token was set or reset during the run"))),
     }
+}
+
+/// `{"throwable", "syncDelta"}` of the first entry that an inline sink failed to take, or else of the first dead letter; `syncDelta` is JSON in a
+/// text, and only there if it is asked for.
+async fn last_exception(host: &Host, synced: &Synced, detailed: bool) -> Result<Option<Value>, ApiError> {
+    let (throwable, delta) = match &synced.undelivered {
+        Some(Undelivered { sink, sequence, problem }) => {
+            let entries = host.changes(After::Sequence(sequence - 1), 1, Duration::ZERO).await?;
+            let sensitive = host.db().sensitive().map_err(HostError::from)?;
+            let delta = entries.first().map(|entry| render::masked(entry, &sensitive));
+            (format!("sink {sink}: {problem}"), delta)
+        }
+        None if synced.report.dead_letters == 0 => return Ok(None),
+        None => {
+            let of_run = host.dead_letters(Some(&synced.report.key.connection))?.into_iter();
+            let mut faults = of_run.filter(|letter| letter.run == Some(synced.report.run) && letter.fault.is_some());
+            let Some(letter) = faults.next() else { return Ok(None) };
+            let number = letter.number;
+            (letter.fault.unwrap_or_default(), host.dead_letter(number)?.delta)
+        }
+    };
+    let mut exception = json!({ "throwable": throwable });
+    if let Some(delta) = delta.filter(|_| detailed) {
+        exception["syncDelta"] = delta.to_string().into();
+    }
+    Ok(Some(exception))
 }
 
 /// `{"_id", "_rev", "connectorData": {"nativeType", "syncToken"}}`; both null where no token is held.

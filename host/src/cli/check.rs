@@ -18,7 +18,7 @@ use super::db::keys;
 use super::fail::{Exit, Fail};
 use super::print;
 use crate::clock::Clock;
-use crate::config::{Config, SinkConfig, TypeConfig, grant_lines};
+use crate::config::{Config, SinkTo, TypeConfig, grant_lines};
 use crate::db::Db;
 use crate::driver::Connection;
 use crate::host::ask::{Answer, Ask};
@@ -72,7 +72,7 @@ pub(super) async fn check(config: &Config, json: bool) -> Result<(), Fail> {
 /// The secrets of sinks, each read and looked at.
 async fn logins(config: &Config) -> Result<(), Fail> {
     for (name, sink) in &config.sinks {
-        if let SinkConfig::Webhook(settings) = sink {
+        if let SinkTo::Webhook(settings) = &sink.to {
             let read = settings.logins().await;
             read.map_err(|problem| Fail::new(Exit::Usage, format!("sinks.{name}.{problem}")))?;
         }

@@ -28,7 +28,7 @@ use self::door::Door;
 use self::fail::{Exit, Fail};
 use crate::config::Config;
 use crate::host::ask::{Answer, Ask};
-use crate::host::{Runs, Scope};
+use crate::host::{Runs, Scope, Synced, Undelivered};
 
 /// How long calls that can't be interrupted may go on when the work is done.
 const ABANDONED_AFTER: Duration = Duration::from_secs(2);
@@ -339,10 +339,14 @@ async fn sync(config: Config, keys: Vec<TypeKey>, json: bool) -> Result<(), Fail
         let mut ask = Ask::Sync(key.clone());
         let result = loop {
             match door.ask(&ask).await {
-                Ok(Answer::Sync(report)) => match print::out(json, report.as_ref(), print::report) {
-                    Ok(()) if report.outcome == Outcome::More => ask = Ask::SyncMore(key.clone()),
-                    printed => break printed.and_then(|()| judged(&report)),
-                },
+                Ok(Answer::Sync(synced)) => {
+                    let printed = print::out(json, synced.as_ref(), |synced| print::report(&synced.report));
+                    let judged = printed.and_then(|()| judged(&synced.report)).and_then(|()| delivered(&synced));
+                    match judged {
+                        Ok(()) if synced.report.outcome == Outcome::More => ask = Ask::SyncMore(key.clone()),
+                        judged => break judged,
+                    }
+                }
                 Ok(_) => break Err(Fail::other_answer()),
                 Err(problem) => break Err(problem.into()),
             }
@@ -354,6 +358,15 @@ async fn sync(config: Config, keys: Vec<TypeKey>, json: bool) -> Result<(), Fail
     }
     door.close().await;
     worst
+}
+
+/// What whoever waits for inline sinks wants to know.
+fn delivered(synced: &Synced) -> Result<(), Fail> {
+    let Some(Undelivered { sink, sequence, problem }) = &synced.undelivered else { return Ok(()) };
+    let key = &synced.report.key;
+    let what =
+        format!("{key}: journaled, and sink {sink} has not got entry {sequence} yet; it is tried again: {problem}");
+    Err(Fail::new(Exit::RunFailed, what))
 }
 
 fn judged(report: &RunReport) -> Result<(), Fail> {

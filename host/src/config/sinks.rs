@@ -27,7 +27,16 @@ const TIME_MAX: Duration = Duration::from_secs(600);
 
 /// A sink.
 #[derive(Clone, Debug)]
-pub enum SinkConfig {
+pub struct SinkConfig {
+    /// Where entries go.
+    pub to: SinkTo,
+    /// Whoever asks for a run waits until it has what the run journaled.
+    pub inline: bool,
+}
+
+/// Where entries go.
+#[derive(Clone, Debug)]
+pub enum SinkTo {
     /// A file that entries are written to.
     Ndjson {
         /// Which.
@@ -40,9 +49,9 @@ pub enum SinkConfig {
 impl SinkConfig {
     /// Where its secrets are.
     pub(super) fn sources(&self) -> impl Iterator<Item = &Source> {
-        let settings = match self {
-            Self::Ndjson { .. } => None,
-            Self::Webhook(settings) => Some(settings),
+        let settings = match &self.to {
+            SinkTo::Ndjson { .. } => None,
+            SinkTo::Webhook(settings) => Some(settings),
         };
         settings.into_iter().flat_map(|settings| settings.secret.iter().chain(&settings.bearer))
     }
@@ -53,6 +62,8 @@ impl SinkConfig {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct SinkTable {
     r#type: Type,
+    #[serde(default)]
+    inline: bool,
     path: Option<PathBuf>,
     url: Option<String>,
     format: Option<Format>,
@@ -78,11 +89,13 @@ impl SinkTable {
         if let Some(key) = self.key_of_another_type() {
             return Err(format!("{key}: a sink of this type has none"));
         }
-        match (self.r#type, self.path) {
-            (Type::Webhook, _) => Ok(SinkConfig::Webhook(Box::new(Self { path: None, ..self }.webhook(base)?))),
-            (Type::Ndjson, Some(path)) => Ok(SinkConfig::Ndjson { path: base.join(path) }),
-            (Type::Ndjson, None) => Err("path: it is missing: the file to write to".into()),
-        }
+        let inline = self.inline;
+        let to = match (self.r#type, self.path) {
+            (Type::Webhook, _) => SinkTo::Webhook(Box::new(Self { path: None, ..self }.webhook(base)?)),
+            (Type::Ndjson, Some(path)) => SinkTo::Ndjson { path: base.join(path) },
+            (Type::Ndjson, None) => return Err("path: it is missing: the file to write to".into()),
+        };
+        Ok(SinkConfig { to, inline })
     }
 
     fn key_of_another_type(&self) -> Option<&'static str> {

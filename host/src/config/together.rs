@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tidewaiter_core::name::TypeKey;
 
-use super::{Access, Config, ConfigError, SinkConfig};
+use super::{Access, Config, ConfigError, SinkConfig, SinkTo};
 use crate::egress::{Credential, Kind};
 use crate::secret::Source;
 
@@ -77,7 +77,7 @@ impl Config {
     fn distinct_files(&self) -> Result<(), ConfigError> {
         let mut files: BTreeMap<PathBuf, &String> = BTreeMap::new();
         for (second, sink) in &self.sinks {
-            let SinkConfig::Ndjson { path } = sink else { continue };
+            let SinkTo::Ndjson { path } = &sink.to else { continue };
             if let Some(first) = files.insert(real(path), second) {
                 let (first, second, path) = (first.clone(), second.clone(), path.clone());
                 return Err(ConfigError::SameFile { first, second, path });

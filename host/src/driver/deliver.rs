@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use tidewaiter_core::backoff::Backoff;
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +39,15 @@ impl DeliveryError {
     }
 }
 
+/// How far a sink is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Delivered {
+    /// It has everything up to this sequence.
+    pub(crate) upto: u64,
+    /// Why the last attempt failed; none: it didn't.
+    pub(crate) problem: Option<String>,
+}
+
 /// A sink and how far it got.
 pub(crate) struct Delivery {
     db: Db,
@@ -45,6 +55,7 @@ pub(crate) struct Delivery {
     sink: Box<dyn Sink>,
     is_ready: bool,
     after: u64,
+    delivered: watch::Sender<Delivered>,
 }
 
 impl Delivery {
@@ -54,9 +65,19 @@ impl Delivery {
     /// It can't be made ready, or the db can't be read.
     pub(crate) fn open(db: Db, name: String, sink: Box<dyn Sink>) -> io::Result<Self> {
         let after = db.sink_position(&name).map_err(io::Error::other)?;
-        let mut delivery = Self { db, name, sink, is_ready: false, after };
+        let mut delivery = Self { db, name, sink, is_ready: false, after, delivered: watch::Sender::default() };
         delivery.resume()?;
+        delivery.tell(None);
         Ok(delivery)
+    }
+
+    /// Tells how far it is, from now on.
+    pub(crate) fn watch(&self) -> watch::Receiver<Delivered> {
+        self.delivered.subscribe()
+    }
+
+    fn tell(&self, problem: Option<String>) {
+        self.delivered.send_replace(Delivered { upto: self.after, problem });
     }
 
     fn resume(&mut self) -> io::Result<()> {
@@ -81,6 +102,7 @@ impl Delivery {
                 Err(error) => {
                     failures += 1;
                     self.is_ready = false;
+                    self.tell(Some(error.to_string()));
                     let delay = retry_delay(failures).max(error.wait());
                     tracing::error!(
                         target: "tidewaiter::sink", sink = self.name, code = "delivery-failed", position = self.after,
@@ -107,6 +129,7 @@ impl Delivery {
         let last = self.sink.deliver(entries).await?;
         self.db.set_sink_position(&self.name, last).await?;
         self.after = last;
+        self.tell(None);
         Ok(true)
     }
 }

@@ -12,14 +12,14 @@ use serde_json::Value as Json;
 use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::journal::{BadEntryId, EntryId};
 use tidewaiter_core::name::{ConnectionName, ConsumerName, TypeKey};
-use tidewaiter_core::run::{RunReport, Trigger};
+use tidewaiter_core::run::Trigger;
 use tidewaiter_core::schedule::Refusal;
 use tidewaiter_core::state::Actor;
 use tidewaiter_core::token::SyncToken;
 use tokio::task::spawn_blocking;
 
 use super::view::{ConnectionView, TokenView, TypeView};
-use super::{BroughtUp, Host, HostError, LetterView, Reconciled, Scope, Settled};
+use super::{BroughtUp, Host, HostError, LetterView, Reconciled, Scope, Settled, Synced};
 use crate::audit::Event;
 use crate::db::{Checked, CommitError, Consumer, ConsumerError, ReadError, TokenChange};
 use crate::driver::Progress;
@@ -168,7 +168,7 @@ pub enum Ask {
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "named after what was asked")]
 pub enum Answer {
-    Sync(Box<RunReport>),
+    Sync(Box<Synced>),
     Reconciled(Box<Reconciled>),
     /// What bringing types up did, of each that was tried.
     BroughtUp(Vec<BroughtUp>),
@@ -375,8 +375,8 @@ impl Host {
             (None, _) => {}
         }
         Ok(match ask {
-            Ask::Sync(key) => Answer::Sync(Box::new(self.sync(key, Trigger::Command).await?)),
-            Ask::SyncMore(key) => Answer::Sync(Box::new(self.sync(key, Trigger::Continue).await?)),
+            Ask::Sync(key) => Answer::Sync(Box::new(self.sync_and_deliver(key, Trigger::Command).await?)),
+            Ask::SyncMore(key) => Answer::Sync(Box::new(self.sync_and_deliver(key, Trigger::Continue).await?)),
             Ask::Token(key) => Answer::Token(Box::new(self.token(&key)?)),
             Ask::TokenSet { key, token } => Answer::Token(Box::new(self.token_set(&key, token, None, by).await?)),
             Ask::TokenReset(key) => Answer::Token(Box::new(self.token_reset(&key, None, by).await?)),
