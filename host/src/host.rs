@@ -163,6 +163,16 @@ pub enum HostError {
         /// Which.
         number: u64,
     },
+    /// Dead letters are kept of it.
+    #[error(
+        "dead letter {number} is of object {uid:?}: `tidewaiter dead-letters retry {number}` reads it, and is done with what waits for it"
+    )]
+    Kept {
+        /// One of them.
+        number: u64,
+        /// Of which object.
+        uid: String,
+    },
     /// It can't be told.
     #[error("dead letter {number} is still there: {why}")]
     NotRetried {

@@ -63,7 +63,7 @@ fn a_poison_record_in_the_middle_stops_the_run_or_becomes_a_dead_letter() {
     let place = place("", "");
     let dead_letter = std::fs::read_to_string(place.path("connections/bad.toml")).unwrap();
     place.write("connections/bad.toml", &dead_letter.replace("dead-letter", "fail"));
-    refused(&happens(&place, "1,a\n2,b\n3,nan\n4,d\n"), 4, "\"3\": attribute \"number\": NaN is not a finite number");
+    refused(&happens(&place, "1,a\n2,b\n3,nan\n4,d\n"), 4, "\"3\": attribute \"number\": its value is no proper real");
     assert_eq!((said(&place, 0), letters(&place)), (vec!["1=a".into(), "2=b".into()], vec![]), "up to the checkpoint");
     place.write("connections/bad.toml", &dead_letter);
     let report = happens(&place, "").json();
@@ -79,7 +79,7 @@ fn a_poison_record_in_the_middle_stops_the_run_or_becomes_a_dead_letter() {
         "bad/account",
         "account 3",
         "create-or-update",
-        "NaN is not a finite number",
+        "its value is no proper real",
         "in run 2",
         r#""number":["***"]"#,
     ] {
@@ -166,16 +166,20 @@ fn a_reconciliation_leaves_to_live_sync_what_waits() {
     let place = place("", "");
     assert_eq!(happens(&place, "1,a\n2,b\n3,c\n2,nan\n3,nan\n").code, 0);
     place.write("people/objects", "1,a\n3,new\n4,d\n5,nan\n");
+    let dry = place.run("reconcile bad account --dry-run --allow-deletes --json").json();
+    assert_eq!((&dry["objects"], &dry["left"]), (&json!(1), &json!(2)), "{dry}");
     let pass = place.run("reconcile bad account --allow-deletes --json").json();
     assert_eq!((&pass["new"], &pass["gone"], &pass["left"]), (&json!(1), &json!(0), &json!(2)), "{pass}");
     assert_eq!(said(&place, 3), ["4=d"], "2 isn't told to be gone, nor 3 how it is");
-    assert_eq!(letters(&place), [letter(1, "2", false), letter(2, "3", false), letter(3, "5", false)]);
-    let text = place.run("reconcile bad account --dry-run").stdout;
-    assert!(text.contains("2 objects left to dead letters"), "{text}");
-    assert_eq!(letters(&place).len(), 3);
-    // What somebody asks for by name is told.
-    assert_eq!(place.run("reconcile bad account --uid 3").code, 0);
-    assert_eq!((said(&place, 4), letters(&place).len()), (vec!["3=new".into()], 3));
+    let held = [letter(1, "2", false), letter(2, "3", false)];
+    assert_eq!(letters(&place), held, "what a reading finds at fault keeps nothing of live sync");
+    let again = place.run("reconcile bad account");
+    assert!(again.stdout.contains("2 objects left out"), "{again:?}");
+    assert!(again.stderr.contains("uid=\"5\"") && again.stderr.contains("its value is no proper real"), "{again:?}");
+    // What waits would be told after it.
+    refused(&place.run("reconcile bad account --uid 3"), 5, "`tidewaiter dead-letters retry 2` reads it");
+    assert_eq!(happens(&place, "5,fine\n").code, 0);
+    assert_eq!((said(&place, 4), letters(&place)), (vec!["5=fine".into()], held.to_vec()));
 }
 
 #[test]
@@ -194,11 +198,56 @@ fn by_comparison_an_object_at_fault_is_not_gone_and_is_told_once_it_is_mended() 
     assert_eq!(passes("1,a\n2,b\n3,c\n"), (vec![], 0), "it is as it was");
     assert_eq!(passes("1,a\n2,nan\n"), (vec!["3=delete".into()], 1));
     assert_eq!(passes("1,a\n"), (vec!["2=delete".into()], 0));
+    assert_eq!(passes("1,a\n3,nan\n"), (vec![], 1));
+    assert_eq!(passes("1,a\n"), (vec![], 0), "it went, and was never told");
     assert_eq!(passes("1,a\n2,nan\n"), (vec![], 1));
     place.write("people/objects", "1,a\n2,d\n");
-    assert_eq!(place.run("dead-letters retry 4").code, 0);
+    assert_eq!(place.run("dead-letters retry 5").code, 0);
     assert_eq!(passes("1,a\n2,d\n"), (vec![], 0), "the retry told it");
     assert_eq!(place.run("db check --deep").code, 0);
+}
+
+#[test]
+fn a_retry_tells_a_rename_as_one_and_all_of_it_or_nothing() {
+    let place = place("", "");
+    assert_eq!(happens(&place, "1,a\n4,x\n1,nan\n2,b,1\n3,c,2\n").code, 0);
+    place.write("people/objects", "3,nan\n");
+    refused(&place.run("dead-letters retry 1"), 5, "still there");
+    assert_eq!((place.changes().len(), letters(&place).len()), (2, 3), "nothing is told of a part");
+    place.write("people/objects", "3,fine\n");
+    assert_eq!(place.run("dead-letters retry 2 --json").json()["settled"], json!([1, 2, 3]));
+    let told = place.changes();
+    assert_eq!(
+        (said(&place, 2), &told[2]["previous-uid"], &told[2]["read"]),
+        (vec!["3=fine".into()], &json!("1"), &json!(true))
+    );
+    assert_eq!(letters(&place), []);
+}
+
+#[test]
+fn what_waited_belongs_to_the_generation_in_which_it_came() {
+    let place = place("", "");
+    assert_eq!(happens(&place, "1,a\n2,nan\n2,b\n").code, 0);
+    assert_eq!(place.run("token set bad account --type integer 0").code, 0);
+    assert_eq!(happens(&place, "").code, 0);
+    for (number, _, _) in letters(&place).into_iter().filter(|(_, _, waits)| !waits) {
+        assert_eq!(place.run(&format!("dead-letters drop {number}")).code, 0);
+    }
+    let of = |entry: &Json| entry["uid"] == "2";
+    let told: Vec<Json> =
+        place.changes().into_iter().filter(of).map(|entry| json!([entry["generation"], entry["run"]])).collect();
+    assert_eq!(told, [json!([0, 1]), json!([1, 2])], "once in each");
+}
+
+#[test]
+fn what_is_erased_is_gone_under_every_name_that_a_dead_letter_knows() {
+    for (lines, uid, entries) in [("1,a\n1,nan\n2,b,1\n3,c\n", "2", 1), ("1,a\n2,b,1\n2,nan\n2,c\n3,d\n", "1", 2)] {
+        let place = place("", "");
+        assert_eq!(happens(&place, lines).code, 0);
+        assert_eq!(place.run(&format!("erase bad --uid {uid} --json")).json(), entries, "{lines}");
+        let left: Vec<Json> = place.changes().into_iter().filter(|entry| entry["kind"] != "erased").collect();
+        assert_eq!((left.len(), &left[0]["uid"], letters(&place).len()), (1, &json!("3"), 0), "{lines}");
+    }
 }
 
 #[test]

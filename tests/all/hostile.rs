@@ -78,7 +78,7 @@ async fn a_broken_contract_fails_the_run_by_its_code_and_keeps_the_token() {
         ("undeclared-class", "contract.undeclared-class", "robot"),
         ("undeclared-attribute", "contract.data-fault", "salary"),
         ("attribute-twice", "contract.data-fault", "MAIL"),
-        ("not-a-number", "contract.data-fault", "NaN"),
+        ("not-a-number", "contract.data-fault", "is no proper real"),
         ("swallow-rejection", "contract.empty-uid", "uid"),
         ("deltas-without-token", "contract.uncovered-deltas", "no token"),
         ("huge-checkpoint", "contract.token-too-large", "70000"),

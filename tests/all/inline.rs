@@ -106,7 +106,7 @@ fn a_record_that_could_not_be_handed_on_is_told_and_is_no_failure() {
     happens(&place, "4,e\n5,nan\n5,f");
     let exception = sync(&server, "&detailedFailure=true")["lastException"].clone();
     assert!(
-        exception["throwable"].as_str().unwrap().contains("\"5\": attribute \"number\": NaN is not a finite number"),
+        exception["throwable"].as_str().unwrap().contains("\"5\": attribute \"number\": its value is no proper real"),
         "{exception}"
     );
     assert!(exception["syncDelta"].as_str().unwrap().contains(r#""number":["***"]"#), "{exception}");

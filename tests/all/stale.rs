@@ -37,10 +37,12 @@ fn a_token_is_refused_once_a_setting_that_it_depends_on_is_changed() {
     connection(&place, "others", "");
     let refused = place.run("sync hr account");
     assert!(
-        refused.code == 4 && refused.stderr.contains("a setting that the connector's tokens depend on"),
+        refused.code == 4 && refused.stderr.contains("the setting folder was changed since it was stored"),
         "{refused:?}"
     );
     assert_eq!(state(&place).0, "token-lost");
+    let told = place.run("token get hr account").stdout;
+    assert!(told.contains("refused") && told.contains("the setting folder was changed"), "{told}");
     assert_eq!(place.run("sync hr account").code, 5, "it waits for somebody");
     // Who sets a token says that it is right.
     let text = token["binary"].as_str().unwrap();

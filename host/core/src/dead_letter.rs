@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use crate::limit::Limits;
-use crate::object::SyncDelta;
+use crate::object::{Change, SyncDelta};
 
 /// What becomes of a delta whose data is at fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,8 +95,17 @@ pub struct Sorted {
     pub kept: Vec<DeadLetter>,
     /// Numbers of those kept before that are settled by what passed.
     pub resolved: Vec<u64>,
-    /// Uids of objects that were read, and of which nothing is told.
-    pub untold: Vec<String>,
+    /// Objects that were read, and of which nothing is told.
+    pub untold: Vec<Untold>,
+}
+
+/// An object that was read, and of which nothing is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Untold {
+    /// Its uid.
+    pub uid: String,
+    /// What is wrong with it; none: dead letters have it.
+    pub problem: Option<String>,
 }
 
 /// So many are kept out already that no more may be.
@@ -165,28 +174,65 @@ impl Held {
         let mut faults = faults.into_iter().peekable();
         for (index, delta) in deltas.into_iter().enumerate() {
             let fault = faults.next_if(|fault| fault.index == index);
-            let (class, uid) = (&delta.object_class, delta.change.uid());
-            let is_held = self.holds(class, delta.change.previous_uid().into_iter().chain([uid]));
-            if feed != Feed::Changes && (fault.is_some() || is_held && feed == Feed::Reading) {
-                sorted.untold.push(uid.to_owned());
-            }
-            match (feed, fault) {
-                // That something is wrong with it is known, or live sync goes on with it.
-                (Feed::Comparison | Feed::Reading, Some(_)) | (Feed::Reading, None) if is_held => {}
-                (Feed::Changes, None) if is_held => {
-                    sorted.kept.push(self.keep(DeadLetter::new(delta, None), index, limits)?)
-                }
-                (_, Some(fault)) => {
-                    sorted.kept.push(self.keep(DeadLetter::new(delta, Some(fault)), index, limits)?);
-                }
-                (Feed::Comparison, None) => {
-                    sorted.resolved.extend(self.numbers(class, uid).flatten());
-                    sorted.passed.push(delta);
-                }
-                (Feed::Changes | Feed::Reading | Feed::Wanted, None) => sorted.passed.push(delta),
+            match feed {
+                Feed::Changes => self.change(index, delta, fault, limits, &mut sorted)?,
+                Feed::Comparison => self.compared(index, delta, fault, limits, &mut sorted)?,
+                Feed::Reading => self.read(delta, fault, &mut sorted),
+                Feed::Wanted => sorted.passed.push(delta),
             }
         }
         Ok(sorted)
+    }
+
+    fn names(&self, delta: &SyncDelta) -> bool {
+        self.holds(&delta.object_class, delta.change.previous_uid().into_iter().chain([delta.change.uid()]))
+    }
+
+    /// What is at fault is kept, and what comes after it.
+    fn change(
+        &mut self,
+        index: usize,
+        delta: SyncDelta,
+        fault: Option<Fault>,
+        limits: &Limits,
+        sorted: &mut Sorted,
+    ) -> Result<(), TooMany> {
+        match fault.is_some() || self.names(&delta) {
+            true => sorted.kept.push(self.keep(DeadLetter::new(delta, fault), index, limits)?),
+            false => sorted.passed.push(delta),
+        }
+        Ok(())
+    }
+
+    /// An object has one dead letter, until it is mended.
+    fn compared(
+        &mut self,
+        index: usize,
+        delta: SyncDelta,
+        fault: Option<Fault>,
+        limits: &Limits,
+        sorted: &mut Sorted,
+    ) -> Result<(), TooMany> {
+        let (class, uid) = (&delta.object_class, delta.change.uid().to_owned());
+        let Some(fault) = fault else {
+            sorted.resolved.extend(self.numbers(class, &uid).flatten());
+            sorted.passed.push(delta);
+            return Ok(());
+        };
+        sorted.untold.push(Untold { problem: Some(fault.problem.clone()), uid });
+        if !self.names(&delta) {
+            sorted.kept.push(self.keep(DeadLetter::new(delta, Some(fault)), index, limits)?);
+        }
+        Ok(())
+    }
+
+    /// Live sync has the last word on what is kept; what is at fault comes again with the next reading.
+    fn read(&self, delta: SyncDelta, fault: Option<Fault>, sorted: &mut Sorted) {
+        let problem = fault.map(|fault| fault.problem);
+        match problem.is_some() || self.names(&delta) {
+            true => sorted.untold.push(Untold { uid: delta.change.uid().to_owned(), problem }),
+            false => sorted.passed.push(delta),
+        }
     }
 
     fn keep(&mut self, letter: DeadLetter, index: usize, limits: &Limits) -> Result<DeadLetter, TooMany> {
@@ -200,6 +246,42 @@ impl Held {
         }
         Ok(letter)
     }
+}
+
+/// What is told in the place of related dead letters, by what their connector read of the objects that they name. An object that was renamed meanwhile
+/// is told under its new uid with the one before, whatever it was called in between; one that isn't there any more as deleted.
+pub fn told_as_read(letters: &[&DeadLetter], read: Vec<SyncDelta>) -> Vec<SyncDelta> {
+    let mut before: HashMap<&str, &str> = HashMap::new();
+    for letter in letters {
+        if let Some(previous) = letter.previous_uid.as_deref().filter(|previous| *previous != letter.uid) {
+            before.insert(&letter.uid, previous);
+        }
+    }
+    // A chain has no more links than there are letters.
+    let first = |uid: &str| {
+        letters.iter().fold(uid.to_owned(), |uid, _| before.get(uid.as_str()).map_or(uid, |uid| (*uid).to_owned()))
+    };
+    let mut told: HashSet<String> = read.iter().map(|delta| delta.change.uid().to_owned()).collect();
+    let mut deltas = Vec::with_capacity(read.len());
+    for mut delta in read {
+        let first = first(delta.change.uid());
+        if let Change::CreateOrUpdate { previous_uid, .. } = &mut delta.change
+            && told.insert(first.clone())
+        {
+            *previous_uid = Some(first);
+        }
+        deltas.push(delta);
+    }
+    for letter in letters {
+        // Names that it had in between were never told.
+        for uid in letter.uids().filter(|uid| !before.contains_key(uid)) {
+            if told.insert(uid.to_owned()) {
+                let change = Change::Delete { uid: uid.to_owned(), name: None, last_known: None };
+                deltas.push(SyncDelta { object_class: letter.object_class.clone(), change, source_time: None });
+            }
+        }
+    }
+    deltas
 }
 
 /// The dead letters of a type that wait no more when some are gone, in their order: nothing before them names an object of theirs. `letters`:
@@ -228,5 +310,46 @@ pub fn related<'a>(letters: &[(u64, &'a DeadLetter)], number: u64) -> Vec<(u64, 
         if found.len() == before {
             return related;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::ConnectorObject;
+
+    fn letter(uid: &str, previous_uid: Option<&str>) -> DeadLetter {
+        let delta = read(uid, previous_uid);
+        DeadLetter::new(delta, None)
+    }
+
+    fn read(uid: &str, previous_uid: Option<&str>) -> SyncDelta {
+        let object = ConnectorObject { uid: uid.into(), name: String::new(), attributes: Vec::new() };
+        let change = Change::CreateOrUpdate { object, previous_uid: previous_uid.map(str::to_owned) };
+        SyncDelta { object_class: "account".into(), change, source_time: None }
+    }
+
+    fn told(letters: &[DeadLetter], found: &[&str]) -> Vec<String> {
+        let letters: Vec<&DeadLetter> = letters.iter().collect();
+        let told = told_as_read(&letters, found.iter().map(|uid| read(uid, None)).collect());
+        let said = |delta: &SyncDelta| match &delta.change {
+            Change::Delete { uid, .. } => format!("{uid} is gone"),
+            change => {
+                change.previous_uid().map_or(change.uid().to_owned(), |before| format!("{before} is {}", change.uid()))
+            }
+        };
+        told.iter().map(said).collect()
+    }
+
+    #[test]
+    fn what_was_renamed_meanwhile_is_told_as_one_object() {
+        let chain = [letter("1", None), letter("2", Some("1")), letter("3", Some("2")), letter("3", None)];
+        assert_eq!(told(&chain, &["3"]), ["1 is 3"]);
+        assert_eq!(told(&chain, &["2"]), ["1 is 2"], "the last rename isn't there");
+        assert_eq!(told(&chain, &[]), ["1 is gone"], "what it was called in between nobody knows");
+        assert_eq!(told(&chain, &["1", "3"]), ["1", "3"], "two objects by now");
+        assert_eq!(told(&chain[..1], &["1"]), ["1"]);
+        let circle = [letter("2", Some("1")), letter("1", Some("2"))];
+        assert_eq!(told(&circle, &["1"]).len(), 1);
     }
 }

@@ -109,6 +109,8 @@ pub struct Inspector {
     asked: Option<String>,
     /// The one object that `search` is called for.
     wanted: Option<String>,
+    /// Somebody asked for it, who wants it or nothing.
+    must_be_fine: bool,
     /// It is `search`.
     searches: bool,
     /// The first rejection; the run has failed.
@@ -131,6 +133,7 @@ impl Inspector {
             data_faults,
             asked: None,
             wanted: None,
+            must_be_fine: false,
             searches: false,
             rejected: None,
             stopped: false,
@@ -151,10 +154,10 @@ impl Inspector {
         self.asked = Some(class.to_owned());
     }
 
-    /// `search` is about to be called for this class; for one object of it, or all.
-    pub fn open_search(&mut self, class: &str, uid: Option<&str>) {
+    /// `search` is about to be called for this class; for one object of it, or all. `must_be_fine`: whoever asks has no use for dead letters.
+    pub fn open_search(&mut self, class: &str, uid: Option<&str>, must_be_fine: bool) {
         self.open(class);
-        (self.searches, self.wanted) = (true, uid.map(str::to_owned));
+        (self.searches, self.wanted, self.must_be_fine) = (true, uid.map(str::to_owned), must_be_fine);
     }
 
     /// The class whose objects are expected, during `search`.
@@ -274,14 +277,15 @@ impl Inspector {
         Ok(inspected)
     }
 
-    /// Whether a delta may become a dead letter. One that was asked for by its uid is wanted now or never, and one whose uids are too long
-    /// could not be told from others.
+    /// Whether a delta may become a dead letter. One whose uids are too long could not be told from others, and another object than was asked for
+    /// is no object.
     fn may_die(&self, rejection: &Rejection, delta: &SyncDelta) -> bool {
         let is_short = |uid: &str| uid.len() <= UID_BYTES_MAX;
         let previous = delta.change.previous_uid();
         rejection.is_about_data()
             && self.data_faults == DataFaults::DeadLetter
-            && self.wanted.is_none()
+            && !self.must_be_fine
+            && self.wanted.as_deref().is_none_or(|wanted| wanted == delta.change.uid())
             && is_short(delta.change.uid())
             && previous.is_none_or(is_short)
     }
@@ -304,7 +308,8 @@ impl Inspector {
             let message = format!("object {} in the place of the one that was asked for", called(uid));
             return Err(Rejection::new(RejectionCode::DataFault, message));
         }
-        let fault = |what: String| Rejection::new(RejectionCode::DataFault, format!("{asked} {}: {what}", called(uid)));
+        let class = named(&delta.object_class);
+        let fault = |what: String| Rejection::new(RejectionCode::DataFault, format!("{class} {}: {what}", called(uid)));
         if let Some(time) = &delta.source_time {
             timestamp(time).map_err(|what| fault(format!("source-time: {what}")))?;
         }
@@ -369,7 +374,14 @@ fn check_object(
             return Err(format!("attribute {:?} comes twice", named(name)));
         }
         for value in &attribute.values {
-            check_value(value, info.value_type).map_err(|what| format!("attribute {:?}: {what}", named(name)))?;
+            check_value(value, info.value_type).map_err(|what| {
+                // What is sensitive isn't told, not even by a part.
+                let what = match info.sensitive {
+                    true => format!("its value is no proper {:?}", info.value_type).to_lowercase(),
+                    false => what,
+                };
+                format!("attribute {:?}: {what}", named(name))
+            })?;
         }
     }
     Ok(())

@@ -229,13 +229,12 @@ impl Run {
         if let Some(why) = self.stored.held.clone() {
             return self.abandon(Outcome::Guarded(why), now);
         }
-        if self.stored.goes_on() && self.stored.token_basis.is_some_and(|basis| basis != self.terms.token_basis) {
-            return self.refuse_token(
-                "the class, or a setting that the connector's tokens depend on, was changed since it was stored",
-                now,
-            );
-        }
         match &self.stored.sync {
+            SyncState::Live(_) if self.stored.token_basis.differs(&self.terms.token_basis).is_some() => {
+                let what = self.stored.token_basis.differs(&self.terms.token_basis).unwrap_or_default();
+                let why = format!("{what} was changed since it was stored, and what a token means depends on that");
+                self.refuse_token(why, now);
+            }
             SyncState::New => {
                 self.phase = Phase::AskingLatest;
                 self.effects.push_back(Effect::AskLatest { why: format!("no token: {why}") });
@@ -245,7 +244,8 @@ impl Run {
                 self.effects.push_back(Effect::Sync { token: Some(token.clone()), why: "token held".into() });
             }
             SyncState::Compared => {
-                self.refuse_token("changes were found by comparison until now: there is no token to go on from", now);
+                let why = "changes were found by comparison until now: there is no token to go on from";
+                self.refuse_token(why.to_owned(), now);
             }
             SyncState::TokenLost { reason, .. } => {
                 let message = format!("the token is lost ({reason}); set or reset it first");
@@ -255,8 +255,8 @@ impl Run {
     }
 
     /// The token is of no use, and the connector need not be asked.
-    fn refuse_token(&mut self, why: &str, now: UnixMillis) {
-        let (kind, message) = (ErrorKind::InvalidSyncToken, why.to_owned());
+    fn refuse_token(&mut self, message: String, now: UnixMillis) {
+        let kind = ErrorKind::InvalidSyncToken;
         let error = ConnectorError { kind, message, retry_after_ms: None };
         self.end(Outcome::Failed(Failure::Connector(error)), now);
     }
@@ -326,7 +326,7 @@ impl Run {
 
     /// The connector handed a batch over; the driver holds it.
     pub fn handle_batch(&mut self, batch: BatchInfo, now: UnixMillis) {
-        if !matches!(self.phase, Phase::Syncing | Phase::Searching(_)) {
+        if !matches!(self.phase, Phase::Syncing | Phase::Searching(_) | Phase::BetweenPages) {
             return;
         }
         self.held_bytes += batch.bytes;
@@ -653,7 +653,7 @@ impl Run {
     fn next_state(&self, sync: SyncState, why: String, failures: u32, now: UnixMillis) -> TypeState {
         TypeState {
             sync,
-            token_basis: Some(self.terms.token_basis),
+            token_basis: self.terms.token_basis.clone(),
             revision: self.stored.revision + 1,
             failures,
             why,

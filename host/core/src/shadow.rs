@@ -131,7 +131,7 @@ pub struct Counts {
     pub changed: u64,
     /// Objects that were not there any more.
     pub gone: u64,
-    /// Objects of which nothing is told, because dead letters have them.
+    /// Objects of which nothing is told, because something is wrong with them or dead letters have them.
     #[serde(default)]
     pub left: u64,
 }
@@ -277,7 +277,7 @@ impl Pass {
         place.is_some_and(|place| !self.seen.has(place as u64)) && !self.is_newer(key)
     }
 
-    /// An object was read, and nothing is told of it: a dead letter has it.
+    /// An object was read, and nothing is told of it.
     pub fn leave(&mut self, key: u128) {
         self.counts.read += 1;
         self.counts.left += 1;

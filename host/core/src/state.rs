@@ -1,5 +1,6 @@
 //! What is known of an object type between runs; one row of the db each.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -83,6 +84,19 @@ impl SyncState {
     }
 }
 
+/// What a token depends on: by name, a hash of what it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TokenBasis(pub BTreeMap<String, u64>);
+
+impl TokenBasis {
+    /// The first thing that is another one now. What only one of the two knows says nothing: a connector may have learnt of it since.
+    pub fn differs(&self, now: &Self) -> Option<&str> {
+        let other = |(name, hash): &(&String, &u64)| now.0.get(*name).is_some_and(|now| now != *hash);
+        self.0.iter().find(other).map(|(name, _)| name.as_str())
+    }
+}
+
 /// The whole row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TypeState {
@@ -106,10 +120,9 @@ pub struct TypeState {
     /// The generation since which a pass is owed: what an operator ordered for a new type or a lost token.
     #[serde(default)]
     pub pass_owed: Option<u64>,
-    /// A hash of what the token depends on, as it was when that was stored: see `Terms::token_basis`. None: it isn't known, and is taken to be
-    /// what it is now.
+    /// What the token depends on, as it was when that was stored.
     #[serde(default)]
-    pub token_basis: Option<u64>,
+    pub token_basis: TokenBasis,
     /// Why the state is what it is, for the log: `first run`, `reset by uid 1000 at 2026-03-01T08:00:00Z`.
     pub why: String,
     /// When the row was written.
@@ -135,16 +148,11 @@ impl TypeState {
             released: false,
             hour: Hour::default(),
             pass_owed: None,
-            token_basis: None,
+            token_basis: TokenBasis::default(),
             why,
             changed_at: now,
             changed_by: Actor::Host,
         }
-    }
-
-    /// Whether the next run goes on from what it holds, and not anew.
-    pub fn goes_on(&self) -> bool {
-        matches!(self.sync, SyncState::Live(_) | SyncState::Origin)
     }
 
     /// The name of the state: that of live sync, or `held`.

@@ -197,7 +197,7 @@ impl World {
         if self.process.run.is_some() {
             return;
         }
-        let (stored, terms) = (self.disk.state.clone(), self.terms);
+        let (stored, terms) = (self.disk.state.clone(), self.terms.clone());
         if self.compares {
             self.begin_pass();
             self.process.run = Some(Run::comparing(key(), 1, Trigger::Schedule, stored, terms, NOW));
@@ -289,7 +289,7 @@ impl World {
                 }
                 (uids, (to < usize::try_from(UIDS).unwrap()).then_some(to), Vec::new())
             }
-            Filter::ByUid { .. } => unreachable!(),
+            Filter::ByUid { .. } | Filter::Letter { .. } => unreachable!(),
         };
         self.process.call = Some(Call { uids: uids.into(), next, missing });
     }

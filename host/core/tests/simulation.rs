@@ -237,7 +237,7 @@ impl World {
                 (self.process.stop, self.process.reads) = (false, false);
                 assert!(state.held.is_none(), "a held type ran");
                 self.released = state.released;
-                self.process.run = Some(Run::new(key, self.process.runs, trigger, state, self.terms, now));
+                self.process.run = Some(Run::new(key, self.process.runs, trigger, state, self.terms.clone(), now));
             }
             schedule::Effect::Read { key, state, .. } => {
                 assert!(self.process.run.is_none(), "two runs of one type");
@@ -246,7 +246,7 @@ impl World {
                 self.process.read_before = self.disk.read.len();
                 let reading = Reading { filter: Filter::All, page: None, dry_run: false };
                 let order = (key, self.process.runs);
-                self.process.run = Some(Run::reading(order, state, self.terms, reading, now));
+                self.process.run = Some(Run::reading(order, state, self.terms.clone(), reading, now));
             }
             schedule::Effect::Supersede(_) => {
                 if let Some(run) = &mut self.process.run {
@@ -587,7 +587,7 @@ fn an_hour_that_is_over_holds_nothing_whatever_its_bound_is_now() {
     terms.guard.hour.changes = Some(5);
     let outcome = |minutes: i64, changes: usize| {
         let now = UnixMillis(minutes * 60_000);
-        let mut run = Run::new(key(), 1, Trigger::Command, state.clone(), terms, now);
+        let mut run = Run::new(key(), 1, Trigger::Command, state.clone(), terms.clone(), now);
         let checkpoint = Some(SyncToken::Integer(2));
         run.handle_batch(BatchInfo { tally: tally(changes), bytes: 10, checkpoint, ..BatchInfo::default() }, now);
         run.handle_committed(Ok(()), now);

@@ -144,11 +144,11 @@ async fn last_exception(host: &Host, synced: &Synced, detailed: bool) -> Result<
         }
         None if synced.report.dead_letters == 0 => return Ok(None),
         None => {
-            let of_run = host.dead_letters(Some(&synced.report.key.connection))?.into_iter();
+            let of_run = host.dead_letters(Some(&synced.report.key.connection)).await?.into_iter();
             let mut faults = of_run.filter(|letter| letter.run == Some(synced.report.run) && letter.fault.is_some());
             let Some(letter) = faults.next() else { return Ok(None) };
             let number = letter.number;
-            (letter.fault.unwrap_or_default(), host.dead_letter(number)?.delta)
+            (letter.fault.unwrap_or_default(), host.dead_letter(number).await?.delta)
         }
     };
     let mut exception = json!({ "throwable": throwable });

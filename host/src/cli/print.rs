@@ -77,7 +77,7 @@ pub(super) fn report(report: &RunReport) -> String {
     };
     let kept = match report.dead_letters {
         0 => String::new(),
-        kept => format!(" and {} kept out of the journal", counted(kept, "more")),
+        kept => format!(" and {kept} kept out of the journal"),
     };
     format!("{key}: run {run} {outcome}, {deltas} {changes}{kept} in {ms} ms, {token}")
 }
@@ -99,6 +99,9 @@ pub(super) fn token(view: &TokenView) -> String {
         vec!["token".to_owned(), whole(view.token.as_ref())],
         vec!["why".to_owned(), shown(&view.why, TEXT_BYTES_MAX)],
     ];
+    if let Some(lost) = &view.lost {
+        rows.push(vec!["refused".to_owned(), shown(lost, TEXT_BYTES_MAX)]);
+    }
     if let Some(held) = &view.held {
         rows.push(vec!["held".to_owned(), shown(held, TEXT_BYTES_MAX)]);
     }
@@ -125,7 +128,7 @@ pub(super) fn reconciled(reconciled: &Reconciled, dry_run: bool) -> String {
     };
     let left = match left {
         0 => String::new(),
-        left => format!(", {} left to dead letters", counted(*left, "object")),
+        left => format!(", {} left out", counted(*left, "object")),
     };
     let objects = counted(*objects, "object");
     format!("{}: {objects} {done}{found}{left}, {}; {}", last.key, counted(*pages, "page"), last.outcome.name())

@@ -9,7 +9,7 @@ use tidewaiter_core::time::UnixMillis;
 use tidewaiter_core::token::SyncToken;
 
 use super::consumer::ConsumerError;
-use super::dead_letter::Letters;
+use super::dead_letter::{Letters, Told};
 use super::seal::{Keys, sealed};
 use super::segment::{EncodeError, Encoder, Head, Segment};
 use super::store::{Full, Prepared};
@@ -132,15 +132,17 @@ impl TokenChange {
 
 /// Encodes the entries here, on the caller's side, so that the writer only writes. Lets others work after each segment.
 pub(super) async fn prepare(commit: Commit, keys: &Keys) -> Result<Prepared, EncodeError> {
-    let Commit { key, expected_revision, state, staged, batches, letters, marker, run, report, at } = commit;
+    let Commit { key, expected_revision, state, staged, batches, mut letters, marker, run, report, at } = commit;
     let marked = marker.is_some();
-    let segments = match marked || batches.iter().any(|batch| batch.count > 0) {
-        false => Vec::new(),
-        true => {
-            let head = Head { key: key.clone(), generation: state.generation, run, at };
-            encode(&head, marker, batches, keys).await?
-        }
-    };
+    let mut segments = Vec::new();
+    for Told { generation, run, deltas } in std::mem::take(&mut letters.told) {
+        let head = Head { key: key.clone(), generation, run, at };
+        segments.extend(encode(&head, None, vec![deltas], keys).await?);
+    }
+    if marked || batches.iter().any(|batch| batch.count > 0) {
+        let head = Head { key: key.clone(), generation: state.generation, run, at };
+        segments.extend(encode(&head, marker, batches, keys).await?);
+    }
     Ok(Prepared { key, expected_revision, state, staged, segments, letters, marked, run, report, at })
 }
 

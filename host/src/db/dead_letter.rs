@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tidewaiter_core::dead_letter::DeadLetter;
-use tidewaiter_core::journal::Body;
+use tidewaiter_core::journal::{Body, Packed};
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::object::{SyncDelta, encoded};
 use tidewaiter_core::time::UnixMillis;
@@ -16,6 +16,8 @@ pub struct StoredLetter {
     pub number: u64,
     /// Of which type.
     pub key: TypeKey,
+    /// The token generation in which it came.
+    pub generation: u64,
     /// The run that kept it.
     pub run: Option<u64>,
     /// When.
@@ -31,6 +33,19 @@ pub struct Letters {
     pub kept: Vec<DeadLetter>,
     /// Numbers of those that are settled.
     pub resolved: Vec<u64>,
+    /// What waited and is told now, journaled before anything else of the commit.
+    pub told: Vec<Told>,
+}
+
+/// Deltas that waited, as they would have been journaled when they came.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    /// The token generation in which they came.
+    pub generation: u64,
+    /// The run that they came with.
+    pub run: Option<u64>,
+    /// What they say.
+    pub deltas: Packed,
 }
 
 impl Letters {
@@ -38,6 +53,7 @@ impl Letters {
     pub(crate) fn append(&mut self, later: Self) {
         self.kept.extend(later.kept);
         self.resolved.extend(later.resolved);
+        self.told.extend(later.told);
     }
 
     /// Adds what comes before it.
@@ -58,12 +74,18 @@ pub(super) struct Row {
     fault: Option<String>,
     /// As a segment has it, in base64: JSON has no word for some numbers that are at fault.
     delta: Option<String>,
+    generation: u64,
     run: Option<u64>,
     at: UnixMillis,
 }
 
 impl Row {
-    pub(super) fn new(letter: &DeadLetter, run: Option<u64>, at: UnixMillis) -> Result<Self, ReadError> {
+    pub(super) fn new(
+        letter: &DeadLetter,
+        generation: u64,
+        run: Option<u64>,
+        at: UnixMillis,
+    ) -> Result<Self, ReadError> {
         let DeadLetter { object_class, uid, previous_uid, kind, fault, delta } = letter.clone();
         let encode = |delta: SyncDelta| postcard::to_stdvec(&Body::Delta(delta));
         let delta = delta.map(encode).transpose().map_err(|error| ReadError::Row {
@@ -71,11 +93,11 @@ impl Row {
             problem: error.to_string(),
         })?;
         let delta = delta.map(|bytes| encoded::to_text(&bytes));
-        Ok(Self { object_class, uid, previous_uid, kind, fault, delta, run, at })
+        Ok(Self { object_class, uid, previous_uid, kind, fault, delta, generation, run, at })
     }
 
     pub(super) fn letter(self, key: TypeKey, number: u64) -> Result<StoredLetter, ReadError> {
-        let Self { object_class, uid, previous_uid, kind, fault, delta, run, at } = self;
+        let Self { object_class, uid, previous_uid, kind, fault, delta, generation, run, at } = self;
         let damaged = |problem: &str| ReadError::Row { row: name(number), problem: problem.to_owned() };
         let decode = |text: String| {
             let bytes = encoded::from_text(&text).ok_or_else(|| damaged("its delta is not base64"))?;
@@ -86,7 +108,7 @@ impl Row {
         };
         let delta = delta.map(decode).transpose()?;
         let letter = DeadLetter { object_class, uid, previous_uid, kind, fault, delta };
-        Ok(StoredLetter { number, key, run, at, letter })
+        Ok(StoredLetter { number, key, generation, run, at, letter })
     }
 }
 

@@ -43,7 +43,7 @@ use self::writer::{Durable, Order, Writer};
 
 pub use self::commit::{Commit, CommitError, Committed, StagedSegment, TokenChange};
 pub use self::consumer::{Consumer, ConsumerError};
-pub use self::dead_letter::{Letters, StoredLetter};
+pub use self::dead_letter::{Letters, StoredLetter, Told};
 pub use self::open::{OpenError, examine, restore};
 pub use self::retain::{Policy, Retained};
 pub use self::seal::{KeyId, Keys};
@@ -430,12 +430,23 @@ impl Db {
         self.write(Write::Approve { connection: connection.clone(), approved }).await.map(drop)
     }
 
-    /// The dead letters of a type, or all, each type's in the order in which they came.
+    /// The dead letters of a type, or all, each type's in the order in which they came. Blocks for as long as it takes to read all of them, which may be
+    /// megabytes.
     ///
     /// # Errors
     /// As `states`.
     pub fn dead_letters(&self, of: Option<&TypeKey>) -> Result<Vec<StoredLetter>, ReadError> {
         self.inner.store.dead_letters(of)
+    }
+
+    /// The same, elsewhere.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub async fn read_dead_letters(&self, of: Option<TypeKey>) -> Result<Vec<StoredLetter>, ReadError> {
+        let db = self.clone();
+        let read = tokio::task::spawn_blocking(move || db.dead_letters(of.as_ref())).await;
+        read.unwrap_or_else(|error| Err(ReadError::Storage(error.to_string())))
     }
 
     /// What is kept for a credential, `CONNECTION/NAME`.

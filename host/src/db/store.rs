@@ -429,7 +429,8 @@ impl<'a, S: Stored> Plan<'a, S> {
             }
         }
         // An operator's act is never refused for want of room: it may be what makes some.
-        if let Some(full) = self.add(&commit.key.connection, &commit.segments, !commit.marked)? {
+        let is_act = commit.marked || commit.run.is_none();
+        if let Some(full) = self.add(&commit.key.connection, &commit.segments, !is_act)? {
             return Ok(Err(CommitError::Full(full)));
         }
         let now = Known { revision: commit.state.revision, name: commit.state.sync.name() };

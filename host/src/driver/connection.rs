@@ -19,6 +19,7 @@ use tidewaiter_core::run::{Failure, Terms};
 use tidewaiter_core::schema::{
     ALL_CLASSES, AttributeInfo, Capability, Classes, ConnectorInfo, ObjectClassInfo, Operation, masked,
 };
+use tidewaiter_core::state::TokenBasis;
 use tidewaiter_core::text::{hex, shown};
 use tokio::sync::mpsc;
 
@@ -29,8 +30,8 @@ use crate::driver::pass::Comparison;
 use crate::driver::session::{Session, Source};
 use crate::egress::{Egress, EgressError, Meter, Outgoing, Outside};
 use crate::wasm::{
-    ClassReader, Compare, FromGuest, Gauge, LogSource, ReadGrant, ReadHeld, Reveal, RevealRefusal, Revealing, Setup,
-    SyncOptions,
+    ClassReader, Compare, FromGuest, Gauge, LogSource, ReadGrant, ReadHeld, ReadingHeld, Reveal, RevealRefusal,
+    Revealing, Setup, SyncOptions,
 };
 
 /// So many bytes of a hash that nobody finds another list with the same.
@@ -61,7 +62,7 @@ pub struct Connection {
     /// What it runs.
     pub connector: Arc<dyn Source>,
     /// By type.
-    token_bases: BTreeMap<TypeName, u64>,
+    token_bases: BTreeMap<TypeName, TokenBasis>,
     allowed: Mutex<Arc<Allowed>>,
     egress: Arc<Egress>,
     audit: Option<Audit>,
@@ -192,7 +193,7 @@ impl Connection {
     pub(crate) fn terms(&self, object_type: &TypeName) -> Terms {
         let config = self.type_config(object_type);
         let (guard, on_token_lost) = config.map(|config| (config.guard, config.on_token_lost)).unwrap_or_default();
-        let token_basis = self.token_bases.get(object_type).copied().unwrap_or_default();
+        let token_basis = self.token_bases.get(object_type).cloned().unwrap_or_default();
         Terms { limits: self.config.limits, guard, on_token_lost, token_basis }
     }
 
@@ -256,14 +257,11 @@ impl Connection {
         Ok(session)
     }
 
-    /// The classes of the source, asked for where they aren't known.
-    pub(crate) async fn ask_for_classes(self: &Arc<Self>, key: &TypeKey) -> Result<Arc<Classes>, Failure> {
-        if let Some(classes) = self.classes() {
-            return Ok(classes);
-        }
+    /// Asks for the classes of the source, whether or not they are known.
+    pub(crate) async fn ask_for_classes(self: &Arc<Self>, key: &TypeKey, why: &str) -> Result<Arc<Classes>, Failure> {
         let log = LogSource { key: key.clone(), run: 0 };
         let mut session = self.connector.start(self.setup(log.clone(), Arc::default())).await?;
-        self.ask_classes(session.as_mut(), &log, "the classes are not known").await
+        self.ask_classes(session.as_mut(), &log, why).await
     }
 
     /// Whether the classes of the source are known.
@@ -278,7 +276,10 @@ impl Connection {
 
     /// The class of a type, as its source declares it. Asks the connector where that isn't known.
     pub(crate) async fn class_info(self: &Arc<Self>, key: &TypeKey) -> Result<Option<ObjectClassInfo>, Failure> {
-        let classes = self.ask_for_classes(key).await?;
+        let classes = match self.classes() {
+            Some(classes) => classes,
+            None => self.ask_for_classes(key, "the classes are not known").await?,
+        };
         Ok(classes.class(&self.class(&key.object_type)).cloned())
     }
 
@@ -308,9 +309,12 @@ impl Connection {
     fn read_held(&self, key: &TypeKey) -> ReadHeld {
         let (db, key) = (self.db.clone(), key.clone());
         ReadHeld(Arc::new(move || {
-            let letters = db.as_ref().map_or_else(|| Ok(Vec::new()), |db| db.dead_letters(Some(&key)));
-            let letters = letters.map_err(|error| error.to_string())?;
-            Ok(Held::of(letters.iter().map(|stored| (stored.number, &stored.letter))))
+            let (db, key) = (db.clone(), key.clone());
+            Box::pin(async move {
+                let Some(db) = db else { return Ok(Held::default()) };
+                let letters = db.read_dead_letters(Some(key)).await.map_err(|error| error.to_string())?;
+                Ok(Held::of(letters.iter().map(|stored| (stored.number, &stored.letter))))
+            }) as ReadingHeld
         }))
     }
 
@@ -530,20 +534,28 @@ fn bounded(classes: &[ObjectClassInfo]) -> Result<(), Failure> {
     }
 }
 
-/// What the tokens of each type depend on, as a hash: its class, and the settings that the schema calls relevant.
-fn token_bases(config: &ConnectionConfig, settings_schema: &str) -> BTreeMap<TypeName, u64> {
+/// What the tokens of each type depend on: its connector, its class, and the settings that the schema calls relevant.
+fn token_bases(config: &ConnectionConfig, settings_schema: &str) -> BTreeMap<TypeName, TokenBasis> {
     let schema: Json = serde_json::from_str(settings_schema).unwrap_or_default();
     let properties = schema["properties"].as_object().into_iter().flatten();
-    let relevant: BTreeMap<&str, &Json> = properties
-        .filter(|(_, property)| property["x-token-relevant"] == true)
-        .map(|(name, property)| (name.as_str(), config.settings.get(name).unwrap_or(&property["default"])))
+    let relevant = properties.filter(|(_, property)| property["x-token-relevant"] == true);
+    let settings: Vec<(String, u64)> = relevant
+        .map(|(name, property)| {
+            let value = config.settings.get(name).unwrap_or(&property["default"]);
+            (format!("the setting {name}"), hashed(&value.to_string()))
+        })
         .collect();
     let basis = |class: &str| {
-        let text = serde_json::json!([class.to_lowercase(), relevant]).to_string();
-        let hash = Sha256::new().chain_update(b"tidewaiter token basis").chain_update(text).finalize();
-        u64::from_be_bytes(std::array::from_fn(|i| hash[i]))
+        let connector = ("the connector".to_owned(), hashed(config.connector.as_str()));
+        let class = ("the class of the type".to_owned(), hashed(&class.to_lowercase()));
+        TokenBasis(settings.iter().cloned().chain([connector, class]).collect())
     };
     config.types.iter().map(|(name, config)| (name.clone(), basis(&config.class))).collect()
+}
+
+fn hashed(text: &str) -> u64 {
+    let hash = Sha256::new().chain_update(b"tidewaiter token basis").chain_update(text).finalize();
+    u64::from_be_bytes(std::array::from_fn(|i| hash[i]))
 }
 
 /// The sensitive attributes of classes, by class and name.
@@ -568,7 +580,7 @@ mod tests {
     use super::*;
     use crate::config::Access;
 
-    fn basis(class: &str, settings: Json) -> u64 {
+    fn basis(class: &str, settings: Json) -> TokenBasis {
         let account = TypeConfig { class: class.into(), ..TypeConfig::default() };
         let config = ConnectionConfig {
             connector: "csv".parse().unwrap(),
@@ -590,11 +602,22 @@ mod tests {
     fn a_token_depends_on_its_class_and_on_what_the_connector_says() {
         let before = basis("account", json!({ "folder": "people" }));
         for same in [json!({ "settle_ms": 7, "folder": "people" }), json!({ "folder": "people", "delimiter": "," })] {
-            assert_eq!(basis("ACCOUNT", same.clone()), before, "{same}");
+            assert_eq!(before.differs(&basis("ACCOUNT", same.clone())), None, "{same}");
         }
-        for other in [json!({ "folder": "others" }), json!({ "folder": "people", "delimiter": ";" }), json!({})] {
-            assert_ne!(basis("account", other.clone()), before, "{other}");
+        for (other, what) in [
+            (json!({ "folder": "others" }), "folder"),
+            (json!({ "folder": "people", "delimiter": ";" }), "delimiter"),
+            (json!({}), "folder"),
+        ] {
+            let what = format!("the setting {what}");
+            assert_eq!(before.differs(&basis("account", other.clone())), Some(what.as_str()), "{other}");
         }
-        assert_ne!(basis("group", json!({ "folder": "people" })), before);
+        let other = basis("group", json!({ "folder": "people" }));
+        assert_eq!(before.differs(&other), Some("the class of the type"));
+        // A version of the connector that knows more of what its tokens depend on.
+        let mut more = before.clone();
+        more.0.insert("the setting zone".into(), 7);
+        assert_eq!((before.differs(&more), more.differs(&before)), (None, None));
+        assert_eq!(TokenBasis::default().differs(&before), None, "stored by a host that didn't know");
     }
 }

@@ -1,9 +1,10 @@
 //! A pass over all objects of a type: what is read is compared with the shadow, and what wasn't read is looked for again. Decides
 //! nothing: what is told and what is missing is known to the core's `Pass`; this brings it the rows.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tidewaiter_core::dead_letter::Feed;
+use tidewaiter_core::dead_letter::{Feed, Untold};
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::object::{Change, SyncDelta};
 use tidewaiter_core::run::{Failure, Filter, Reading};
@@ -12,7 +13,7 @@ use tidewaiter_core::shadow::{Counts, Form, Index, Pass, Verdict};
 use tokio::task::spawn_blocking;
 
 use crate::clock::Clock;
-use crate::db::{CommitError, Db, Digester, ReadError, Shadow, ShadowHold};
+use crate::db::{CommitError, Db, Digester, ReadError, Shadow, ShadowHold, StoredLetter};
 
 /// Objects that are looked for again in one run, and bytes of their uids: between them live sync has its turn.
 const MISSING_AT_ONCE: usize = 1000;
@@ -73,6 +74,10 @@ struct Inner {
     expected: u64,
     /// Of what is being told, the keys of what is gone.
     gone: Vec<u128>,
+    /// Uids of objects of which nothing is told.
+    left: HashSet<String>,
+    /// Dead letters that have nothing to wait for, once the pass is complete.
+    settled: Vec<u64>,
 }
 
 /// How far a pass is.
@@ -116,6 +121,8 @@ impl Comparison {
             missing: None,
             expected,
             gone: Vec::new(),
+            left: HashSet::new(),
+            settled: Vec::new(),
         };
         let (class, inner) = (class.name.clone(), Mutex::new(inner));
         let (shown, bringing_up) = Default::default();
@@ -159,10 +166,8 @@ impl Comparison {
     /// The db.
     pub async fn begin_run(&self) -> Result<(), CommitError> {
         self.bring_up().await?;
-        let (db, key) = (self.db.clone(), self.hold.key().clone());
-        let letters = spawn_blocking(move || db.dead_letters(Some(&key))).await;
-        let failed = |error: String| CommitError::Storage(error);
-        let letters = letters.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
+        let letters = self.db.read_dead_letters(Some(self.hold.key().clone())).await;
+        let letters = letters.map_err(|error| CommitError::Storage(error.to_string()))?;
         let mut inner = self.inner();
         // Live sync goes on with them.
         for uid in letters.iter().flat_map(|stored| stored.letter.uids()) {
@@ -193,12 +198,18 @@ impl Comparison {
         Ok(())
     }
 
-    /// Of objects that were read, those that are told, and as what. Of those with the uids nothing is.
-    pub fn judge(&self, deltas: Vec<SyncDelta>, untold: &[String]) -> Vec<SyncDelta> {
+    /// Of objects that were read, those that are told, and as what. Of the others nothing is.
+    pub fn judge(&self, deltas: Vec<SyncDelta>, untold: Vec<Untold>) -> Vec<SyncDelta> {
         let mut guard = self.inner();
         let inner = &mut *guard;
-        for uid in untold {
-            let key = inner.digester.key(uid);
+        for Untold { uid, problem } in untold {
+            if let (Some(problem), true) = (problem, inner.left.insert(uid.clone())) {
+                let TypeKey { connection, object_type } = self.hold.key();
+                tracing::warn!(
+                    target: "tidewaiter::run", %connection, r#type = %object_type, code = "data-fault", uid, "read, and not told: {problem}"
+                );
+            }
+            let key = inner.digester.key(&uid);
             inner.pass.leave(key);
         }
         let mut told = Vec::new();
@@ -252,7 +263,26 @@ impl Comparison {
             let completed = self.hold.complete(self.generation, self.clock.now()).await;
             completed.map_err(|error| host(error.to_string()))?;
         }
+        self.settle_letters().await.map_err(|error| host(error.to_string()))?;
         Ok(None)
+    }
+
+    /// Where the pass has the last word, it has met whatever dead letters are about: what it hasn't found at fault is mended, or gone.
+    async fn settle_letters(&self) -> Result<(), ReadError> {
+        if self.manner.reads != Feed::Comparison {
+            return Ok(());
+        }
+        let letters = self.db.read_dead_letters(Some(self.hold.key().clone())).await?;
+        let mut inner = self.inner();
+        let is_settled = |stored: &&StoredLetter| stored.letter.waits() || !inner.left.contains(&stored.letter.uid);
+        let settled = letters.iter().filter(is_settled).map(|stored| stored.number).collect();
+        inner.settled = settled;
+        Ok(())
+    }
+
+    /// Dead letters that are settled by it that the pass is complete.
+    pub fn take_settled(&self) -> Vec<u64> {
+        std::mem::take(&mut self.inner().settled)
     }
 
     /// What was said to be gone is journaled, or is on its way there.

@@ -4,7 +4,7 @@
 mod log;
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::pending;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tidewaiter_core::dead_letter::{DeadLetter, Feed};
+use tidewaiter_core::dead_letter::{DeadLetter, Feed, related, told_as_read};
 use tidewaiter_core::guard::Tally;
 use tidewaiter_core::journal::Packed;
 use tidewaiter_core::limit::Limits;
@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::clock::Clock;
-use crate::db::{Commit, CommitError, Db, Letters, StagedSegment, StoredLetter, pack, pack_read};
+use crate::db::{Commit, CommitError, Db, EncodeError, Letters, StagedSegment, StoredLetter, pack, pack_read, unpack};
 use crate::driver::connection::Connection;
 use crate::driver::pass::{Comparison, Manner};
 use crate::driver::session::Session;
@@ -102,6 +102,11 @@ enum Called {
         result: Result<Option<Vec<u8>>, Failure>,
         stopped: bool,
     },
+    /// The dead letters whose objects were read.
+    Letter {
+        result: Result<Vec<StoredLetter>, Failure>,
+        stopped: bool,
+    },
     /// Those that are gone, of what was looked for again.
     Missing {
         result: Result<Vec<SyncDelta>, Failure>,
@@ -128,6 +133,9 @@ struct Performer {
     calling: Option<Calling>,
     /// The payloads of the batches that the machine was told of.
     held: VecDeque<Batch>,
+    /// What was read of objects that dead letters are about, and its size.
+    read: Vec<SyncDelta>,
+    read_bytes: u64,
     /// One at most: a task of its own, so that compressing goes on beside the connector.
     writing: JoinSet<Writing>,
     /// A shadow that is brought up.
@@ -181,6 +189,8 @@ pub async fn perform(mut order: Order, mut signals: mpsc::Receiver<Signal>) -> P
         session,
         calling: None,
         held: VecDeque::new(),
+        read: Vec::new(),
+        read_bytes: 0,
         writing: JoinSet::new(),
         beside: JoinSet::new(),
         staged: Vec::new(),
@@ -314,16 +324,31 @@ impl Performer {
         }
     }
 
+    /// Whether objects are read because dead letters are about them.
+    fn reads_for_letter(&self) -> bool {
+        let filter = self.order.reading.as_ref().map(|reading| &reading.filter);
+        matches!(filter, Some(Filter::Letter { .. }))
+    }
+
     fn receive(&mut self, message: FromGuest) {
         let now = self.order.clock.now();
         match message {
+            // What is told of it is known once all is read.
+            FromGuest::Batch { deltas, bytes, .. } if self.reads_for_letter() => {
+                self.read.extend(unpack(&deltas));
+                self.read_bytes += bytes;
+                if self.read_bytes > self.limits.dead_letter_bytes_max {
+                    let message = format!("more than {} bytes were read", self.limits.dead_letter_bytes_max);
+                    self.machine.handle_abandoned(Outcome::Failed(Failure::Host { message }), now);
+                }
+            }
             FromGuest::Batch { deltas, kept, resolved, bytes, checkpoint } => {
                 let is_delete = |letter: &&DeadLetter| letter.kind == Change::DELETE;
                 let (count, deletes) = (kept.len() as u64, kept.iter().filter(is_delete).count() as u64);
                 let tally =
                     Tally { changes: u64::from(deltas.count) + count, deletes: u64::from(deltas.deletes) + deletes };
                 let info = BatchInfo { tally, kept: count, resolved: resolved.len() as u64, bytes, checkpoint };
-                self.held.push_back(Batch { deltas, letters: Letters { kept, resolved } });
+                self.held.push_back(Batch { deltas, letters: Letters { kept, resolved, ..Letters::default() } });
                 self.machine.handle_batch(info, now);
             }
             FromGuest::Flush(answer) => {
@@ -383,6 +408,17 @@ impl Performer {
                 let result = result.map(|next| self.next = next);
                 self.machine.handle_searched(result, stopped, now);
             }
+            Called::Letter { result, stopped } => {
+                match &result {
+                    Ok(letters) => tracing::info!(
+                        target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run = self.order.run,
+                        letters = letters.len(), stopped, "read what dead letters are about"
+                    ),
+                    Err(failure) => self.log_failure("search", failure),
+                }
+                let result = result.and_then(|letters| if stopped { Ok(()) } else { self.tell_read(&letters) });
+                self.machine.handle_searched(result, stopped, now);
+            }
             Called::Missing { result, stopped } => {
                 match &result {
                     Ok(gone) => tracing::info!(
@@ -398,7 +434,9 @@ impl Performer {
                 if let Err(failure) = &next {
                     self.log_failure("the pass", failure);
                 }
-                self.machine.handle_next(next, now);
+                let settled = self.order.comparison.as_ref().map(|pass| pass.take_settled()).unwrap_or_default();
+                let handed = if settled.is_empty() { Ok(()) } else { self.hand_over(&[], pack, settled) };
+                self.machine.handle_next(handed.and(next), now);
             }
         }
     }
@@ -417,28 +455,32 @@ impl Performer {
             return Ok(());
         }
         let differs = self.order.comparison.as_ref().is_some_and(|comparison| !comparison.manner().full);
-        let packed = if differs { pack(gone) } else { pack_read(gone) };
-        let packed = packed.map_err(|error| Failure::Host { message: error.to_string() })?;
-        let tally = Tally { changes: packed.count.into(), deletes: packed.deletes.into() };
-        let bytes = gone.iter().map(|delta| delta.size() as u64).sum();
-        let letters = Letters { kept: Vec::new(), resolved: self.letters_of(gone)? };
-        let resolved = letters.resolved.len() as u64;
-        self.held.push_back(Batch { deltas: packed, letters });
-        let info = BatchInfo { tally, resolved, bytes, ..BatchInfo::default() };
-        self.machine.handle_batch(info, self.order.clock.now());
-        Ok(())
+        self.hand_over(gone, if differs { pack } else { pack_read }, Vec::new())
     }
 
-    /// The dead letters that are settled by it that these objects are gone.
-    fn letters_of(&self, gone: &[SyncDelta]) -> Result<Vec<u64>, Failure> {
-        let comparison = self.order.comparison.as_ref();
-        if comparison.is_none_or(|comparison| comparison.manner().reads != Feed::Comparison) {
-            return Ok(Vec::new());
-        }
-        let letters = self.order.db.dead_letters(Some(&self.order.key));
-        let letters = letters.map_err(|error| Failure::Host { message: error.to_string() })?;
-        let is_gone = |stored: &&StoredLetter| gone.iter().any(|delta| delta.change.uid() == stored.letter.uid);
-        Ok(letters.iter().filter(is_gone).map(|stored| stored.number).collect())
+    /// Hands to the machine what is told in the place of dead letters, which are settled by it.
+    fn tell_read(&mut self, letters: &[StoredLetter]) -> Result<(), Failure> {
+        let about: Vec<&DeadLetter> = letters.iter().map(|stored| &stored.letter).collect();
+        let deltas = told_as_read(&about, std::mem::take(&mut self.read));
+        let resolved: Vec<u64> = letters.iter().map(|stored| stored.number).collect();
+        self.hand_over(&deltas, pack_read, resolved)
+    }
+
+    /// Hands deltas of ours to the machine, as if the connector had.
+    fn hand_over(
+        &mut self,
+        deltas: &[SyncDelta],
+        pack: fn(&[SyncDelta]) -> Result<Packed, EncodeError>,
+        resolved: Vec<u64>,
+    ) -> Result<(), Failure> {
+        let deltas_packed = pack(deltas).map_err(|error| Failure::Host { message: error.to_string() })?;
+        let tally = Tally { changes: deltas_packed.count.into(), deletes: deltas_packed.deletes.into() };
+        let bytes = deltas.iter().map(|delta| delta.size() as u64).sum();
+        let info = BatchInfo { tally, resolved: resolved.len() as u64, bytes, ..BatchInfo::default() };
+        let letters = Letters { resolved, ..Letters::default() };
+        self.held.push_back(Batch { deltas: deltas_packed, letters });
+        self.machine.handle_batch(info, self.order.clock.now());
+        Ok(())
     }
 
     /// Does one thing; answers the end of the run when this was it.
@@ -560,6 +602,7 @@ impl Performer {
         let uid = match filter {
             Filter::All => None,
             Filter::ByUid { uid, .. } => Some(uid),
+            Filter::Letter { number } => return self.search_letter(number, options),
             Filter::Missing { uids, .. } => return self.search_missing(uids, options),
         };
         let begins = self.order.comparison.clone().filter(|_| self.order.reading.is_some());
@@ -586,6 +629,41 @@ impl Performer {
                 Answer { session: Some(session), call: Called::Search { result, stopped } }
             },
             |failure| Called::Search { result: Err(failure), stopped: false },
+        );
+    }
+
+    /// Reads the objects that a dead letter is about, with all that have to do with them.
+    fn search_letter(&mut self, number: u64, options: SyncOptions) {
+        let (db, key, max) = (self.order.db.clone(), self.order.key.clone(), self.limits.call_time_max);
+        self.call(
+            move |mut session| async move {
+                let result = async {
+                    let letters = db.read_dead_letters(Some(key)).await;
+                    let letters = letters.map_err(|error| Failure::Host { message: error.to_string() })?;
+                    let numbered: Vec<_> = letters.iter().map(|stored| (stored.number, &stored.letter)).collect();
+                    let about: BTreeSet<u64> = related(&numbered, number).iter().map(|(number, _)| *number).collect();
+                    let about: Vec<StoredLetter> =
+                        letters.into_iter().filter(|stored| about.contains(&stored.number)).collect();
+                    let objects: BTreeSet<(&str, &str)> = about
+                        .iter()
+                        .flat_map(|StoredLetter { letter, .. }| {
+                            letter.uids().map(|uid| (letter.object_class.as_str(), uid))
+                        })
+                        .collect();
+                    for (class, uid) in objects {
+                        session.search(class, Some(uid), None, options.clone()).await?;
+                        if session.was_stopped() {
+                            return Ok(Vec::new());
+                        }
+                    }
+                    Ok(about)
+                };
+                // All of it takes no longer than one call may.
+                let result = tokio::time::timeout(max, result).await.unwrap_or_else(|_| Err(too_long(max)));
+                let stopped = session.was_stopped();
+                Answer { session: Some(session), call: Called::Letter { result, stopped } }
+            },
+            |failure| Called::Letter { result: Err(failure), stopped: false },
         );
     }
 
@@ -656,7 +734,7 @@ impl Performer {
 }
 
 fn too_long(max: Duration) -> Failure {
-    let message = format!("looking for what was missing took longer than the {} ms allowed", max.as_millis());
+    let message = format!("reading objects one by one took longer than the {} ms allowed", max.as_millis());
     Failure::Trapped { code: "limit.call-time".into(), message }
 }
 

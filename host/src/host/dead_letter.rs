@@ -1,7 +1,7 @@
 //! What operators do about dead letters: look at them, have their objects told as they are now, or give them up. What waited for them goes
 //! on then, in its order.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -10,15 +10,15 @@ use tidewaiter_core::inspect::Inspector;
 use tidewaiter_core::name::{ConnectionName, TypeKey};
 use tidewaiter_core::object::SyncDelta;
 use tidewaiter_core::run::Outcome;
-use tidewaiter_core::schema::{ALL_CLASSES, Operation};
+use tidewaiter_core::schema::Operation;
 use tidewaiter_core::state::{Actor, TypeState};
 use tidewaiter_core::time::UnixMillis;
 use tokio::sync::mpsc;
 
-use super::reconcile::{Reconciler, Scope};
+use super::reconcile::Reconciler;
 use super::{Host, HostError};
 use crate::clock::Clock;
-use crate::db::{Commit, CommitError, Db, Letters, Sensitive, StoredLetter, pack};
+use crate::db::{Commit, CommitError, Db, Letters, Sensitive, StoredLetter, Told, pack};
 use crate::driver::Request;
 use crate::sink::render;
 
@@ -52,7 +52,7 @@ pub struct LetterView {
 
 impl LetterView {
     fn new(stored: StoredLetter) -> Self {
-        let StoredLetter { number, key, run, at, letter } = stored;
+        let StoredLetter { number, key, run, at, letter, .. } = stored;
         let DeadLetter { object_class: class, uid, previous_uid, kind, fault, .. } = letter;
         Self { number, key, class, uid, previous_uid, kind, fault, run, at, delta: None }
     }
@@ -78,33 +78,40 @@ impl Host {
     /// The dead letters of a connection, or all: each type's in the order in which they came.
     ///
     /// # Errors
-    /// The db.
-    pub fn dead_letters(&self, of: Option<&ConnectionName>) -> Result<Vec<LetterView>, HostError> {
-        let letters = self.db.dead_letters(None)?.into_iter();
+    /// There is no such connection, and none is of one that was called so; or the db.
+    pub async fn dead_letters(&self, of: Option<&ConnectionName>) -> Result<Vec<LetterView>, HostError> {
+        let letters = self.db.read_dead_letters(None).await?.into_iter();
         let wanted = letters.filter(|stored| of.is_none_or(|of| stored.key.connection == *of));
-        Ok(wanted.map(LetterView::new).collect())
+        let found: Vec<LetterView> = wanted.map(LetterView::new).collect();
+        match of.filter(|of| found.is_empty() && !self.config.connections.contains_key(*of)) {
+            Some(unknown) => Err(HostError::UnknownConnection(unknown.clone())),
+            None => Ok(found),
+        }
     }
 
     /// A dead letter, with what came.
     ///
     /// # Errors
     /// There is none of that number, or the db.
-    pub fn dead_letter(&self, number: u64) -> Result<LetterView, HostError> {
-        Ok(LetterView::with_delta(letter(&self.db, number)?, &self.db.sensitive()?))
+    pub async fn dead_letter(&self, number: u64) -> Result<LetterView, HostError> {
+        Ok(LetterView::with_delta(letter(&self.db, number).await?, &self.db.sensitive()?))
     }
 
-    /// Has the object of a dead letter told as it is now, with all that are kept of it: where the connector reads objects by their uid, as
+    /// Has the object of a dead letter told as it is now, and is done with all that are kept of it: where the connector reads objects by their uid, as
     /// it is in the source, and otherwise as it came, if nothing is wrong with it any more and nothing waits for it.
     ///
     /// # Errors
     /// There is none of that number, it can't be done, or what is read is at fault still.
     pub async fn retry_dead_letter(&self, number: u64, by: Actor) -> Result<Settled, HostError> {
-        let stored = letter(&self.db, number)?;
+        let stored = letter(&self.db, number).await?;
         let reconciler = self.reconciler(&stored.key)?;
         let (audit, settling) = (self.audit.clone(), self.settling(stored.key.clone()));
         self.act(async move {
             audit.act(&by, "dead-letters retry", format!("{} {number}", stored.key)).await?;
-            settling.retry(&reconciler, stored).await
+            match reconciler.connection.connector.info().does(Operation::SearchByUid) {
+                true => settling.read(&reconciler, number).await,
+                false => settling.tell(&reconciler, stored).await,
+            }
         })
         .await
     }
@@ -114,7 +121,7 @@ impl Host {
     /// # Errors
     /// There is none of that number, it only waits for another one, or the db.
     pub async fn drop_dead_letter(&self, number: u64, by: Actor) -> Result<Settled, HostError> {
-        let stored = letter(&self.db, number)?;
+        let stored = letter(&self.db, number).await?;
         if stored.letter.waits() {
             return Err(HostError::OnlyWaits { number });
         }
@@ -126,7 +133,7 @@ impl Host {
                 target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, code = "dead-letter-dropped",
                 class = letter.object_class, uid = letter.uid, number, by = %by, "never journaled"
             );
-            settling.settle(&HashSet::from([number]), Vec::new()).await
+            settling.settle(&HashSet::from([number]), None).await
         })
         .await
     }
@@ -136,13 +143,29 @@ impl Host {
     }
 }
 
-fn letter(db: &Db, number: u64) -> Result<StoredLetter, HostError> {
-    let found = db.dead_letters(None)?.into_iter().find(|stored| stored.number == number);
+async fn letter(db: &Db, number: u64) -> Result<StoredLetter, HostError> {
+    let found = db.read_dead_letters(None).await?.into_iter().find(|stored| stored.number == number);
     found.ok_or(HostError::NoSuchLetter { number })
 }
 
 fn numbered(letters: &[StoredLetter]) -> Vec<(u64, &DeadLetter)> {
     letters.iter().map(|stored| (stored.number, &stored.letter)).collect()
+}
+
+/// Deltas that waited, as they would have been journaled when they came: those of one run together.
+fn told<'a>(letters: impl Iterator<Item = &'a StoredLetter>) -> Result<Vec<Told>, CommitError> {
+    let mut all: Vec<(u64, Option<u64>, Vec<SyncDelta>)> = Vec::new();
+    for StoredLetter { generation, run, letter, .. } in letters {
+        let Some(delta) = letter.delta.clone() else { continue };
+        match all.last_mut().filter(|(of, by, _)| (of, by) == (generation, run)) {
+            Some((.., deltas)) => deltas.push(delta),
+            None => all.push((*generation, *run, vec![delta])),
+        }
+    }
+    let packed = |(generation, run, deltas): (u64, Option<u64>, Vec<SyncDelta>)| {
+        Ok(Told { generation, run, deltas: pack(&deltas)? })
+    };
+    all.into_iter().map(packed).collect()
 }
 
 /// What is needed to be done with dead letters of a type, whether or not whoever asked is there still.
@@ -155,69 +178,66 @@ pub(super) struct Settling {
 }
 
 impl Settling {
-    async fn retry(&self, reconciler: &Reconciler, stored: StoredLetter) -> Result<Settled, HostError> {
-        let letters = self.db.dead_letters(Some(&self.key))?;
-        let (letters, number) = (numbered(&letters), stored.number);
-        let related = related(&letters, number);
-        let gone: HashSet<u64> = related.iter().map(|(number, _)| *number).collect();
-        let connection = &reconciler.connection;
-        let class = connection.class(&self.key.object_type);
-        if connection.connector.info().does(Operation::SearchByUid) && class != ALL_CLASSES {
-            let uids: BTreeSet<&str> = related.iter().flat_map(|(_, letter)| letter.uids()).collect();
-            for uid in uids {
-                self.read(reconciler, uid, number).await?;
+    async fn letters(&self) -> Result<Vec<StoredLetter>, HostError> {
+        Ok(self.db.read_dead_letters(Some(self.key.clone())).await?)
+    }
+
+    /// Has the object read and told, in one run and one transaction with all that are kept of it.
+    async fn read(&self, reconciler: &Reconciler, number: u64) -> Result<Settled, HostError> {
+        let letters = self.letters().await?;
+        let about = related(&numbered(&letters), number).into_iter().map(|(number, _)| number).collect::<Vec<_>>();
+        let report = reconciler.read_letter(number).await?;
+        let why = match report.outcome {
+            Outcome::Ok => {
+                let left: HashSet<u64> = self.letters().await?.iter().map(|stored| stored.number).collect();
+                let settled = about.into_iter().filter(|number| !left.contains(number)).collect();
+                return Ok(Settled { settled, released: Vec::new() });
             }
-            return self.settle(&gone, Vec::new()).await;
-        }
+            Outcome::Failed(failure) => format!("run {} failed ({}): {failure}", report.run, failure.code()),
+            Outcome::Held(why) => why,
+            other => format!("run {} ended {}", report.run, other.name()),
+        };
+        Err(HostError::NotRetried { number, why })
+    }
+
+    /// Has what came told, if nothing is wrong with it by now.
+    async fn tell(&self, reconciler: &Reconciler, stored: StoredLetter) -> Result<Settled, HostError> {
+        let (number, connection) = (stored.number, &reconciler.connection);
         let not_retried = |why: String| HostError::NotRetried { number, why };
+        let letters = self.letters().await?;
+        let related = related(&numbered(&letters), number);
         if let Some((other, _)) = related.iter().find(|(other, _)| *other != number) {
-            let why = format!(
-                "connector {} reads no object by its uid, and {other} is kept of the same object",
-                connection.config.connector
-            );
+            let connector = &connection.config.connector;
+            let why =
+                format!("connector {connector} reads no object by its uid, and {other} is kept of the same object");
             return Err(not_retried(why));
         }
-        let delta = stored.letter.delta.ok_or_else(|| not_retried("what came was too large to be kept".to_owned()))?;
-        let classes = connection.ask_for_classes(&self.key).await;
+        let delta =
+            stored.letter.delta.as_ref().ok_or_else(|| not_retried("what came was too large to be kept".to_owned()))?;
+        // Those that are known may be what was wrong.
+        let classes = connection.ask_for_classes(&self.key, "a dead letter is tried again").await;
         let classes = classes.map_err(|failure| not_retried(failure.to_string()))?;
         let mut inspector = Inspector::new(classes, connection.config.limits, DataFaults::Fail);
-        inspector.open(&class);
-        inspector.emit(std::slice::from_ref(&delta), None).map_err(|rejection| not_retried(rejection.message))?;
-        self.settle(&gone, vec![delta]).await
+        inspector.open(&connection.class(&self.key.object_type));
+        inspector.emit(std::slice::from_ref(delta), None).map_err(|rejection| not_retried(rejection.message))?;
+        self.settle(&HashSet::from([number]), Some(&stored)).await
     }
 
-    /// Reads an object and journals it as it is.
-    async fn read(&self, reconciler: &Reconciler, uid: &str, number: u64) -> Result<(), HostError> {
-        loop {
-            let scope = Scope { uid: Some(uid.to_owned()), gone: true, ..Scope::default() };
-            let report = reconciler.read(scope).await?.last;
-            let why = match report.outcome {
-                Outcome::Ok => return Ok(()),
-                Outcome::Superseded => continue,
-                Outcome::Failed(failure) => format!("run {} failed ({}): {failure}", report.run, failure.code()),
-                Outcome::Held(why) => why,
-                other => format!("run {} ended {}", report.run, other.name()),
-            };
-            return Err(HostError::NotRetried { number, why });
-        }
-    }
-
-    /// Takes dead letters away and journals what goes on then, in one transaction on top of whatever a run wrote meanwhile. `first`: what is
-    /// journaled before.
-    pub(super) async fn settle(&self, gone: &HashSet<u64>, first: Vec<SyncDelta>) -> Result<Settled, HostError> {
+    /// Takes dead letters away and journals what goes on then, in one transaction on top of whatever a run wrote meanwhile. `told`: one of them
+    /// that is told all the same, before the others.
+    async fn settle(&self, gone: &HashSet<u64>, told: Option<&StoredLetter>) -> Result<Settled, HostError> {
         loop {
             let Some(stored) = self.db.state(&self.key)? else { return Ok(Settled::default()) };
-            let letters = self.db.dead_letters(Some(&self.key))?;
-            let present = letters.iter().map(|stored| stored.number).filter(|number| gone.contains(number));
-            let settled: Vec<u64> = present.collect();
+            let letters = self.letters().await?;
+            let settled: Vec<u64> =
+                letters.iter().map(|one| one.number).filter(|number| gone.contains(number)).collect();
             if settled.is_empty() {
                 return Ok(Settled::default());
             }
             let released = released(numbered(&letters), gone);
-            let on = letters.iter().filter(|stored| released.contains(&stored.number));
-            let deltas: Vec<SyncDelta> =
-                first.iter().cloned().chain(on.filter_map(|stored| stored.letter.delta.clone())).collect();
-            let packed = pack(&deltas).map_err(CommitError::from)?;
+            let on = told.into_iter().chain(letters.iter().filter(|one| released.contains(&one.number)));
+            let resolved = [settled.as_slice(), &released].concat();
+            let letters = Letters { told: self::told(on)?, resolved, kept: Vec::new() };
             let at = self.clock.now();
             let state = TypeState { revision: stored.revision + 1, changed_at: at, ..stored.clone() };
             let commit = Commit {
@@ -225,8 +245,8 @@ impl Settling {
                 expected_revision: stored.revision,
                 state: state.clone(),
                 staged: Vec::new(),
-                batches: vec![packed],
-                letters: Letters { kept: Vec::new(), resolved: [settled.as_slice(), &released].concat() },
+                batches: Vec::new(),
+                letters,
                 marker: None,
                 run: None,
                 report: None,
@@ -235,22 +255,29 @@ impl Settling {
             match self.db.commit(commit).await {
                 // A run committed in between.
                 Err(CommitError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-                Ok(_) => {
-                    if let Some(requests) = &self.requests {
-                        let _ = requests.send(Request::StateChanged { key: self.key.clone(), state }).await;
+                Err(error) => {
+                    // It may have been written all the same.
+                    if let Ok(Some(state)) = self.db.state(&self.key) {
+                        self.tell_scheduler(state).await;
                     }
+                    return Err(error.into());
+                }
+                Ok(_) => {
+                    self.tell_scheduler(state).await;
                     return Ok(Settled { settled, released });
                 }
             }
         }
     }
 
-    /// Takes away all that has to do with some of them, whatever waits for them.
-    pub(super) async fn erase(&self, numbers: &[u64]) -> Result<(), HostError> {
-        let letters = self.db.dead_letters(Some(&self.key))?;
-        let letters = numbered(&letters);
-        let gone = numbers.iter().flat_map(|number| related(&letters, *number)).map(|(number, _)| number).collect();
-        self.settle(&gone, Vec::new()).await.map(drop)
+    async fn tell_scheduler(&self, state: TypeState) {
+        if let Some(requests) = &self.requests {
+            let _ = requests.send(Request::StateChanged { key: self.key.clone(), state }).await;
+        }
+    }
+
+    /// Takes some away, whatever waits for them. For what is to be forgotten with all that has to do with it.
+    pub(super) async fn forget(&self, numbers: HashSet<u64>) -> Result<(), HostError> {
+        self.settle(&numbers, None).await.map(drop)
     }
 }

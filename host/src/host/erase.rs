@@ -1,7 +1,7 @@
 //! Erasing what the journal says of an object, for good: its entries keep their places and ids, and say nothing any more. What was
 //! erased is remembered by a hash, so that a copy that is restored loses it again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tidewaiter_core::dead_letter::related;
 use tidewaiter_core::journal::Entry;
-use tidewaiter_core::name::{ConnectionName, TypeKey};
-use tidewaiter_core::object::Change;
+use tidewaiter_core::name::ConnectionName;
 use tidewaiter_core::state::Actor;
 use tidewaiter_core::text::hex;
 use tokio::sync::Mutex;
@@ -95,11 +95,7 @@ fn hash(salt: u64, uid: &str) -> String {
 /// The uids of an entry that says something of an object.
 fn uids(entry: &Entry) -> Vec<&str> {
     let Some(delta) = entry.body.delta() else { return Vec::new() };
-    let previous = match &delta.change {
-        Change::Update { previous_uid, .. } | Change::CreateOrUpdate { previous_uid, .. } => previous_uid.as_deref(),
-        Change::Create(_) | Change::Delete { .. } => None,
-    };
-    previous.into_iter().chain([delta.change.uid()]).collect()
+    delta.change.previous_uid().into_iter().chain([delta.change.uid()]).collect()
 }
 
 /// Erases in one journal what is to be forgotten, and remembers it beside it. One at a time: a line that says that all above it is
@@ -178,12 +174,12 @@ impl Erasures {
 
     /// Erases all that is pending. An object that was renamed goes under all its uids: each that turns up is looked for in turn.
     async fn apply(&self) -> Result<u64, HostError> {
-        self.look_through_letters().await?;
         let mut entries = 0;
         loop {
-            let (erased, renamed) = self.look_through().await?;
+            let of_letters = self.look_through_letters().await?;
+            let (erased, of_entries) = self.look_through().await?;
             entries += erased;
-            if !renamed {
+            if !of_letters && !of_entries {
                 return Ok(entries);
             }
         }
@@ -233,26 +229,44 @@ impl Erasures {
         }
     }
 
-    /// Takes away the dead letters of what is pending, with all that have to do with them.
-    async fn look_through_letters(&self) -> Result<(), HostError> {
-        let pending = self.pending().map_err(HostError::Erased)?;
+    /// Takes away the dead letters of what is pending, with all that have to do with them. Answers whether other uids turned up.
+    async fn look_through_letters(&self) -> Result<bool, HostError> {
+        let mut pending = self.pending().map_err(HostError::Erased)?;
         let incarnation = self.db.incarnation().to_string();
-        let mut found: BTreeMap<TypeKey, Vec<u64>> = BTreeMap::new();
-        for StoredLetter { number, key, run, letter, .. } in self.db.dead_letters(None)? {
-            let covers = |erased: &&Erased| {
-                let covers = erased.covers.as_ref().filter(|covers| covers.incarnation == incarnation);
-                covers.is_none_or(|covers| run.is_some_and(|run| run <= covers.run))
-            };
-            let mut of_it = pending.get(&key.connection).into_iter().flatten().filter(covers);
-            if of_it.any(|erased| letter.uids().any(|uid| erased.is(uid))) {
-                found.entry(key).or_default().push(number);
+        let letters = self.db.read_dead_letters(None).await?;
+        let mut renamed = false;
+        for of_type in letters.chunk_by(|one, next| one.key == next.key) {
+            let key = &of_type[0].key;
+            let Some(of_it) = pending.get_mut(&key.connection) else { continue };
+            let numbered: Vec<_> = of_type.iter().map(|stored| (stored.number, &stored.letter)).collect();
+            let mut gone = HashSet::new();
+            for StoredLetter { number, run, letter, .. } in of_type {
+                let covers = |erased: &&Erased| {
+                    let covers = erased.covers.as_ref().filter(|covers| covers.incarnation == incarnation);
+                    covers.is_none_or(|covers| run.is_some_and(|run| run <= covers.run))
+                };
+                let is_it = |erased: &&Erased| covers(erased) && letter.uids().any(|uid| erased.is(uid));
+                let Some(Erased { by, covers, .. }) = of_it.iter().find(is_it).cloned() else { continue };
+                // Before they are gone, as with entries: what they say of other names nobody else may know.
+                for (other, letter) in related(&numbered, *number) {
+                    gone.insert(other);
+                    for uid in letter.uids() {
+                        if !of_it.iter().any(|erased| erased.is(uid)) {
+                            let other = Erased::new(&key.connection, uid, by.clone(), covers.clone(), &self.clock)?;
+                            self.remember(&Line::Erased(other.clone())).map_err(HostError::Erased)?;
+                            of_it.push(other);
+                            self.db.forget(&key.connection, uid).await?;
+                            renamed = true;
+                        }
+                    }
+                }
+            }
+            if !gone.is_empty() {
+                let settling = Settling { db: self.db.clone(), clock: self.clock, requests: None, key: key.clone() };
+                settling.forget(gone).await?;
             }
         }
-        for (key, numbers) in found {
-            let settling = Settling { db: self.db.clone(), clock: self.clock, requests: None, key };
-            settling.erase(&numbers).await?;
-        }
-        Ok(())
+        Ok(renamed)
     }
 
     /// Takes what is pending out of shadows, which may have what the journal has no more.

@@ -276,6 +276,11 @@ impl Reconciler {
     pub(super) async fn read(&self, scope: Scope) -> Result<Reconciled, HostError> {
         let Scope { uid, gone, full, dry_run, allow_deletes } = scope;
         if let Some(uid) = uid {
+            // What is told of it would be followed by what is older.
+            let letters = self.db.read_dead_letters(Some(self.key.clone())).await?;
+            if let Some(stored) = letters.iter().find(|stored| !dry_run && stored.letter.uids().any(|one| one == uid)) {
+                return Err(HostError::Kept { number: stored.number, uid });
+            }
             let reading = Reading { filter: Filter::ByUid { uid, gone }, page: None, dry_run };
             let Performed { report: last, .. } = self.page(reading, None).await?;
             let objects = if dry_run { last.dropped } else { last.deltas };
@@ -286,7 +291,7 @@ impl Reconciler {
         loop {
             let performed = self.page(reading.clone(), Some(Arc::clone(&pass))).await?;
             let Performed { report: mut last, next, .. } = performed;
-            objects += if dry_run { last.dropped } else { last.deltas };
+            objects += last.deltas;
             match last.outcome {
                 // An operator's act on the token changes nothing about what is read.
                 Outcome::Superseded => continue,
@@ -301,6 +306,12 @@ impl Reconciler {
                 _ => {}
             }
             let Progress { counts, pages, .. } = pass.progress();
+            let Counts { read, new, changed, gone, left } = counts;
+            let objects = match (dry_run, full) {
+                (false, _) => objects,
+                (true, true) => read - left + gone,
+                (true, false) => new + changed + gone,
+            };
             return Ok(Reconciled { pages, objects, counts, last });
         }
     }
@@ -327,6 +338,18 @@ impl Reconciler {
         passes.insert(key.clone(), Arc::downgrade(&pass));
         drop(passes);
         Ok(pass)
+    }
+
+    /// Reads the objects that a dead letter is about, and journals them in its place.
+    pub(super) async fn read_letter(&self, number: u64) -> Result<RunReport, HostError> {
+        let reading = Reading { filter: Filter::Letter { number }, page: None, dry_run: false };
+        loop {
+            let Performed { report, .. } = self.page(reading.clone(), None).await?;
+            // Something else was written meanwhile: what is there now is another matter.
+            if report.outcome != Outcome::Superseded {
+                return Ok(report);
+            }
+        }
     }
 
     /// Each page is a run of its own.

@@ -5,7 +5,7 @@ use tidewaiter_core::guard::Hour;
 use tidewaiter_core::journal::Marker;
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::schedule::Refusal;
-use tidewaiter_core::state::{Actor, SyncState, TypeState};
+use tidewaiter_core::state::{Actor, SyncState, TokenBasis, TypeState};
 use tidewaiter_core::time::UnixMillis;
 use tidewaiter_core::token::{SyncToken, TOKEN_BYTES_MAX};
 use tokio::sync::mpsc;
@@ -69,7 +69,7 @@ impl Act {
         };
         let (generation, why) = (stored.generation + 1, verb.to_owned());
         // Whoever sets a token says that it is right for what is configured.
-        let (failures, held, released, token_basis) = (0, None, false, None);
+        let (failures, held, released, token_basis) = (0, None, false, TokenBasis::default());
         let state = TypeState { sync, generation, why, failures, held, released, token_basis, ..stored.clone() };
         Ok((state, Some(marker)))
     }

@@ -11,7 +11,7 @@ use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::run::RunReport;
 use tidewaiter_core::schedule::QUARANTINE_FAULTS;
 use tidewaiter_core::schema::masked;
-use tidewaiter_core::state::TypeState;
+use tidewaiter_core::state::{SyncState, TypeState};
 use tidewaiter_core::time::UnixMillis;
 use tidewaiter_core::token::SyncToken;
 
@@ -35,6 +35,9 @@ pub struct TokenView {
     pub openidm_id: String,
     /// `new`, `origin`, `live`, `compared`, `token-lost` or `held`.
     pub state: String,
+    /// Why the token was refused, if it is lost.
+    #[serde(default)]
+    pub lost: Option<String>,
     /// What is too much, if the guard holds the type.
     #[serde(default)]
     pub held: Option<String>,
@@ -60,6 +63,10 @@ impl TokenView {
             openidm_id: key.openidm_id(),
             key: key.clone(),
             state: state.name().to_owned(),
+            lost: match &state.sync {
+                SyncState::TokenLost { reason, .. } => Some(reason.clone()),
+                _ => None,
+            },
             held: state.held,
             token: state.sync.token().cloned(),
             revision: state.revision,

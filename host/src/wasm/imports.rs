@@ -82,7 +82,7 @@ impl State {
             deltas.iter_mut().for_each(|delta| delta.keep_only(wanted));
         }
         if !deltas.is_empty() {
-            run.know_held().map_err(wasmtime::Error::msg)?;
+            run.know_held().await.map_err(wasmtime::Error::msg)?;
         }
         let sorted = match run.sort(deltas, faults) {
             Ok(sorted) => sorted,
@@ -90,7 +90,7 @@ impl State {
         };
         let Sorted { passed: mut deltas, kept, resolved, untold } = sorted;
         if let Some(Compare(compare)) = run.compare.as_ref().filter(|_| run.inspector.class_searched().is_some()) {
-            deltas = compare(deltas, &untold);
+            deltas = compare(deltas, untold);
             bytes = deltas.iter().map(|delta| delta.size() as u64).sum();
         }
         bytes += kept.iter().filter(|letter| !letter.waits()).map(DeadLetter::size).sum::<u64>();

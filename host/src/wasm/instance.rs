@@ -258,7 +258,7 @@ impl Session {
     ) -> Result<Option<Vec<u8>>, Failure> {
         let filter = uid.map_or(wit::Filter::All, |uid| wit::Filter::ByUid(uid.to_owned()));
         if let Some(run) = &mut self.store.data_mut().run {
-            run.inspector.open_search(class, uid);
+            run.inspector.open_search(class, uid, run.reads == Feed::Wanted);
             run.attributes.clone_from(&options.attributes);
             run.pack = run.pack_read;
         }

@@ -25,5 +25,6 @@ pub use instance::{Session, Setup, SyncOptions};
 pub use load::{Connector, LoadError};
 pub use log::LogSource;
 pub use state::{
-    ClassReader, Compare, FromGuest, Pack, ReadGrant, ReadHeld, ReadingClasses, Reveal, RevealRefusal, Revealing,
+    ClassReader, Compare, FromGuest, Pack, ReadGrant, ReadHeld, ReadingClasses, ReadingHeld, Reveal, RevealRefusal,
+    Revealing,
 };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use tidewaiter_core::dead_letter::{DeadLetter, Fault, Feed, Held, Sorted};
+use tidewaiter_core::dead_letter::{DeadLetter, Fault, Feed, Held, Sorted, Untold};
 use tidewaiter_core::inspect::{Inspected, Inspector, Rejection};
 use tidewaiter_core::journal::Packed;
 use tidewaiter_core::limit::Limits;
@@ -146,12 +146,12 @@ pub(super) struct RunLink {
     pub(super) attributes: Option<Vec<String>>,
 }
 
-/// Answers which of the objects that were read are told, and as what; of those with the uids, nothing is.
+/// Answers which of the objects that were read are told, and as what; of the others, nothing is.
 #[derive(Clone)]
 pub struct Compare(pub Arc<Judge>);
 
 /// Judges objects.
-pub(super) type Judge = dyn Fn(Vec<SyncDelta>, &[String]) -> Vec<SyncDelta> + Send + Sync;
+pub(super) type Judge = dyn Fn(Vec<SyncDelta>, Vec<Untold>) -> Vec<SyncDelta> + Send + Sync;
 
 impl std::fmt::Debug for Compare {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -159,9 +159,12 @@ impl std::fmt::Debug for Compare {
     }
 }
 
-/// Reads what is kept out of the journal of the type; the error is one of the host. Blocks for as long as a read takes.
+/// Reads what is kept out of the journal of the type; the error is one of the host.
 #[derive(Clone)]
-pub struct ReadHeld(pub Arc<dyn Fn() -> Result<Held, String> + Send + Sync>);
+pub struct ReadHeld(pub Arc<dyn Fn() -> ReadingHeld + Send + Sync>);
+
+/// What is kept, on its way.
+pub type ReadingHeld = Pin<Box<dyn Future<Output = Result<Held, String>> + Send>>;
 
 impl std::fmt::Debug for ReadHeld {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -194,9 +197,9 @@ impl RunLink {
     }
 
     /// Makes sure that it is known what is kept out of the journal. The error is one of the host.
-    pub(super) fn know_held(&mut self) -> Result<(), String> {
+    pub(super) async fn know_held(&mut self) -> Result<(), String> {
         if self.held.is_none() {
-            self.held = Some((self.read_held.0)()?);
+            self.held = Some((self.read_held.0)().await?);
         }
         Ok(())
     }

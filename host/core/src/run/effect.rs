@@ -4,11 +4,11 @@ use super::report::RunReport;
 use crate::guard::{Guard, Tally};
 use crate::journal::Marker;
 use crate::limit::Limits;
-use crate::state::{OnTokenLost, TypeState};
+use crate::state::{OnTokenLost, TokenBasis, TypeState};
 use crate::token::SyncToken;
 
 /// What an operator says of the runs of a type.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
     /// The limits of each.
     pub limits: Limits,
@@ -16,9 +16,8 @@ pub struct Terms {
     pub guard: Guard,
     /// What becomes of a refused token.
     pub on_token_lost: OnTokenLost,
-    /// A hash of what a token of the type depends on: its class, and the settings that its connector says so of. A token that was stored with
-    /// another one is refused before it is shown to the connector.
-    pub token_basis: u64,
+    /// What a token of the type depends on. One that was stored with another basis is refused before it is shown to the connector.
+    pub token_basis: TokenBasis,
 }
 
 /// What a run reads where it reads objects as they are now, and no changes.
@@ -43,6 +42,11 @@ pub enum Filter {
         uid: String,
         /// If it isn't, that is what is journaled.
         gone: bool,
+    },
+    /// Those that a dead letter is about: the one that it names, under all its uids.
+    Letter {
+        /// Which dead letter.
+        number: u64,
     },
     /// Some that a pass didn't find: those that aren't there are journaled as deleted.
     Missing {

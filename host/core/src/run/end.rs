@@ -3,7 +3,7 @@
 use super::{Effect, Outcome, Phase, RunReport, Spent};
 use super::{ErrorKind, Failure, Kind, Run, Sum};
 use crate::journal::Marker;
-use crate::state::{Actor, OnTokenLost, SyncState, TypeState};
+use crate::state::{Actor, OnTokenLost, SyncState, TokenBasis, TypeState};
 use crate::time::UnixMillis;
 
 impl Run {
@@ -72,7 +72,7 @@ impl Run {
         };
         let mut next = self.stored.clone();
         if let Some((_, token)) = covered {
-            (next.sync, next.token_basis) = (SyncState::Live(token), Some(self.terms.token_basis));
+            (next.sync, next.token_basis) = (SyncState::Live(token), self.terms.token_basis.clone());
         }
         match &outcome {
             Outcome::Ok => (next.failures, next.released) = (0, false),
@@ -84,7 +84,8 @@ impl Run {
         match refused {
             None => {}
             Some(_) if skips => {
-                (next.sync, next.generation, next.token_basis) = (SyncState::New, next.generation + 1, None);
+                (next.sync, next.generation, next.token_basis) =
+                    (SyncState::New, next.generation + 1, TokenBasis::default());
                 if self.terms.on_token_lost == OnTokenLost::Reconcile {
                     next.pass_owed = Some(next.generation);
                 }

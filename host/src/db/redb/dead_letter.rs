@@ -17,12 +17,12 @@ pub(super) fn write(
     next: &mut Next,
     keys: &Keys,
 ) -> Result<(), Fault> {
-    let Letters { kept, resolved } = &commit.letters;
+    let Letters { kept, resolved, .. } = &commit.letters;
     for number in resolved {
         rows.remove(ordered_key(&commit.key, *number))?;
     }
     for letter in kept {
-        let row = Row::new(letter, commit.run, commit.at)?;
+        let row = Row::new(letter, commit.state.generation, commit.run, commit.at)?;
         rows.insert(ordered_key(&commit.key, next.letter()), keys.row(Kind::DeadLetter, &row)?.as_slice())?;
     }
     Ok(())

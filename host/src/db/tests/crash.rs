@@ -141,7 +141,7 @@ impl Model {
         }
     }
 
-    fn letters(&mut self, of: usize, Letters { kept, resolved }: &Letters) {
+    fn letters(&mut self, of: usize, Letters { kept, resolved, .. }: &Letters) {
         self.letters.retain(|(_, number, _)| !resolved.contains(number));
         for letter in kept {
             self.last_letter += 1;
