@@ -6,18 +6,21 @@
 //! - `cli`: the commands, with a server and without
 //! - `comparison`: changes that are found by reading everything
 //! - `data`: staging, budgets, quotas, consumers, copies
+//! - `dead_letters`: deltas whose data is at fault, and what waits for them
 //! - `egress`: what leaves over HTTP, and what does not
 //! - `engine`: compiling, the cache of what was compiled, memory for instances
 //! - `fuzz`: readers of foreign bytes, fed by a seeded mutator
 //! - `guard`: what waits for somebody: floods, lost tokens, wrong settings, connectors that trap
 //! - `host`: schedules, operators' acts, restarts, through the library's face
 //! - `hostile`: guests that misbehave
+//! - `inline`: sinks that whoever asks for a run waits for
 //! - `kill`: SIGKILL at seeded instants
 //! - `languages`: connectors in Python and JavaScript
 //! - `logins`: those that the host puts into requests
 //! - `panics`: of the host itself
 //! - `privacy`: what people see, what is kept, what is forgotten
 //! - `promises`: those that need a look while things happen
+//! - `queue`: a source that forgets what was acknowledged
 //! - `reconcile`: objects that are read again on purpose
 //! - `rough`: full and read-only disks, a process that is stopped, guests that take all they can get
 //! - `sender`: what `egress` and `logins` have in common
@@ -25,6 +28,7 @@
 //! - `sink`: delivery that fails and comes back
 //! - `ldap`: the connector `ldap` in its sandbox, over TLS, with servers and networks that fail
 //! - `sql`: the connector `sql` in its sandbox, over TLS, with servers and networks that fail
+//! - `stale`: tokens that no longer mean what they meant
 //! - `story`: the founding story, with the exact lines of the log
 //! - `tcp`: connections of connectors that speak a protocol of their own
 //! - `webhook`: delivery to a URL
