@@ -88,3 +88,13 @@ fn a_file_of_another_journal_is_named_and_added_to() {
     change(&place, 3);
     assert_eq!(delivered(&place, 2)[1], place.changes()[0]);
 }
+
+#[test]
+fn a_device_is_no_file_to_write_to() {
+    let place = Place::new();
+    place.people("1,a@x,2026-03-01T08:00:00Z,\n");
+    // It has no end, and no last line.
+    place.write("tidewaiter.toml", "[sinks]\nout = { type = \"ndjson\", path = \"/dev/zero\" }\n");
+    let refused = place.run("sync hr account");
+    assert!(refused.code == 1 && refused.stderr.contains("/dev/zero: it is no regular file"), "{refused:?}");
+}

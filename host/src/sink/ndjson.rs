@@ -93,6 +93,10 @@ impl Lines {
         let mut options = OpenOptions::new();
         // Appending finds the end even if somebody empties the file meanwhile, as log rotation can.
         options.read(true).append(true).create(true).mode(0o600);
+        // A device has no last line, and may have no end.
+        if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            return Err(named(io::Error::other("it is no regular file")));
+        }
         let file = options.open(path).map_err(named)?;
         let (end, last) = last_whole_line(&file).map_err(named)?;
         file.set_len(end).map_err(named)?;
