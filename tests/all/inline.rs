@@ -92,7 +92,7 @@ fn a_record_that_could_not_be_handed_on_is_told_and_is_no_failure() {
     assert!(
         ended.code == 4
             && ended.stdout.contains("1 change")
-            && ended.stderr.contains("sink hook has not got entry 1 yet"),
+            && ended.stderr.contains("sink hook has not got entry 3 yet"),
         "{ended:?}"
     );
     // What comes later is told of the next run.

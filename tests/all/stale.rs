@@ -44,7 +44,12 @@ fn a_token_is_refused_once_a_setting_that_it_depends_on_is_changed() {
     let told = place.run("token get hr account").stdout;
     assert!(told.contains("refused") && told.contains("the setting folder was changed"), "{told}");
     assert_eq!(place.run("sync hr account").code, 5, "it waits for somebody");
+    // Put back, it fits again.
+    connection(&place, "people", "");
+    assert_eq!(place.run("token rewind hr account").code, 0);
+    assert_eq!(place.run("sync hr account --json").json()["deltas"], 0);
     // Who sets a token says that it is right.
+    connection(&place, "others", "");
     let text = token["binary"].as_str().unwrap();
     assert_eq!(place.run(&format!("token set hr account --type binary {text}")).code, 0);
     assert_eq!(place.run("sync hr account").code, 0);

@@ -239,7 +239,7 @@ impl Held {
         self.add(None, &letter);
         if self.count > limits.dead_letters_max || self.bytes > limits.dead_letter_bytes_max {
             let problem = format!(
-                "{} dead letters of {} bytes would be kept of this type, and {} of {} may be: retry or drop some",
+                "it would be dead letter {} of this type, with {} bytes in all, and {} of {} bytes may be kept: retry or drop some",
                 self.count, self.bytes, limits.dead_letters_max, limits.dead_letter_bytes_max
             );
             return Err(TooMany { index, uid: letter.uid, problem });
@@ -249,7 +249,7 @@ impl Held {
 }
 
 /// What is told in the place of related dead letters, by what their connector read of the objects that they name. An object that was renamed meanwhile
-/// is told under its new uid with the one before, whatever it was called in between; one that isn't there any more as deleted.
+/// is told under its new uid with the one before, whatever it was called in between, and before whoever has its old uid by now; one that isn't there any more as deleted.
 pub fn told_as_read(letters: &[&DeadLetter], read: Vec<SyncDelta>) -> Vec<SyncDelta> {
     let mut before: HashMap<&str, &str> = HashMap::new();
     for letter in letters {
@@ -261,17 +261,21 @@ pub fn told_as_read(letters: &[&DeadLetter], read: Vec<SyncDelta>) -> Vec<SyncDe
     let first = |uid: &str| {
         letters.iter().fold(uid.to_owned(), |uid, _| before.get(uid.as_str()).map_or(uid, |uid| (*uid).to_owned()))
     };
-    let mut told: HashSet<String> = read.iter().map(|delta| delta.change.uid().to_owned()).collect();
-    let mut deltas = Vec::with_capacity(read.len());
+    let found: HashSet<String> = read.iter().map(|delta| delta.change.uid().to_owned()).collect();
+    let (mut told, mut deltas, mut others) = (HashSet::new(), Vec::with_capacity(read.len()), Vec::new());
     for mut delta in read {
         let first = first(delta.change.uid());
-        if let Change::CreateOrUpdate { previous_uid, .. } = &mut delta.change
-            && told.insert(first.clone())
-        {
-            *previous_uid = Some(first);
+        match &mut delta.change {
+            Change::CreateOrUpdate { object, previous_uid } if first != object.uid && told.insert(first.clone()) => {
+                *previous_uid = Some(first);
+                deltas.push(delta);
+            }
+            _ => others.push(delta),
         }
-        deltas.push(delta);
     }
+    // Whoever has a name by now that another one had comes after that one gave it up.
+    deltas.append(&mut others);
+    told.extend(found);
     for letter in letters {
         // Names that it had in between were never told.
         for uid in letter.uids().filter(|uid| !before.contains_key(uid)) {
@@ -347,7 +351,7 @@ mod tests {
         assert_eq!(told(&chain, &["3"]), ["1 is 3"]);
         assert_eq!(told(&chain, &["2"]), ["1 is 2"], "the last rename isn't there");
         assert_eq!(told(&chain, &[]), ["1 is gone"], "what it was called in between nobody knows");
-        assert_eq!(told(&chain, &["1", "3"]), ["1", "3"], "two objects by now");
+        assert_eq!(told(&chain, &["1", "3"]), ["1 is 3", "1"], "another object has the name by now");
         assert_eq!(told(&chain[..1], &["1"]), ["1"]);
         let circle = [letter("2", Some("1")), letter("1", Some("2"))];
         assert_eq!(told(&circle, &["1"]).len(), 1);

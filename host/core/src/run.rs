@@ -248,7 +248,7 @@ impl Run {
                 self.refuse_token(why.to_owned(), now);
             }
             SyncState::TokenLost { reason, .. } => {
-                let message = format!("the token is lost ({reason}); set or reset it first");
+                let message = format!("the token is lost ({reason}); set, rewind or reset it first");
                 self.abandon(Outcome::Failed(Failure::Host { message }), now);
             }
         }

@@ -64,7 +64,7 @@ pub enum Refusal {
     #[error("there is no object type {0}")]
     Unknown(TypeKey),
     /// The token is lost.
-    #[error("{key}: the sync token is lost ({reason}); `token set` or `token reset` it first")]
+    #[error("{key}: the sync token is lost ({reason}); `token set`, `token rewind` or `token reset` it first")]
     TokenLost {
         /// Which.
         key: TypeKey,

@@ -128,7 +128,9 @@ async fn sync(host: &Host, key: &TypeKey, detailed: bool) -> Result<Value, ApiEr
         Outcome::Stopped => Err(ApiError::unavailable("the host is shutting down; the run ended at a checkpoint")),
         Outcome::Held(why) => Err(ApiError::unavailable(format!("{key}: {why}"))),
         Outcome::Guarded(why) => Err(ApiError::conflict(format!("{key} is held: {why}"))),
-        Outcome::Superseded => Err(ApiError::conflict(format!("{key}: the token was set or reset during the run"))),
+        Outcome::Superseded => Err(ApiError::conflict(format!(
+            "{key}: somebody acted on the token, the guard or a dead letter during the run"
+        ))),
     }
 }
 

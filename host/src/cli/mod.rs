@@ -282,12 +282,14 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
         Command::Erase { connection, uid } => {
             let answer = ask(config, Runs::Never, Ask::Erase { connection, uid }).await?;
             let Answer::Erased(entries) = answer else { return Err(Fail::other_answer()) };
-            print::out(json, &entries, |entries| match entries {
-                0 => "the journal has no entry of it; what a sink or a consumer was handed is theirs".to_owned(),
+            print::out(json, &entries, |entries| {
+                match entries {
+                0 => "neither the journal nor a dead letter has anything of it; what a sink or a consumer was handed is theirs".to_owned(),
                 _ => format!(
-                    "{entries} entries say nothing any more; `tidewaiter db compact` takes away the pages that did. What a sink or a \
+                    "{entries} entries and dead letters say nothing any more; `tidewaiter db compact` takes away the pages that did. What a sink or a \
                      consumer was handed is theirs"
                 ),
+            }
             })
         }
         Command::Check => check::check(&config, json).await,
@@ -374,7 +376,15 @@ fn judged(report: &RunReport) -> Result<(), Fail> {
     match &report.outcome {
         Outcome::Ok | Outcome::More => Ok(()),
         Outcome::Failed(failure) => {
-            Err(Fail::new(Exit::RunFailed, format!("{key}: run {} failed ({}): {failure}", report.run, failure.code())))
+            // What a type of a connection can be told to do about it.
+            let hint = match failure.code().as_str() {
+                "contract.data-fault" => {
+                    "; nothing goes on until the source is mended, or `data-faults = \"dead-letter\"` keeps it beside the journal"
+                }
+                _ => "",
+            };
+            let (run, code) = (report.run, failure.code());
+            Err(Fail::new(Exit::RunFailed, format!("{key}: run {run} failed ({code}): {failure}{hint}")))
         }
         Outcome::Stopped => Err(Fail::new(Exit::Refused, format!("{key}: stopped at a checkpoint"))),
         Outcome::Held(why) => Err(Fail::new(Exit::Refused, format!("{key}: {why}"))),

@@ -16,13 +16,14 @@ use tidewaiter_core::journal::Entry;
 use tidewaiter_core::name::ConnectionName;
 use tidewaiter_core::state::Actor;
 use tidewaiter_core::text::hex;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::spawn_blocking;
 
 use super::dead_letter::Settling;
 use super::{Host, HostError};
 use crate::clock::Clock;
 use crate::db::{Db, ReadError, StoredLetter};
+use crate::driver::Request;
 
 /// Beside the db and not in it, so that it outlives a db that is lost.
 const ERASED_FILE: &str = "erased.ndjson";
@@ -111,7 +112,7 @@ pub(super) struct Erasures {
 }
 
 impl Host {
-    /// Erases all that the journal, and the logs of runs, say of an object. Answers how many entries that were.
+    /// Erases all that the journal, dead letters and the logs of runs say of an object. Answers how many entries and dead letters that were.
     ///
     /// # Errors
     /// Unknown connection, the audit, or the db.
@@ -122,11 +123,12 @@ impl Host {
         let covers = Some(self.erasures.covered());
         let erased = Erased::new(connection, uid, by.clone(), covers, &self.clock)?;
         let (audit, erasures, uid) = (self.audit.clone(), Arc::clone(&self.erasures), uid.to_owned());
+        let requests = self.requests.clone();
         self.act(async move {
             // The audit and the list name the object by its hash: its uid may be what is to be forgotten.
             let on = format!("{} sha256:{} salt:{}", erased.connection, erased.sha256, erased.salt);
             audit.act(&by, "erase", on).await?;
-            erasures.erase(erased, &uid).await
+            erasures.erase(erased, &uid, &requests).await
         })
         .await
     }
@@ -147,13 +149,13 @@ impl Erasures {
 
     /// Answers how many entries say nothing any more. That it is done is not noted: a run that is under way may have read the object, and
     /// journal it yet. The next start looks again.
-    async fn erase(&self, erased: Erased, uid: &str) -> Result<u64, HostError> {
+    async fn erase(&self, erased: Erased, uid: &str, requests: &mpsc::Sender<Request>) -> Result<u64, HostError> {
         let _turn = self.one_at_a_time.lock().await;
         let connection = erased.connection.clone();
         self.remember(&Line::Erased(erased)).map_err(HostError::Erased)?;
         // Logs of runs may name it where no entry does.
         self.db.forget(&connection, uid).await?;
-        self.apply().await
+        self.apply(Some(requests)).await
     }
 
     /// Erases what is remembered and still there: after a restore, or where that was not seen through to its end. For when nothing
@@ -163,7 +165,7 @@ impl Erasures {
         if self.pending().map_err(HostError::Erased)?.is_empty() {
             return Ok(());
         }
-        match self.apply().await? {
+        match self.apply(None).await? {
             0 => {}
             entries => tracing::info!(entries, "what was erased before is erased in this journal, too"),
         }
@@ -173,12 +175,12 @@ impl Erasures {
     }
 
     /// Erases all that is pending. An object that was renamed goes under all its uids: each that turns up is looked for in turn.
-    async fn apply(&self) -> Result<u64, HostError> {
+    async fn apply(&self, requests: Option<&mpsc::Sender<Request>>) -> Result<u64, HostError> {
         let mut entries = 0;
         loop {
-            let of_letters = self.look_through_letters().await?;
+            let (letters, of_letters) = self.look_through_letters(requests).await?;
             let (erased, of_entries) = self.look_through().await?;
-            entries += erased;
+            entries += letters + erased;
             if !of_letters && !of_entries {
                 return Ok(entries);
             }
@@ -229,12 +231,12 @@ impl Erasures {
         }
     }
 
-    /// Takes away the dead letters of what is pending, with all that have to do with them. Answers whether other uids turned up.
-    async fn look_through_letters(&self) -> Result<bool, HostError> {
+    /// Takes away the dead letters of what is pending, with all that have to do with them. Answers how many, and whether other uids turned up.
+    async fn look_through_letters(&self, requests: Option<&mpsc::Sender<Request>>) -> Result<(u64, bool), HostError> {
         let mut pending = self.pending().map_err(HostError::Erased)?;
         let incarnation = self.db.incarnation().to_string();
         let letters = self.db.read_dead_letters(None).await?;
-        let mut renamed = false;
+        let (mut count, mut renamed) = (0, false);
         for of_type in letters.chunk_by(|one, next| one.key == next.key) {
             let key = &of_type[0].key;
             let Some(of_it) = pending.get_mut(&key.connection) else { continue };
@@ -262,11 +264,13 @@ impl Erasures {
                 }
             }
             if !gone.is_empty() {
-                let settling = Settling { db: self.db.clone(), clock: self.clock, requests: None, key: key.clone() };
+                count += gone.len() as u64;
+                let (db, requests) = (self.db.clone(), requests.cloned());
+                let settling = Settling { db, clock: self.clock, requests, key: key.clone() };
                 settling.forget(gone).await?;
             }
         }
-        Ok(renamed)
+        Ok((count, renamed))
     }
 
     /// Takes what is pending out of shadows, which may have what the journal has no more.

@@ -27,7 +27,7 @@ pub(super) type Inline = Vec<(String, watch::Receiver<Delivered>)>;
 pub struct Undelivered {
     /// Which sink.
     pub sink: String,
-    /// The sequence of the first entry that it hasn't got.
+    /// The sequence of the first entry of the run that it hasn't got.
     pub sequence: u64,
     /// Why not. It is tried again.
     pub problem: String,
@@ -72,20 +72,23 @@ impl Host {
         let report = self.sync(key, trigger).await?;
         let undelivered = match report.deltas {
             0 => None,
-            _ => self.closing.run_until_cancelled(self.undelivered(self.db.last_sequence())).await.flatten(),
+            deltas => {
+                self.closing.run_until_cancelled(self.undelivered(deltas, self.db.last_sequence())).await.flatten()
+            }
         };
         Ok(Synced { report, undelivered })
     }
 
-    /// What the first inline sink that fails before it has everything up to a sequence hasn't got.
-    async fn undelivered(&self, upto: u64) -> Option<Undelivered> {
+    /// What the first inline sink that fails before it has everything up to a sequence hasn't got of the last so many entries.
+    async fn undelivered(&self, entries: u64, upto: u64) -> Option<Undelivered> {
         for (name, delivered) in &self.inline {
             let mut delivered = delivered.clone();
             let stands = delivered.wait_for(|now| now.upto >= upto || now.problem.is_some()).await;
             // Its task ends when the host does.
             let Delivered { upto: has, problem } = stands.ok()?.clone();
             if let (true, Some(problem)) = (has < upto, problem) {
-                return Some(Undelivered { sink: name.clone(), sequence: has + 1, problem });
+                let sequence = (has + 1).max((upto + 1).saturating_sub(entries));
+                return Some(Undelivered { sink: name.clone(), sequence, problem });
             }
         }
         None

@@ -87,9 +87,11 @@ fn earlier(
         ("origin", None) => Some(SyncState::Origin),
         _ => None,
     };
+    let is_lost = matches!(stored.sync, SyncState::TokenLost { .. });
     let found = match to {
         Some(revision) => history.iter().find(|row| row.revision == revision).and_then(resumable),
-        None => history.iter().filter_map(resumable).find(|sync| sync.token() != stored.sync.token()),
+        // One that was refused because of the settings fits again once they are put back.
+        None => history.iter().filter_map(resumable).find(|sync| is_lost || sync.token() != stored.sync.token()),
     };
     found.ok_or_else(|| HostError::NoSuchToken { key: key.clone(), revision: to })
 }

@@ -91,7 +91,7 @@ pub enum Failure {
         message: String,
     },
     /// The connector broke the contract.
-    #[error("contract violation: {message}")]
+    #[error("{}: {message}", if code == RejectionCode::DataFault.as_str() { "data at fault" } else { "contract violation" })]
     Contract {
         /// The rejection's code.
         code: String,
