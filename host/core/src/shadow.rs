@@ -277,14 +277,16 @@ impl Pass {
         place.is_some_and(|place| !self.seen.has(place as u64)) && !self.is_newer(key)
     }
 
-    /// An object was read, and nothing is told of it.
-    pub fn leave(&mut self, key: u128) {
+    /// An object was read, and nothing is told of it. Answers whether that is new.
+    pub fn leave(&mut self, key: u128) -> bool {
         self.counts.read += 1;
         self.counts.left += 1;
         if let Some(place) = self.index.find(short(key)) {
             self.see(place);
         }
-        self.advanced += u64::from(self.journaled.insert(short(key)));
+        let is_new = self.journaled.insert(short(key));
+        self.advanced += u64::from(is_new);
+        is_new
     }
 
     /// It is gone, and that is told.

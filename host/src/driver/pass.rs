@@ -24,6 +24,9 @@ const EMPTY_PAGES_MAX: u32 = 100;
 /// A shadow that is more entries behind is brought up beside the next pages: entries are kept for it.
 const BEHIND_MAX: u64 = 100_000;
 
+/// Objects at fault that are named in the log, each in a line; the rest of a pass is counted.
+const LEFT_SHOWN: u32 = 1000;
+
 /// How a pass is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Manner {
@@ -74,8 +77,10 @@ struct Inner {
     expected: u64,
     /// Of what is being told, the keys of what is gone.
     gone: Vec<u128>,
-    /// Uids of objects of which nothing is told.
+    /// Where the pass has the last word, uids of objects of which nothing is told.
     left: HashSet<String>,
+    /// How many the log names of those that were left out.
+    named: u32,
     /// Dead letters that have nothing to wait for, once the pass is complete.
     settled: Vec<u64>,
 }
@@ -122,6 +127,7 @@ impl Comparison {
             expected,
             gone: Vec::new(),
             left: HashSet::new(),
+            named: 0,
             settled: Vec::new(),
         };
         let (class, inner) = (class.name.clone(), Mutex::new(inner));
@@ -203,14 +209,19 @@ impl Comparison {
         let mut guard = self.inner();
         let inner = &mut *guard;
         for Untold { uid, problem } in untold {
-            if let (Some(problem), true) = (problem, inner.left.insert(uid.clone())) {
+            let key = inner.digester.key(&uid);
+            let is_new = inner.pass.leave(key);
+            if let Some(problem) = problem.filter(|_| is_new && inner.named < LEFT_SHOWN) {
+                inner.named += 1;
                 let TypeKey { connection, object_type } = self.hold.key();
                 tracing::warn!(
                     target: "tidewaiter::run", %connection, r#type = %object_type, code = "data-fault", uid, "read, and not told: {problem}"
                 );
             }
-            let key = inner.digester.key(&uid);
-            inner.pass.leave(key);
+            // Each has a dead letter: there are no more than there may be of those.
+            if self.manner.reads == Feed::Comparison {
+                inner.left.insert(uid);
+            }
         }
         let mut told = Vec::new();
         for delta in deltas {
