@@ -104,7 +104,7 @@ pub struct Sorted {
 pub struct Untold {
     /// Its uid.
     pub uid: String,
-    /// What is wrong with it; none: dead letters have it.
+    /// What is wrong with it, if nobody else says so; none: dead letters have it.
     pub problem: Option<String>,
 }
 
@@ -174,11 +174,27 @@ impl Held {
         let mut faults = faults.into_iter().peekable();
         for (index, delta) in deltas.into_iter().enumerate() {
             let fault = faults.next_if(|fault| fault.index == index);
-            match feed {
-                Feed::Changes => self.change(index, delta, fault, limits, &mut sorted)?,
-                Feed::Comparison => self.compared(index, delta, fault, limits, &mut sorted)?,
-                Feed::Reading => self.read(delta, fault, &mut sorted),
-                Feed::Wanted => sorted.passed.push(delta),
+            let (is_bad, is_held) = (fault.is_some(), self.names(&delta));
+            let (leaves, keeps) = match feed {
+                // What is at fault is kept, and what comes after it.
+                Feed::Changes => (false, is_bad || is_held),
+                // An object has one dead letter, until it is mended.
+                Feed::Comparison => (is_bad, is_bad && !is_held),
+                // Live sync has the last word on what is kept; what is at fault comes again with the next reading.
+                Feed::Reading => (is_bad || is_held, false),
+                Feed::Wanted => (false, false),
+            };
+            if leaves {
+                let problem = fault.as_ref().filter(|_| feed == Feed::Reading).map(|fault| fault.problem.clone());
+                sorted.untold.push(Untold { uid: delta.change.uid().to_owned(), problem });
+            }
+            if keeps {
+                sorted.kept.push(self.keep(DeadLetter::new(delta, fault), index, limits)?);
+            } else if !leaves {
+                if feed == Feed::Comparison {
+                    sorted.resolved.extend(self.numbers(&delta.object_class, delta.change.uid()).flatten());
+                }
+                sorted.passed.push(delta);
             }
         }
         Ok(sorted)
@@ -186,53 +202,6 @@ impl Held {
 
     fn names(&self, delta: &SyncDelta) -> bool {
         self.holds(&delta.object_class, delta.change.previous_uid().into_iter().chain([delta.change.uid()]))
-    }
-
-    /// What is at fault is kept, and what comes after it.
-    fn change(
-        &mut self,
-        index: usize,
-        delta: SyncDelta,
-        fault: Option<Fault>,
-        limits: &Limits,
-        sorted: &mut Sorted,
-    ) -> Result<(), TooMany> {
-        match fault.is_some() || self.names(&delta) {
-            true => sorted.kept.push(self.keep(DeadLetter::new(delta, fault), index, limits)?),
-            false => sorted.passed.push(delta),
-        }
-        Ok(())
-    }
-
-    /// An object has one dead letter, until it is mended.
-    fn compared(
-        &mut self,
-        index: usize,
-        delta: SyncDelta,
-        fault: Option<Fault>,
-        limits: &Limits,
-        sorted: &mut Sorted,
-    ) -> Result<(), TooMany> {
-        let (class, uid) = (&delta.object_class, delta.change.uid().to_owned());
-        let Some(fault) = fault else {
-            sorted.resolved.extend(self.numbers(class, &uid).flatten());
-            sorted.passed.push(delta);
-            return Ok(());
-        };
-        sorted.untold.push(Untold { problem: Some(fault.problem.clone()), uid });
-        if !self.names(&delta) {
-            sorted.kept.push(self.keep(DeadLetter::new(delta, Some(fault)), index, limits)?);
-        }
-        Ok(())
-    }
-
-    /// Live sync has the last word on what is kept; what is at fault comes again with the next reading.
-    fn read(&self, delta: SyncDelta, fault: Option<Fault>, sorted: &mut Sorted) {
-        let problem = fault.map(|fault| fault.problem);
-        match problem.is_some() || self.names(&delta) {
-            true => sorted.untold.push(Untold { uid: delta.change.uid().to_owned(), problem }),
-            false => sorted.passed.push(delta),
-        }
     }
 
     fn keep(&mut self, letter: DeadLetter, index: usize, limits: &Limits) -> Result<DeadLetter, TooMany> {
@@ -248,8 +217,9 @@ impl Held {
     }
 }
 
-/// What is told in the place of related dead letters, by what their connector read of the objects that they name. An object that was renamed meanwhile
-/// is told under its new uid with the one before, whatever it was called in between, and before whoever has its old uid by now; one that isn't there any more as deleted.
+/// What is told in the place of related dead letters, by what their connector read of the objects that they name. An object that was
+/// renamed meanwhile is told under its new uid with the one before, whatever it was called in between, and before whoever has its old
+/// uid by now; one that isn't there any more as deleted.
 pub fn told_as_read(letters: &[&DeadLetter], read: Vec<SyncDelta>) -> Vec<SyncDelta> {
     let mut before: HashMap<&str, &str> = HashMap::new();
     for letter in letters {
@@ -343,6 +313,22 @@ mod tests {
             }
         };
         told.iter().map(said).collect()
+    }
+
+    #[test]
+    fn as_many_bytes_are_kept_as_may_be() {
+        let limits = Limits { dead_letter_bytes_max: 200, ..Limits::default() };
+        let mut held = Held::default();
+        let bad = |index| vec![Fault { index, problem: "bad".into(), too_large: false }];
+        let mut kept = 0;
+        let refused = loop {
+            match held.sort(vec![read("1", None)], bad(0), Feed::Changes, &limits) {
+                Ok(sorted) => kept += sorted.kept.iter().map(DeadLetter::size).sum::<u64>(),
+                Err(too_many) => break too_many,
+            }
+        };
+        assert!((100..=200).contains(&kept), "{kept}");
+        assert_eq!((refused.index, refused.uid.as_str()), (0, "1"));
     }
 
     #[test]
