@@ -2,6 +2,7 @@
 //!
 //! `ask` is the same functions as data, so that they can be asked over a socket; `view` is what they answer.
 
+mod act;
 mod approve;
 pub mod ask;
 mod dead_letter;
@@ -29,6 +30,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
+use self::act::Acting;
 pub use self::dead_letter::{LetterView, Settled};
 use self::erase::Erasures;
 pub use self::load::{Known, Loaded, load};
@@ -405,6 +407,11 @@ impl Host {
     /// Begins the schedules: the first run of each type is due now. For when everything else that is to work with the host does.
     pub async fn begin(&self) {
         let _ = self.requests.send(Request::Begin).await;
+    }
+
+    /// For acts on the state of a type.
+    fn acting(&self, key: TypeKey) -> Acting {
+        Acting { db: self.db.clone(), clock: self.clock, requests: Some(self.requests.clone()), key }
     }
 
     /// Does what somebody asked for, who may go away before it is done: it is done all the same.

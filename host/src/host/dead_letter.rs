@@ -13,13 +13,11 @@ use tidewaiter_core::run::Outcome;
 use tidewaiter_core::schema::Operation;
 use tidewaiter_core::state::{Actor, TypeState};
 use tidewaiter_core::time::UnixMillis;
-use tokio::sync::mpsc;
 
+use super::act::{Acting, Written};
 use super::reconcile::Reconciler;
 use super::{Host, HostError};
-use crate::clock::Clock;
-use crate::db::{Commit, CommitError, Db, Letters, Sensitive, StoredLetter, Told, pack};
-use crate::driver::Request;
+use crate::db::{CommitError, Db, Letters, Sensitive, StoredLetter, Told, pack};
 use crate::sink::render;
 
 /// A dead letter, as people see it.
@@ -139,7 +137,7 @@ impl Host {
     }
 
     fn settling(&self, key: TypeKey) -> Settling {
-        Settling { db: self.db.clone(), clock: self.clock, requests: Some(self.requests.clone()), key }
+        Settling(self.acting(key))
     }
 }
 
@@ -168,18 +166,12 @@ fn told<'a>(letters: impl Iterator<Item = &'a StoredLetter>) -> Result<Vec<Told>
     all.into_iter().map(packed).collect()
 }
 
-/// What is needed to be done with dead letters of a type, whether or not whoever asked is there still.
-pub(super) struct Settling {
-    pub(super) db: Db,
-    pub(super) clock: Clock,
-    /// Where the scheduler is told; none: nothing runs, or it finds out.
-    pub(super) requests: Option<mpsc::Sender<Request>>,
-    pub(super) key: TypeKey,
-}
+/// What is done with dead letters of a type.
+pub(super) struct Settling(pub(super) Acting);
 
 impl Settling {
     async fn letters(&self) -> Result<Vec<StoredLetter>, HostError> {
-        Ok(self.db.read_dead_letters(Some(self.key.clone())).await?)
+        Ok(self.0.db.read_dead_letters(Some(self.0.key.clone())).await?)
     }
 
     /// Has the object read and told, in one run and one transaction with all that are kept of it.
@@ -215,10 +207,10 @@ impl Settling {
         let delta =
             stored.letter.delta.as_ref().ok_or_else(|| not_retried("what came was too large to be kept".to_owned()))?;
         // Those that are known may be what was wrong.
-        let classes = connection.ask_for_classes(&self.key, "a dead letter is tried again").await;
+        let classes = connection.ask_for_classes(&self.0.key, "a dead letter is tried again").await;
         let classes = classes.map_err(|failure| not_retried(failure.to_string()))?;
         let mut inspector = Inspector::new(classes, connection.config.limits, DataFaults::Fail);
-        inspector.open(&connection.class(&self.key.object_type));
+        inspector.open(&connection.class(&self.0.key.object_type));
         inspector.emit(std::slice::from_ref(delta), None).map_err(|rejection| not_retried(rejection.message))?;
         self.settle(&HashSet::from([number]), Some(&stored)).await
     }
@@ -227,7 +219,7 @@ impl Settling {
     /// that is told all the same, before the others.
     async fn settle(&self, gone: &HashSet<u64>, told: Option<&StoredLetter>) -> Result<Settled, HostError> {
         loop {
-            let Some(stored) = self.db.state(&self.key)? else { return Ok(Settled::default()) };
+            let Some(stored) = self.0.db.state(&self.0.key)? else { return Ok(Settled::default()) };
             let letters = self.letters().await?;
             let settled: Vec<u64> =
                 letters.iter().map(|one| one.number).filter(|number| gone.contains(number)).collect();
@@ -238,41 +230,12 @@ impl Settling {
             let on = told.into_iter().chain(letters.iter().filter(|one| released.contains(&one.number)));
             let resolved = [settled.as_slice(), &released].concat();
             let letters = Letters { told: self::told(on)?, resolved, kept: Vec::new() };
-            let at = self.clock.now();
-            let state = TypeState { revision: stored.revision + 1, changed_at: at, ..stored.clone() };
-            let commit = Commit {
-                key: self.key.clone(),
-                expected_revision: stored.revision,
-                state: state.clone(),
-                staged: Vec::new(),
-                batches: Vec::new(),
-                letters,
-                marker: None,
-                run: None,
-                report: None,
-                at,
-            };
-            match self.db.commit(commit).await {
-                // A run committed in between.
-                Err(CommitError::Conflict) => {}
-                Err(error) => {
-                    // It may have been written all the same.
-                    if let Ok(Some(state)) = self.db.state(&self.key) {
-                        self.tell_scheduler(state).await;
-                    }
-                    return Err(error.into());
-                }
-                Ok(_) => {
-                    self.tell_scheduler(state).await;
-                    return Ok(Settled { settled, released });
-                }
+            let at = self.0.clock.now();
+            let expected_revision = stored.revision;
+            let state = TypeState { revision: expected_revision + 1, changed_at: at, ..stored };
+            if self.0.write(Written { expected_revision, state, marker: None, letters, at }).await? {
+                return Ok(Settled { settled, released });
             }
-        }
-    }
-
-    async fn tell_scheduler(&self, state: TypeState) {
-        if let Some(requests) = &self.requests {
-            let _ = requests.send(Request::StateChanged { key: self.key.clone(), state }).await;
         }
     }
 

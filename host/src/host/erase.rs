@@ -19,6 +19,7 @@ use tidewaiter_core::text::hex;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::spawn_blocking;
 
+use super::act::Acting;
 use super::dead_letter::Settling;
 use super::{Host, HostError};
 use crate::clock::Clock;
@@ -147,7 +148,7 @@ impl Erasures {
         Covers { incarnation, sequence: self.db.last_sequence(), run }
     }
 
-    /// Answers how many entries say nothing any more. That it is done is not noted: a run that is under way may have read the object, and
+    /// Answers how many entries and dead letters say nothing any more. That it is done is not noted: a run that is under way may have read the object, and
     /// journal it yet. The next start looks again.
     async fn erase(&self, erased: Erased, uid: &str, requests: &mpsc::Sender<Request>) -> Result<u64, HostError> {
         let _turn = self.one_at_a_time.lock().await;
@@ -265,9 +266,8 @@ impl Erasures {
             }
             if !gone.is_empty() {
                 count += gone.len() as u64;
-                let (db, requests) = (self.db.clone(), requests.cloned());
-                let settling = Settling { db, clock: self.clock, requests, key: key.clone() };
-                settling.forget(gone).await?;
+                let (db, requests, key) = (self.db.clone(), requests.cloned(), key.clone());
+                Settling(Acting { db, clock: self.clock, requests, key }).forget(gone).await?;
             }
         }
         Ok((count, renamed))

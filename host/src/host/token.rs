@@ -8,14 +8,12 @@ use tidewaiter_core::schedule::Refusal;
 use tidewaiter_core::state::{Actor, SyncState, TokenBasis, TypeState};
 use tidewaiter_core::time::UnixMillis;
 use tidewaiter_core::token::{SyncToken, TOKEN_BYTES_MAX};
-use tokio::sync::mpsc;
 
+use super::act::{Acting, Written};
 use super::view::TokenView;
 use super::{Host, HostError};
-use crate::clock::Clock;
 use crate::config::TypeConfig;
-use crate::db::{Commit, CommitError, Db, KEPT, Letters, TokenChange};
-use crate::driver::Request;
+use crate::db::{Db, KEPT, Letters, TokenChange};
 
 /// What is done.
 #[derive(Clone, Debug)]
@@ -96,73 +94,51 @@ fn earlier(
     found.ok_or_else(|| HostError::NoSuchToken { key: key.clone(), revision: to })
 }
 
-/// What is needed to do it, whether or not whoever asked is there still.
-struct Acting {
-    db: Db,
-    requests: mpsc::Sender<Request>,
-    clock: Clock,
-    key: TypeKey,
+/// An act on a type, and on whose terms.
+struct Order {
+    on: Acting,
     config: TypeConfig,
     act: Act,
     expected: Option<u64>,
     by: Actor,
 }
 
-impl Acting {
+impl Order {
     /// Answers the state before and after.
     async fn perform(self) -> Result<(TypeState, TypeState), HostError> {
         loop {
-            let now = self.clock.now();
-            let (stored, state, marker) = self.next(now)?;
-            let commit = Commit {
-                key: self.key.clone(),
+            let at = self.on.clock.now();
+            let (stored, state, marker) = self.next(at)?;
+            let written = Written {
                 expected_revision: stored.revision,
                 state: state.clone(),
-                staged: Vec::new(),
-                batches: Vec::new(),
-                letters: Letters::default(),
                 marker: marker.map(|marker| (marker, self.by.clone())),
-                run: None,
-                report: None,
-                at: now,
+                letters: Letters::default(),
+                at,
             };
-            match self.db.commit(commit).await {
-                // A run committed in between: the operator wins, on top of it.
-                Err(CommitError::Conflict) => {}
-                Err(error) => {
-                    // It may have been written all the same.
-                    if let Ok(Some(state)) = self.db.state(&self.key) {
-                        self.tell(state).await;
-                    }
-                    return Err(error.into());
-                }
-                Ok(_) => {
-                    tracing::info!(
-                        target: "tidewaiter::run", connection = %self.key.connection, r#type = %self.key.object_type,
-                        why = state.why, state = state.name(), "{}", self.act.name()
-                    );
-                    self.tell(state.clone()).await;
-                    return Ok((stored, state));
-                }
+            if self.on.write(written).await? {
+                let TypeKey { connection, object_type } = &self.on.key;
+                tracing::info!(
+                    target: "tidewaiter::run", %connection, r#type = %object_type, why = state.why, state = state.name(),
+                    "{}", self.act.name()
+                );
+                return Ok((stored, state));
             }
         }
     }
 
     /// What is stored, what is to be stored, and what the journal has of it.
     fn next(&self, now: UnixMillis) -> Result<(TypeState, TypeState, Option<Marker>), HostError> {
-        let stored = self.db.state(&self.key)?.unwrap_or_else(|| self.config.first_state(now));
+        let Acting { db, key, .. } = &self.on;
+        let stored = db.state(key)?.unwrap_or_else(|| self.config.first_state(now));
         if let Some(expected) = self.expected.filter(|expected| *expected != stored.revision) {
-            return Err(HostError::Changed { key: self.key.clone(), expected, found: stored.revision });
+            return Err(HostError::Changed { key: key.clone(), expected, found: stored.revision });
         }
-        let (mut state, marker) = self.act.perform(&self.key, &stored, &self.db)?;
+        let (mut state, marker) = self.act.perform(key, &stored, db)?;
         state.why = format!("{} by {} at {now}", state.why, self.by);
         state.revision = stored.revision + 1;
         (state.changed_at, state.changed_by) = (now, self.by.clone());
         Ok((stored, state, marker))
-    }
-
-    async fn tell(&self, state: TypeState) {
-        let _ = self.requests.send(Request::StateChanged { key: self.key.clone(), state }).await;
     }
 }
 
@@ -247,11 +223,10 @@ impl Host {
     ) -> Result<(TokenView, TokenView), HostError> {
         let config = self.type_config(key)?.clone();
         let (audit, who, what, on) = (self.audit.clone(), by.clone(), act.name(), key.to_string());
-        let (db, requests, clock) = (self.db.clone(), self.requests.clone(), self.clock);
-        let acting = Acting { db, requests, clock, key: key.clone(), config, act, expected, by };
+        let order = Order { on: self.acting(key.clone()), config, act, expected, by };
         let done = async move {
             audit.act(&who, what, on).await?;
-            acting.perform().await
+            order.perform().await
         };
         let (before, state) = self.act(done).await?;
         Ok((TokenView::new(key, before), TokenView::new(key, state)))
