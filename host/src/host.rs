@@ -37,7 +37,7 @@ pub use self::load::{Known, Loaded, load};
 use self::reconcile::Passes;
 pub use self::reconcile::{BroughtUp, Reconciled, Scope};
 use self::seal::KeyError;
-pub use self::sinks::{Synced, Undelivered};
+pub use self::sinks::{NotTaken, Synced};
 use crate::audit::{Audit, AuditError};
 use crate::clock::Clock;
 use crate::config::Config;

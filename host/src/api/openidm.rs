@@ -23,7 +23,7 @@ use super::error::ApiError;
 use crate::audit::Event;
 use crate::host::ask::After;
 use crate::host::view::TokenView;
-use crate::host::{Host, HostError, Synced, Undelivered};
+use crate::host::{Host, HostError, NotTaken, Synced};
 use crate::sink::render;
 
 type Served = State<Arc<Host>>;
@@ -138,7 +138,7 @@ async fn sync(host: &Host, key: &TypeKey, detailed: bool) -> Result<Value, ApiEr
 /// text, and only there if it is asked for.
 async fn last_exception(host: &Host, synced: &Synced, detailed: bool) -> Result<Option<Value>, ApiError> {
     let (throwable, delta) = match &synced.undelivered {
-        Some(Undelivered { sink, sequence, problem }) => {
+        Some(NotTaken { sink, sequence, problem }) => {
             let entries = host.changes(After::Sequence(sequence - 1), 1, Duration::ZERO).await?;
             let sensitive = host.db().sensitive().map_err(HostError::from)?;
             let delta = entries.first().map(|entry| render::masked(entry, &sensitive));

@@ -28,7 +28,7 @@ use self::door::Door;
 use self::fail::{Exit, Fail};
 use crate::config::Config;
 use crate::host::ask::{Answer, Ask};
-use crate::host::{Runs, Scope, Synced, Undelivered};
+use crate::host::{NotTaken, Runs, Scope, Synced};
 
 /// How long calls that can't be interrupted may go on when the work is done.
 const ABANDONED_AFTER: Duration = Duration::from_secs(2);
@@ -42,9 +42,9 @@ Exit codes:
   1  the host, its db or the file system failed
   2  bad usage or configuration
   3  what was named doesn't exist
-  4  a run failed, or a check found something
+  4  a run failed, a check found something, or an inline sink did not take what was journaled
   5  refused in the present state, or to this user: token lost, held by its guard, data in use,
-     shutting down, run superseded";
+     shutting down, run superseded, a dead letter that stays";
 
 /// Runs sandboxed connectors, and journals every change that they hand over with the sync token that covers it.
 #[derive(Debug, Parser)]
@@ -282,15 +282,7 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
         Command::Erase { connection, uid } => {
             let answer = ask(config, Runs::Never, Ask::Erase { connection, uid }).await?;
             let Answer::Erased(entries) = answer else { return Err(Fail::other_answer()) };
-            print::out(json, &entries, |entries| {
-                match entries {
-                0 => "neither the journal nor a dead letter has anything of it; what a sink or a consumer was handed is theirs".to_owned(),
-                _ => format!(
-                    "{entries} entries and dead letters say nothing any more; `tidewaiter db compact` takes away the pages that did. What a sink or a \
-                     consumer was handed is theirs"
-                ),
-            }
-            })
+            print::out(json, &entries, |entries| print::erased(*entries))
         }
         Command::Check => check::check(&config, json).await,
         Command::Compile => unreachable!("main answers it, before there is a runtime"),
@@ -364,7 +356,7 @@ async fn sync(config: Config, keys: Vec<TypeKey>, json: bool) -> Result<(), Fail
 
 /// What whoever waits for inline sinks wants to know.
 fn delivered(synced: &Synced) -> Result<(), Fail> {
-    let Some(Undelivered { sink, sequence, problem }) = &synced.undelivered else { return Ok(()) };
+    let Some(NotTaken { sink, sequence, problem }) = &synced.undelivered else { return Ok(()) };
     let key = &synced.report.key;
     let what =
         format!("{key}: journaled, and sink {sink} has not got entry {sequence} yet; it is tried again: {problem}");
@@ -376,7 +368,6 @@ fn judged(report: &RunReport) -> Result<(), Fail> {
     match &report.outcome {
         Outcome::Ok | Outcome::More => Ok(()),
         Outcome::Failed(failure) => {
-            // What a type of a connection can be told to do about it.
             let hint = match failure.code().as_str() {
                 "contract.data-fault" => {
                     "; nothing goes on until the source is mended, or `data-faults = \"dead-letter\"` keeps it beside the journal"

@@ -209,6 +209,16 @@ pub(super) fn dead_letter(letter: &LetterView) -> String {
     table(&rows)
 }
 
+pub(super) fn erased(entries: u64) -> String {
+    let theirs = "what a sink or a consumer was handed is theirs";
+    match entries {
+        0 => format!("neither the journal nor a dead letter has anything of it; {theirs}"),
+        _ => format!(
+            "{entries} entries and dead letters say nothing any more; `tidewaiter db compact` takes away the pages that did; {theirs}"
+        ),
+    }
+}
+
 pub(super) fn settled(settled: &Settled) -> String {
     let Settled { settled, released } = settled;
     let numbers = |numbers: &[u64]| numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");

@@ -33,7 +33,7 @@ pub struct Letters {
     pub kept: Vec<DeadLetter>,
     /// Numbers of those that are settled.
     pub resolved: Vec<u64>,
-    /// What waited and is told now, journaled before anything else of the commit.
+    /// What waited and is told now, journaled before the batches of the commit.
     pub told: Vec<Told>,
 }
 

@@ -4,8 +4,8 @@
 //!
 //! It knows no connector, no schedule and no clock: times are handed in. `store` is the little that is needed of a storage
 //! engine, `redb` is that on redb, `commit` what is written together, `writer` groups it, `segment` has the bytes of the journal,
-//! `dead_letter` what is kept out of it, `tables` and `migrate` the rest of the file's format, `open` the data directory, `consumer` and `retain` the rules of who reads
-//! and what may go.
+//! `dead_letter` what is kept out of it, `tables` and `migrate` the rest of the file's format, `open` the data directory, `consumer` and
+//! `retain` the rules of who reads and what may go.
 
 mod commit;
 mod consumer;

@@ -24,7 +24,7 @@ pub(super) type Inline = Vec<(String, watch::Receiver<Delivered>)>;
 /// An entry that a sink hasn't got, though whoever asked for the run waited for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Undelivered {
+pub struct NotTaken {
     /// Which sink.
     pub sink: String,
     /// The sequence of the first entry of the run that it hasn't got.
@@ -41,7 +41,7 @@ pub struct Synced {
     pub report: RunReport,
     /// What the first inline sink that failed hasn't got; none: they have everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub undelivered: Option<Undelivered>,
+    pub undelivered: Option<NotTaken>,
 }
 
 /// Makes every sink ready.
@@ -80,7 +80,7 @@ impl Host {
     }
 
     /// What the first inline sink that fails before it has everything up to a sequence hasn't got of the last so many entries.
-    async fn undelivered(&self, entries: u64, upto: u64) -> Option<Undelivered> {
+    async fn undelivered(&self, entries: u64, upto: u64) -> Option<NotTaken> {
         for (name, delivered) in &self.inline {
             let mut delivered = delivered.clone();
             let stands = delivered.wait_for(|now| now.upto >= upto || now.problem.is_some()).await;
@@ -88,7 +88,7 @@ impl Host {
             let Delivered { upto: has, problem } = stands.ok()?.clone();
             if let (true, Some(problem)) = (has < upto, problem) {
                 let sequence = (has + 1).max((upto + 1).saturating_sub(entries));
-                return Some(Undelivered { sink: name.clone(), sequence, problem });
+                return Some(NotTaken { sink: name.clone(), sequence, problem });
             }
         }
         None
