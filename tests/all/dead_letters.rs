@@ -251,6 +251,32 @@ fn what_is_erased_is_gone_under_every_name_that_a_dead_letter_knows() {
 }
 
 #[test]
+fn what_is_kept_waits_for_the_token_as_what_is_journaled_does() {
+    let place = place("at-once = true", "");
+    // More than is held in memory before a token covers it.
+    let big: String = (10..20).map(|uid| format!("{uid},big\n")).collect();
+    let lines = format!("1,nan\n1,a\n{big}2,nan\n");
+    configure(&place, "at-once = true", "[limits]\nuncovered-bytes = 8400000\n");
+    refused(&happens(&place, &lines), 4, "limit.uncovered-bytes");
+    assert_eq!((said(&place, 0), letters(&place)), (vec![], vec![]), "no token, and nothing of it");
+    configure(&place, "at-once = true", "");
+    let report = happens(&place, "").json();
+    assert_eq!((&report["deltas"], &report["dead_letters"]), (&json!(10), &json!(3)), "{report}");
+    assert_eq!(letters(&place), [letter(1, "1", false), letter(2, "1", true), letter(3, "2", false)], "in their order");
+    assert_eq!(place.run("db check --deep").code, 0);
+}
+
+#[test]
+fn a_flood_of_bad_objects_fills_neither_the_log_nor_the_memory() {
+    let place = place("", "");
+    place.write("people/objects", &(0..3000).map(|uid| format!("{uid},nan\n")).collect::<String>());
+    let flooded = place.run("reconcile bad account --json");
+    assert_eq!((&flooded.json()["left"], letters(&place)), (&json!(3000), vec![]));
+    let named = flooded.stderr.lines().filter(|line| line.contains("code=\"data-fault\"")).count();
+    assert_eq!(named, 1000, "the rest is counted");
+}
+
+#[test]
 fn so_many_dead_letters_and_no_more() {
     let place = place("", "[limits]\ndead-letters = 2\n");
     refused(

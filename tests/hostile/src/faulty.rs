@@ -1,6 +1,7 @@
 //! A source of which tests write every word: what happened is in the file `changes` of the folder, a line each, and what there is in
 //! `objects`. A line is `UID,MAIL` or `UID,MAIL,UID-BEFORE`; the mail `nan` is a number that is none, `huge` more than an object may have,
-//! `salary` an attribute that is declared if the setting of that name says so, `gone` the end of the object. The token is the number of lines that were told.
+//! `big` most of that, `salary` an attribute that is declared if the setting of that name says so, `gone` the end of the object. The token
+//! is the number of lines that were told; with the setting `at-once` nothing is covered before the end.
 
 use super::*;
 
@@ -22,6 +23,7 @@ fn told_of(line: &str) -> (ConnectorObject, Option<String>) {
             (object.attributes[0].name, object.attributes[0].values) = ("number".into(), vec![Value::Real(f64::NAN)])
         }
         "salary" => object.attributes[0].name = "salary".into(),
+        "big" => object.attributes[0].values = vec![Value::Text("x".repeat(900_000))],
         "huge" => object.attributes[0].values = vec![Value::Text("x".repeat(2_000_000))],
         _ => {}
     }
@@ -47,7 +49,8 @@ pub(super) fn sync(token: Option<SyncToken>) -> Result<Option<SyncToken>, Connec
         let end = (done + BATCH).min(lines.len());
         let deltas: Vec<_> = lines[done..end].iter().map(|line| change(line)).collect();
         done = end;
-        told(emit(&deltas, Some(&SyncToken::Integer(done as i64))))?;
+        let covered = (setting("at-once") != true).then_some(SyncToken::Integer(done as i64));
+        told(emit(&deltas, covered.as_ref()))?;
     }
     Ok(Some(SyncToken::Integer(done as i64)))
 }
