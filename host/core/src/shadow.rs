@@ -1,11 +1,14 @@
 //! Comparing what is read with what was journaled: the form in which two objects are the same, and a pass over all objects of a
 //! type, which says of each whether it is told, and of what wasn't read whether it is gone. Hashes are made and kept by others.
 
+mod keys;
+
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 
 use serde::{Deserialize, Serialize};
 
+use self::keys::Keys;
 use crate::object::{Attribute, ConnectorObject, Value, ValueMode};
 use crate::schema::ObjectClassInfo;
 
@@ -199,7 +202,7 @@ pub struct Pass {
     /// Keys of what was told, and may not be journaled yet.
     told: HashSet<u64>,
     /// Keys of what the journal said something of since it began.
-    journaled: HashSet<u64>,
+    journaled: Keys,
     /// Objects that it met for the first time.
     advanced: u64,
     counts: Counts,
@@ -237,7 +240,7 @@ impl Pass {
     }
 
     fn is_newer(&self, key: u128) -> bool {
-        self.told.contains(&short(key)) || self.journaled.contains(&short(key))
+        self.told.contains(&short(key)) || self.journaled.contains(short(key))
     }
 
     fn see(&mut self, place: usize) {
@@ -266,7 +269,7 @@ impl Pass {
     /// How many objects were there before, weren't read, and nothing was said of since.
     pub fn missing(&self) -> u64 {
         let is_missing = |(place, row): (usize, &(u64, u64))| {
-            !self.seen.has(place as u64) && !self.told.contains(&row.0) && !self.journaled.contains(&row.0)
+            !self.seen.has(place as u64) && !self.told.contains(&row.0) && !self.journaled.contains(row.0)
         };
         self.index.rows.iter().enumerate().filter(|row| is_missing(*row)).count() as u64
     }
