@@ -50,7 +50,9 @@ pub(crate) fn config(settings: Json, timing: Option<tidewaiter_core::timing::Tim
 /// The component, loaded.
 pub(crate) async fn component() -> Result<Arc<dyn Source>> {
     let bytes = std::fs::read(connector("synthetic"))?;
-    let engine = Engine::new(&EngineOptions::default())?;
+    // As a host does: what the compiler takes isn't what is measured.
+    let compiler = Some(std::env::current_exe()?.with_file_name("tidewaiter"));
+    let engine = Engine::new(&EngineOptions { compiler, ..EngineOptions::default() })?;
     Ok(Arc::new(Connector::load(&engine, &"synthetic".parse().context("a name")?, &bytes).await?))
 }
 
