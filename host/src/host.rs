@@ -9,6 +9,7 @@ mod dead_letter;
 mod erase;
 mod load;
 mod reconcile;
+mod refused;
 pub(crate) mod seal;
 mod sinks;
 mod token;
@@ -37,7 +38,7 @@ pub use self::load::{Known, Loaded, load};
 use self::reconcile::Passes;
 pub use self::reconcile::{BroughtUp, Reconciled, Scope};
 use self::seal::KeyError;
-pub use self::sinks::{NotTaken, Synced};
+pub use self::sinks::{NotTaken, SinkView, Synced};
 use crate::audit::{Audit, AuditError};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -185,7 +186,7 @@ pub enum HostError {
     },
     /// An entry of another journal.
     #[error("{id} is not an entry of this journal, whose entries are {incarnation}-1 and on")]
-    OtherJournal {
+    IncarnationChanged {
         /// Which.
         id: EntryId,
         /// This journal.
@@ -245,8 +246,7 @@ pub struct Host {
     broken: BTreeMap<ConnectionName, String>,
     requests: mpsc::Sender<Request>,
     lateness: Arc<Lateness>,
-    /// Those who ask for runs wait for these.
-    inline: sinks::Inline,
+    sinks: sinks::Sinks,
     /// Passes that were begun here, as long as they last.
     passes: Passes,
     tasks: Mutex<Tasks>,
@@ -282,7 +282,7 @@ impl Host {
         let erasures = Arc::new(Erasures::new(&config.data, db.clone(), Arc::clone(&last_run), clock));
         // Before anybody is handed an entry.
         erasures.erase_again().await.map_err(|error| StartError::Erase(Box::new(error)))?;
-        let (Loaded { connections, broken }, (deliveries, inline)) = match runs {
+        let (Loaded { connections, broken }, (deliveries, sinks)) = match runs {
             Runs::Never => Default::default(),
             Runs::Scheduled | Runs::WhenAsked => {
                 (load(&config, Known::Db(&audit, &db)).await?, sinks::deliveries(&db, &config, clock)?)
@@ -353,7 +353,7 @@ impl Host {
             broken,
             requests,
             lateness,
-            inline,
+            sinks,
             passes: Passes::default(),
             tasks: Mutex::new(tasks),
             closing,
@@ -451,7 +451,7 @@ impl Host {
         match place {
             ask::After::Sequence(sequence) => Ok(sequence),
             ask::After::Id(id) if id.incarnation == incarnation => Ok(id.sequence),
-            ask::After::Id(id) => Err(HostError::OtherJournal { id, incarnation }),
+            ask::After::Id(id) => Err(HostError::IncarnationChanged { id, incarnation }),
         }
     }
 

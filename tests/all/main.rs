@@ -60,6 +60,7 @@ mod privacy;
 mod promises;
 mod queue;
 mod reconcile;
+mod refused;
 mod rough;
 mod sender;
 mod shapes;

@@ -15,6 +15,7 @@ pub mod journal;
 pub mod limit;
 pub mod name;
 pub mod object;
+pub mod refusal;
 pub mod run;
 pub mod schedule;
 pub mod schema;

@@ -74,7 +74,7 @@ impl From<&Failure> for ApiError {
 impl From<HostError> for ApiError {
     fn from(error: HostError) -> Self {
         let status = match error.code() {
-            ProblemCode::BadRequest | ProblemCode::OtherJournal => StatusCode::BAD_REQUEST,
+            ProblemCode::BadRequest | ProblemCode::IncarnationChanged => StatusCode::BAD_REQUEST,
             ProblemCode::Unknown => StatusCode::NOT_FOUND,
             ProblemCode::NotAllowed => StatusCode::FORBIDDEN,
             ProblemCode::Dropped => StatusCode::GONE,

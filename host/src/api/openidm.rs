@@ -21,6 +21,7 @@ use tidewaiter_core::token::SyncToken;
 
 use super::error::ApiError;
 use crate::audit::Event;
+use crate::db::ReadError;
 use crate::host::ask::After;
 use crate::host::view::TokenView;
 use crate::host::{Host, HostError, NotTaken, Synced};
@@ -139,7 +140,11 @@ async fn sync(host: &Host, key: &TypeKey, detailed: bool) -> Result<Value, ApiEr
 async fn last_exception(host: &Host, synced: &Synced, detailed: bool) -> Result<Option<Value>, ApiError> {
     let (throwable, delta) = match &synced.undelivered {
         Some(NotTaken { sink, sequence, problem }) => {
-            let entries = host.changes(After::Sequence(sequence - 1), 1, Duration::ZERO).await?;
+            let entries = match host.changes(After::Sequence(sequence - 1), 1, Duration::ZERO).await {
+                // Everybody else has it, and it was dropped.
+                Err(HostError::Read(ReadError::Dropped { .. })) => Vec::new(),
+                entries => entries?,
+            };
             let sensitive = host.db().sensitive().map_err(HostError::from)?;
             let delta = entries.first().map(|entry| render::masked(entry, &sensitive));
             (format!("sink {sink}: {problem}"), delta)

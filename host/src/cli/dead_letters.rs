@@ -7,12 +7,12 @@ use super::door::Door;
 use super::fail::Fail;
 use super::print;
 use crate::config::Config;
-use crate::host::Runs;
 use crate::host::ask::{Answer, Ask};
+use crate::host::{Runs, Settled};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Deltas that are not journaled, because their data is at fault, and those that wait for them
+    /// Deltas that are not journaled, because their data is at fault, entries that a sink refuses, and what waits for either
     List {
         /// Of this connection only
         connection: Option<ConnectionName>,
@@ -22,35 +22,62 @@ pub(super) enum Command {
         /// Its number, as `list` has it
         number: u64,
     },
-    /// Journal its object as it is now, and be done with all that are kept of it
+    /// Journal its object as it is now, and be done with all that are kept of it; or send its entry to the sink again
     ///
-    /// Where the connector reads objects by their uid, the object is read; it is journaled as deleted if it isn't there. Otherwise what came is
-    /// journaled, if nothing is wrong with it any more and nothing waits for it.
+    /// Of deltas that are not journaled: where the connector reads objects by their uid, the object is read; it is journaled as deleted if it isn't there. Otherwise what came is
+    /// journaled, if nothing is wrong with it any more and nothing waits for it. Of entries that a sink refuses: it is sent as it was journaled, and then
+    /// what waits for it.
     Retry {
-        /// Its number, as `list` has it
-        number: u64,
+        /// Their numbers, as `list` has them
+        #[arg(required = true)]
+        numbers: Vec<u64>,
     },
-    /// Give it up: it is never journaled, and what waits for it is
+    /// Give it up: it is never journaled, or never delivered to the sink, and what waits for it is
+    ///
+    /// What was said of an object that a sink never gets is forgotten, so that the next `reconcile` journals it again.
     Drop {
-        /// Its number, as `list` has it
-        number: u64,
+        /// Their numbers, as `list` has them
+        #[arg(required = true)]
+        numbers: Vec<u64>,
     },
 }
 
 pub(super) async fn perform(config: Config, command: Command, json: bool) -> Result<(), Fail> {
-    let (runs, ask) = match command {
-        Command::List { connection } => (Runs::Never, Ask::DeadLetters(connection)),
-        Command::Show { number } => (Runs::Never, Ask::DeadLetter(number)),
-        Command::Retry { number } => (Runs::WhenAsked, Ask::DeadLetterRetry(number)),
-        Command::Drop { number } => (Runs::Never, Ask::DeadLetterDrop(number)),
+    let (runs, asks): (_, Vec<Ask>) = match command {
+        Command::List { connection } => (Runs::Never, vec![Ask::DeadLetters(connection)]),
+        Command::Show { number } => (Runs::Never, vec![Ask::DeadLetter(number)]),
+        Command::Retry { numbers } => (Runs::WhenAsked, numbers.into_iter().map(Ask::DeadLetterRetry).collect()),
+        Command::Drop { numbers } => (Runs::Never, numbers.into_iter().map(Ask::DeadLetterDrop).collect()),
     };
     let mut door = Door::open(config, runs).await?;
-    let answer = door.ask(&ask).await;
+    let mut all = Settled::default();
+    for ask in asks {
+        // It may be done with already, for one that was named before it.
+        if let Ask::DeadLetterRetry(number) | Ask::DeadLetterDrop(number) = ask
+            && (all.settled.contains(&number) || all.released.contains(&number))
+        {
+            continue;
+        }
+        let answer = door.ask(&ask).await;
+        match answer {
+            Ok(Answer::Settled(Settled { settled, released })) => {
+                all.settled.extend(settled);
+                all.released.extend(released);
+            }
+            answer => {
+                door.close().await;
+                return other(answer?, json);
+            }
+        }
+    }
     door.close().await;
-    match answer? {
+    print::out(json, &all, print::settled)
+}
+
+fn other(answer: Answer, json: bool) -> Result<(), Fail> {
+    match answer {
         Answer::DeadLetters(letters) => print::out(json, &letters, |letters| print::dead_letters(letters)),
         Answer::DeadLetter(letter) => print::out(json, &letter, |letter| print::dead_letter(letter)),
-        Answer::Settled(settled) => print::out(json, &settled, print::settled),
         _ => Err(Fail::other_answer()),
     }
 }

@@ -13,6 +13,7 @@ mod guard;
 mod print;
 mod progress;
 mod serve;
+mod sinks;
 mod token;
 
 use std::path::PathBuf;
@@ -109,6 +110,9 @@ enum Command {
     /// Readers of the journal with a place of their own
     #[command(subcommand)]
     Consumers(consumers::Command),
+    /// Where entries are delivered, and how far that is
+    #[command(subcommand)]
+    Sinks(sinks::Command),
     /// Copy all data into a new file, while a server runs or not
     Backup {
         /// The file, which must not be there yet
@@ -226,7 +230,7 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
     let config = Config { compiler: Some(OURSELVES.into()), ..Config::load(&file)? };
     match command {
         Command::Serve => serve::serve(config).await,
-        Command::Run { .. } => run_once(config, json).await,
+        Command::Run { .. } => Box::pin(run_once(config, json)).await,
         Command::Sync(named) => sync(config, vec![named.into()], json).await,
         Command::Token(command) => token::perform(config, command, json).await,
         Command::Reconcile { of, uid, gone, full, dry_run, allow_deletes } => {
@@ -249,6 +253,7 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
         Command::Guard(command) => guard::perform(config, command, json).await,
         Command::DeadLetters(command) => dead_letters::perform(config, command, json).await,
         Command::Changes(arguments) => changes::perform(config, arguments, json).await,
+        Command::Sinks(command) => sinks::perform(config, command, json).await,
         Command::Consumers(command) => consumers::perform(config, command, json).await,
         Command::Backup { file } => db::backup(config, &file, json).await,
         Command::Restore { file } => db::restore(config, file, json).await,

@@ -18,7 +18,7 @@ use super::check::Finding;
 use super::fail::{Exit, Fail};
 use crate::db::{Checked, Consumer, TokenChange};
 use crate::host::view::{Asked, ConnectionView, Limit, TokenView, TypeView};
-use crate::host::{BroughtUp, LetterView, Reconciled, Settled};
+use crate::host::{BroughtUp, LetterView, Reconciled, Settled, SinkView};
 
 /// More of one text isn't shown; `--json` has all of it.
 const TEXT_BYTES_MAX: usize = 1000;
@@ -170,6 +170,19 @@ pub(super) fn consumers(consumers: &BTreeMap<String, Consumer>) -> String {
     table(&std::iter::once(names).chain(consumers.iter().map(row)).collect::<Vec<_>>())
 }
 
+pub(super) fn sinks(sinks: &[SinkView]) -> String {
+    if sinks.is_empty() {
+        return "no sink is configured".to_owned();
+    }
+    let row = |view: &SinkView| {
+        let SinkView { sink, r#type, position, behind, dead_letters, problem, .. } = view;
+        let state = problem.as_ref().map_or_else(|| "-".to_owned(), |problem| shown(problem, TEXT_BYTES_MAX));
+        vec![sink.clone(), r#type.clone(), position.to_string(), behind.to_string(), dead_letters.to_string(), state]
+    };
+    let names = head(["sink", "type", "position", "behind", "dead-letters", "problem"]);
+    table(&std::iter::once(names).chain(sinks.iter().map(row)).collect::<Vec<_>>())
+}
+
 pub(super) fn dead_letters(letters: &[LetterView]) -> String {
     if letters.is_empty() {
         return "there is no dead letter".to_owned();
@@ -178,9 +191,10 @@ pub(super) fn dead_letters(letters: &[LetterView]) -> String {
         let why = letter.fault.as_ref().map_or_else(|| "waits".to_owned(), |fault| shown(fault, TEXT_BYTES_MAX));
         let (number, at, key) = (letter.number.to_string(), letter.at.to_string(), letter.key.to_string());
         let object = format!("{} {}", shown(&letter.class, TEXT_BYTES_MAX), shown(&letter.uid, TEXT_BYTES_MAX));
-        vec![number, at, key, letter.kind.clone(), object, why]
+        let sink = letter.sink.clone().unwrap_or_else(|| "-".to_owned());
+        vec![number, at, key, letter.kind.clone(), object, sink, why]
     };
-    let names = head(["number", "at", "type", "change", "object", "why"]);
+    let names = head(["number", "at", "type", "change", "object", "sink", "why"]);
     table(&std::iter::once(names).chain(letters.iter().map(row)).collect::<Vec<_>>())
 }
 
@@ -198,8 +212,11 @@ pub(super) fn dead_letter(letter: &LetterView) -> String {
         vec!["why".to_owned(), shown(why, TEXT_BYTES_MAX)],
         vec!["kept".to_owned(), format!("{} in run {run}", letter.at)],
     ];
+    if let Some((sink, sequence)) = letter.sink.as_ref().zip(letter.sequence) {
+        rows.insert(2, vec!["sink".to_owned(), format!("{sink}, which hasn't got entry {sequence}")]);
+    }
     if let Some(previous) = &letter.previous_uid {
-        rows.insert(3, vec!["uid before".to_owned(), shown(previous, TEXT_BYTES_MAX)]);
+        rows.insert(rows.len() - 3, vec!["uid before".to_owned(), shown(previous, TEXT_BYTES_MAX)]);
     }
     let came = letter
         .delta
@@ -226,7 +243,7 @@ pub(super) fn settled(settled: &Settled) -> String {
         (true, _) => "somebody else was done with it before".to_owned(),
         (_, true) => format!("done with: {}", numbers(settled)),
         (_, false) => {
-            format!("done with: {}; journaled, because they waited for it: {}", numbers(settled), numbers(released))
+            format!("done with: {}; went on, because they waited: {}", numbers(settled), numbers(released))
         }
     }
 }

@@ -1,16 +1,18 @@
 //! What operators write about sinks: `[sinks.NAME]`.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::StatusCode;
 use serde::Deserialize;
+use tidewaiter_core::refusal::Patience;
 
 use super::credentials::SourceTable;
 use super::timing::span;
 use crate::secret::Source;
-use crate::sink::webhook::{Format, Settings};
+use crate::sink::webhook::{Format, REFUSALS, Settings};
 
 /// Entries of a request unless something else is configured.
 const BATCH_COUNT: usize = 100;
@@ -25,6 +27,13 @@ const TIME: Duration = Duration::from_secs(30);
 /// The most that can be configured.
 const TIME_MAX: Duration = Duration::from_secs(600);
 
+/// Dead letters of a sink unless something else is configured.
+const DEAD_LETTERS: u64 = 1000;
+/// The most that can be configured.
+const DEAD_LETTERS_MAX: u64 = 10_000;
+/// The most bytes of them.
+const DEAD_LETTER_BYTES: u64 = 16 * 1024 * 1024;
+
 /// A sink.
 #[derive(Clone, Debug)]
 pub struct SinkConfig {
@@ -32,6 +41,8 @@ pub struct SinkConfig {
     pub to: SinkTo,
     /// Whoever asks for a run waits until it has what the run journaled.
     pub inline: bool,
+    /// When an entry that it refuses becomes a dead letter.
+    pub patience: Patience,
 }
 
 /// Where entries go.
@@ -44,6 +55,16 @@ pub enum SinkTo {
     },
     /// A URL that entries are sent to.
     Webhook(Box<Settings>),
+}
+
+impl SinkTo {
+    /// The name of the case, as it is written.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Ndjson { .. } => "ndjson",
+            Self::Webhook(_) => "webhook",
+        }
+    }
 }
 
 impl SinkConfig {
@@ -74,6 +95,9 @@ pub(super) struct SinkTable {
     gzip: Option<bool>,
     #[serde(default, deserialize_with = "span")]
     timeout: Option<jiff::SignedDuration>,
+    refusals: Option<Vec<u16>>,
+    max_retries: Option<u32>,
+    dead_letters: Option<NonZeroU64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -89,13 +113,26 @@ impl SinkTable {
         if let Some(key) = self.key_of_another_type() {
             return Err(format!("{key}: a sink of this type has none"));
         }
-        let inline = self.inline;
+        let (inline, patience) = (self.inline, self.patience()?);
         let to = match (self.r#type, self.path) {
             (Type::Webhook, _) => SinkTo::Webhook(Box::new(Self { path: None, ..self }.webhook(base)?)),
             (Type::Ndjson, Some(path)) => SinkTo::Ndjson { path: base.join(path) },
             (Type::Ndjson, None) => return Err("path: it is missing: the file to write to".into()),
         };
-        Ok(SinkConfig { to, inline })
+        Ok(SinkConfig { to, inline, patience })
+    }
+
+    fn patience(&self) -> Result<Patience, String> {
+        if self.max_retries.is_none() && self.dead_letters.is_some() {
+            return Err(
+                "dead-letters: without max-retries an entry is sent again for ever, and none becomes one".into()
+            );
+        }
+        let letters_max = self.dead_letters.map_or(DEAD_LETTERS, NonZeroU64::get);
+        if letters_max > DEAD_LETTERS_MAX {
+            return Err(format!("dead-letters: {letters_max} is not in 1..={DEAD_LETTERS_MAX}"));
+        }
+        Ok(Patience { retries_max: self.max_retries, letters_max, letter_bytes_max: DEAD_LETTER_BYTES })
     }
 
     fn key_of_another_type(&self) -> Option<&'static str> {
@@ -109,6 +146,9 @@ impl SinkTable {
             ("batch-bytes", self.batch_bytes.is_some()),
             ("gzip", self.gzip.is_some()),
             ("timeout", self.timeout.is_some()),
+            ("refusals", self.refusals.is_some()),
+            ("max-retries", self.max_retries.is_some()),
+            ("dead-letters", self.dead_letters.is_some()),
         ];
         let others = match self.r#type {
             Type::Ndjson => &of_webhooks[..],
@@ -140,6 +180,7 @@ impl SinkTable {
             batch_bytes_max: self.batch_bytes.map_or(BATCH_BYTES, NonZeroUsize::get),
             gzip: self.gzip.unwrap_or(true),
             time_max: time(self.timeout)?,
+            refusals: self.refusals.map_or_else(|| Ok(REFUSALS.to_vec()), refusals)?,
         };
         settings.server().map_err(|error| format!("url: {}", error.problem()))?;
         for (key, value, max) in [
@@ -160,6 +201,15 @@ fn time(given: Option<jiff::SignedDuration>) -> Result<Duration, String> {
         Some(time) if time.is_positive() && time.unsigned_abs() <= TIME_MAX => Ok(time.unsigned_abs()),
         Some(_) => Err(format!("timeout: it needs some time, and at most {} s", TIME_MAX.as_secs())),
     }
+}
+
+fn refusals(given: Vec<u16>) -> Result<Vec<StatusCode>, String> {
+    let status = |number: u16| {
+        let status = StatusCode::from_u16(number).ok();
+        let bad = || format!("refusals: {number} is no status of a refusal: those are in 400..=599");
+        status.filter(|status| status.is_client_error() || status.is_server_error()).ok_or_else(bad)
+    };
+    given.into_iter().map(status).collect()
 }
 
 /// All of a host.

@@ -51,9 +51,10 @@ pub enum ConsumerError {
     },
     /// Its position is one of another db.
     #[error(
-        "consumer {name} read the journal {was}, and this one is {is}: it was restored; remove the consumer, and add it again"
+        "consumer {name} read the journal {was}, and this one is {is}: it was restored; `consumers ack {name} {is}-SEQUENCE` goes on after that \
+         entry of it, and `{is}-0` from its beginning"
     )]
-    OtherJournal {
+    IncarnationChanged {
         /// Which.
         name: String,
         /// Where its position is from.
@@ -85,20 +86,28 @@ impl Consumer {
             return Err(ConsumerError::Expired { name: name.to_owned(), since, position: self.position });
         }
         if self.incarnation != incarnation {
-            return Err(ConsumerError::OtherJournal { name: name.to_owned(), was: self.incarnation, is: incarnation });
+            return Err(ConsumerError::IncarnationChanged {
+                name: name.to_owned(),
+                was: self.incarnation,
+                is: incarnation,
+            });
         }
         Ok(self.position)
     }
 
-    /// After it acknowledged a sequence. An old one again changes nothing.
+    /// After it acknowledged a sequence; an old one again changes nothing. `knows`: it named the journal too, so that one of another goes on with
+    /// this one.
     pub(super) fn acknowledged(
         mut self,
         name: &str,
         incarnation: Incarnation,
-        sequence: u64,
+        (sequence, knows): (u64, bool),
         last: u64,
         at: UnixMillis,
     ) -> Result<Self, ConsumerError> {
+        if knows && self.incarnation != incarnation {
+            (self.incarnation, self.position) = (incarnation, sequence);
+        }
         self.resumes(name, incarnation)?;
         if sequence > last {
             return Err(ConsumerError::Ahead { name: name.to_owned(), sequence, last });

@@ -15,15 +15,15 @@ use super::redb::builder;
 use super::segment::Unpacked;
 use super::tables::{
     APPROVED, BYTES, CONSUMERS, DEAD_LETTERS, FAULTS, FIRST_SEQUENCE, FORMAT, INCARNATION, INDEX, LAST_DEAD_LETTER,
-    LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SHADOW_ROWS, SHADOWS, SINKS,
-    STAGED, STATES, TOKENS, USAGE, VAULT,
+    LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, REFUSED, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SHADOW_ROWS, SHADOWS,
+    SINKS, STAGED, STATES, TOKENS, USAGE, VAULT,
 };
 
 /// Brings a db from one format to the next, in one transaction and so that doing it again does no harm.
 type Migration = fn(&WriteTransaction) -> Result<(), redb::Error>;
 
 /// The n-th leads from format n to n + 1.
-const MIGRATIONS: [Migration; 5] = [to_2, to_3, to_4, to_5, to_6];
+const MIGRATIONS: [Migration; 6] = [to_2, to_3, to_4, to_5, to_6, to_7];
 
 /// The format that this host writes.
 const FORMAT_NOW: u64 = MIGRATIONS.len() as u64 + 1;
@@ -74,6 +74,7 @@ pub(super) fn write_first(database: &Database) -> Result<(), redb::Error> {
         txn.open_table(SHADOWS)?;
         txn.open_table(SHADOW_ROWS)?;
         txn.open_table(DEAD_LETTERS)?;
+        txn.open_table(REFUSED)?;
     }
     txn.commit()?;
     Ok(())
@@ -134,6 +135,12 @@ fn to_6(txn: &WriteTransaction) -> Result<(), redb::Error> {
     txn.open_table(SHADOW_ROWS)?;
     txn.open_table(DEAD_LETTERS)?;
     txn.open_table(META)?.insert(LAST_DEAD_LETTER, 0)?;
+    Ok(())
+}
+
+/// The dead letters of sinks have a table.
+fn to_7(txn: &WriteTransaction) -> Result<(), redb::Error> {
+    txn.open_table(REFUSED)?;
     Ok(())
 }
 

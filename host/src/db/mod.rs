@@ -4,7 +4,7 @@
 //!
 //! It knows no connector, no schedule and no clock: times are handed in. `store` is the little that is needed of a storage
 //! engine, `redb` is that on redb, `commit` what is written together, `writer` groups it, `segment` has the bytes of the journal,
-//! `dead_letter` what is kept out of it, `tables` and `migrate` the rest of the file's format, `open` the data directory, `consumer` and
+//! `dead_letter` what is kept out of it, `refused` what sinks refuse of it, `tables` and `migrate` the rest of the file's format, `open` the data directory, `consumer` and
 //! `retain` the rules of who reads and what may go.
 
 mod commit;
@@ -14,6 +14,7 @@ mod journal;
 mod migrate;
 mod open;
 mod redb;
+mod refused;
 mod retain;
 mod seal;
 mod segment;
@@ -45,6 +46,7 @@ pub use self::commit::{Commit, CommitError, Committed, StagedSegment, TokenChang
 pub use self::consumer::{Consumer, ConsumerError};
 pub use self::dead_letter::{Letters, StoredLetter, Told};
 pub use self::open::{OpenError, examine, restore};
+pub use self::refused::{Delivered, RefusedEntry};
 pub use self::retain::{Policy, Retained};
 pub use self::seal::{KeyId, Keys};
 pub use self::segment::{EncodeError, SegmentDamage, pack, pack_read, unpack};
@@ -304,13 +306,14 @@ impl Db {
         Ok(consumer.resumes(name, self.incarnation())?)
     }
 
-    /// A consumer has everything up to a sequence; returns when that is durable.
+    /// A consumer has everything up to a sequence; returns when that is durable. With it: whether it named the journal, too, so that one that read
+    /// another one goes on with this.
     ///
     /// # Errors
     /// As `consumer_position`; or the entry is not there yet.
-    pub async fn acknowledge(&self, name: &str, sequence: u64, at: UnixMillis) -> Result<(), CommitError> {
-        let incarnation = self.incarnation();
-        self.write(Write::Acknowledge { name: name.to_owned(), incarnation, sequence, at }).await.map(drop)
+    pub async fn acknowledge(&self, name: &str, upto: (u64, bool), at: UnixMillis) -> Result<(), CommitError> {
+        let (incarnation, (sequence, knows)) = (self.incarnation(), upto);
+        self.write(Write::Acknowledge { name: name.to_owned(), incarnation, sequence, knows, at }).await.map(drop)
     }
 
     /// Removes a consumer: nothing waits for it any more.
@@ -543,12 +546,20 @@ impl Db {
         self.inner.store.sink_position(sink)
     }
 
-    /// Stores the last sequence that a sink has delivered, and returns when that is durable.
+    /// Stores how far a sink got and what became of entries that it refuses, and returns when that is durable.
     ///
     /// # Errors
     /// The storage engine failed.
-    pub async fn set_sink_position(&self, sink: &str, sequence: u64) -> Result<(), CommitError> {
-        self.write(Write::SinkPosition { sink: sink.to_owned(), sequence }).await.map(drop)
+    pub async fn delivered(&self, sink: &str, delivered: Delivered) -> Result<(), CommitError> {
+        self.write(Write::Delivered { sink: sink.to_owned(), delivered: Box::new(delivered) }).await.map(drop)
+    }
+
+    /// The dead letters of a sink, or of all sinks, each sink's in the order of their entries. Blocks, as `dead_letters`.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub fn refused(&self, of: Option<&str>) -> Result<BTreeMap<String, Vec<RefusedEntry>>, ReadError> {
+        self.inner.store.refused(of)
     }
 
     /// The sequence of the first entry that is kept, or will be.

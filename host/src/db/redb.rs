@@ -7,6 +7,7 @@ mod chore;
 mod copy;
 mod dead_letter;
 mod overlay;
+mod refused;
 mod rekey;
 mod shadow;
 mod write;
@@ -28,6 +29,7 @@ use tidewaiter_core::state::TypeState;
 pub(super) use self::copy::renew;
 use super::consumer::Consumer;
 use super::dead_letter::StoredLetter;
+use super::refused::RefusedEntry;
 use super::seal::{Keys, Kind, SealError};
 use super::sensitive::Sensitive;
 use super::shadow::{Shadow, StoredRow};
@@ -391,6 +393,10 @@ impl Store for RedbStore {
     fn dead_letters(&self, of: Option<&TypeKey>) -> Result<Vec<StoredLetter>, ReadError> {
         let read = |db: &Database| dead_letter::read(&db.begin_read()?.open_table(DEAD_LETTERS)?, of, &self.keys);
         Ok(self.with(read)?)
+    }
+
+    fn refused(&self, of: Option<&str>) -> Result<BTreeMap<String, Vec<RefusedEntry>>, ReadError> {
+        Ok(self.with(|db| refused::read(&db.begin_read()?, of, &self.keys))?)
     }
 
     fn kept(&self, credential: &str) -> Result<Option<Vec<u8>>, ReadError> {

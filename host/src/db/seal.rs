@@ -36,6 +36,7 @@ pub(super) enum Kind {
     Vault,
     Shadow,
     DeadLetter,
+    Refused,
 }
 
 impl Kind {
@@ -48,6 +49,7 @@ impl Kind {
             Self::Vault => b"vault",
             Self::Shadow => b"shadow",
             Self::DeadLetter => b"dead-letter",
+            Self::Refused => b"refused-entry",
         }
     }
 }

@@ -416,6 +416,27 @@ impl ShadowHold {
         self.db.shadow_chore(ShadowChore::Apply { key, from, erasures, to, said }).await
     }
 
+    /// Forgets what the journal said of objects, so that the next pass tells it again: what they are, or that they are gone.
+    ///
+    /// # Errors
+    /// As `bring_up`.
+    pub async fn doubt(&self, uids: impl Iterator<Item = &str>) -> Result<(), CommitError> {
+        let uids: Vec<&str> = uids.collect();
+        loop {
+            let shadow = self.settle().await?;
+            let digester = shadow.digester();
+            let unknown = |uid: &&str| {
+                let key = digester.key(uid);
+                (key, Said::Is(None, digester.conceal(key, uid)))
+            };
+            self.apply((shadow.position, shadow.erasures), shadow.position, uids.iter().map(unknown).collect()).await?;
+            // It is not written if something was erased meanwhile.
+            if self.stored()?.erasures == shadow.erasures {
+                return Ok(());
+            }
+        }
+    }
+
     /// Notes that a pass came to its end, which was begun with a token of this generation.
     ///
     /// # Errors

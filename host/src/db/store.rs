@@ -14,6 +14,7 @@ use tidewaiter_core::time::UnixMillis;
 
 use super::consumer::{Consumer, ConsumerError};
 use super::dead_letter::{Letters, StoredLetter};
+use super::refused::{Delivered, RefusedEntry};
 use super::retain::{Policy, Retained};
 use super::segment::{Segment, SegmentDamage};
 use super::shadow::{Shadow, ShadowChore, StoredRow};
@@ -67,6 +68,8 @@ pub(super) trait Store: Send + Sync + 'static {
     fn shadow_range(&self, id: u32, from: u128) -> Result<Vec<StoredRow>, ReadError>;
     /// The dead letters of a type, or all, each type's in the order in which they came.
     fn dead_letters(&self, of: Option<&TypeKey>) -> Result<Vec<StoredLetter>, ReadError>;
+    /// The dead letters of a sink, or of all, each sink's in the order of their entries.
+    fn refused(&self, of: Option<&str>) -> Result<BTreeMap<String, Vec<RefusedEntry>>, ReadError>;
     /// What is kept for a credential.
     fn kept(&self, credential: &str) -> Result<Option<Vec<u8>>, ReadError>;
     /// Gives unused room back, while nothing else works with the file. False: there was none.
@@ -150,9 +153,9 @@ pub(super) enum Write {
         connection: ConnectionName,
         segments: Vec<Segment>,
     },
-    SinkPosition {
+    Delivered {
         sink: String,
-        sequence: u64,
+        delivered: Box<Delivered>,
     },
     AddConsumer {
         name: String,
@@ -162,6 +165,8 @@ pub(super) enum Write {
         name: String,
         incarnation: Incarnation,
         sequence: u64,
+        /// It named the journal, too.
+        knows: bool,
         at: UnixMillis,
     },
     RemoveConsumer {
@@ -382,11 +387,11 @@ impl<'a, S: Stored> Plan<'a, S> {
                     Ok(Step::Stage)
                 }
             },
-            Write::SinkPosition { .. }
-            | Write::Keep { .. }
-            | Write::Sensitive { .. }
-            | Write::Approve { .. }
-            | Write::Faults { .. } => Ok(Step::Do),
+            Write::Delivered { delivered, .. } => {
+                self.counters.letter += delivered.kept.len() as u64;
+                Ok(Step::Do)
+            }
+            Write::Keep { .. } | Write::Sensitive { .. } | Write::Approve { .. } | Write::Faults { .. } => Ok(Step::Do),
             Write::AddConsumer { name, consumer } => match self.consumer(name)? {
                 Some(_) => Err(ConsumerError::Exists { name: name.clone() }.into()),
                 None if consumer.position > self.counters.sequence => {
@@ -395,11 +400,11 @@ impl<'a, S: Stored> Plan<'a, S> {
                 }
                 None => Ok(self.put(name, consumer.clone())),
             },
-            Write::Acknowledge { name, incarnation, sequence, at } => {
+            Write::Acknowledge { name, incarnation, sequence, knows, at } => {
                 let (last, found) = (self.counters.sequence, self.consumer(name)?);
                 match found.ok_or_else(|| ConsumerError::Unknown { name: name.clone() }) {
                     Err(error) => Err(error.into()),
-                    Ok(consumer) => match consumer.acknowledged(name, *incarnation, *sequence, last, *at) {
+                    Ok(consumer) => match consumer.acknowledged(name, *incarnation, (*sequence, *knows), last, *at) {
                         Err(error) => Err(error.into()),
                         Ok(consumer) => Ok(self.put(name, consumer)),
                     },
@@ -556,7 +561,7 @@ mod tests {
             commit("a", 4, 1),
             commit("b", 1, 9),
             commit("b", 0, 0),
-            Write::SinkPosition { sink: "s".into(), sequence: 1 },
+            Write::Delivered { sink: "s".into(), delivered: Box::new(Delivered::upto(1, UnixMillis(1))) },
             stage(50),
             commit("b", 1, 4),
         ];
@@ -609,6 +614,7 @@ mod tests {
             name: named(name),
             incarnation: Incarnation(1),
             sequence,
+            knows: false,
             at: UnixMillis(3),
         };
         let remove = |name: &str| Write::RemoveConsumer { name: named(name) };

@@ -84,6 +84,9 @@ pub(super) const SHADOW_ROWS: TableDefinition<'_, (u32, u128), &[u8]> = TableDef
 /// `dead_letter::Row`, sealed.
 pub(super) const DEAD_LETTERS: TableDefinition<'_, Ordered, &[u8]> = TableDefinition::new("dead-letters");
 
+/// Entries that sinks refuse for good, and those that wait for them. Key: name of the sink, sequence of the entry. Value: see `refused::Row`, sealed.
+pub(super) const REFUSED: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("refused-entries");
+
 /// A key of rows that are numbered without gaps for each type, so that the row to drop is found without counting.
 pub(super) type Ordered = (&'static str, &'static str, u64);
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use ::redb::backends::FileBackend;
 use ::redb::{BackendError, Database, ReadableTable, ReadableTableMetadata, StorageBackend};
 use tidewaiter_core::dead_letter::DeadLetter;
-use tidewaiter_core::journal::{Body, Marker};
+use tidewaiter_core::journal::{Body, EntryId, Marker};
 use tidewaiter_core::object::{Change, ConnectorObject, SyncDelta};
 use tidewaiter_core::run::{ConnectorError, ErrorKind, Failure, Outcome, Trigger};
 use tidewaiter_core::state::{From, SyncState};
@@ -130,7 +130,7 @@ async fn keeps_everything_when_opened_again() {
         db.commit(commit("employee", revision, 3)).await.unwrap();
     }
     db.commit(whole_run("employee", 21, 40)).await.unwrap();
-    db.set_sink_position("ndjson", 17).await.unwrap();
+    db.delivered("ndjson", Delivered::upto(17, UnixMillis(1))).await.unwrap();
     let incarnation = db.incarnation();
     drop(db);
     let db = open(dir.path());
@@ -389,10 +389,10 @@ async fn the_second_opener_is_told_who_owns_the_directory() {
 fn refuses_a_newer_format_and_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
-    raw(dir.path(), |txn| txn.open_table(META).unwrap().insert(FORMAT, 7).map(drop).unwrap());
+    raw(dir.path(), |txn| txn.open_table(META).unwrap().insert(FORMAT, 8).map(drop).unwrap());
     let refused = Db::open(dir.path(), "a test", Duration::ZERO).unwrap_err().to_string();
     let expected =
-        format!("the db in {} has format 7; this tidewaiter reads up to 6: use a newer one", dir.path().display());
+        format!("the db in {} has format 8; this tidewaiter reads up to 7: use a newer one", dir.path().display());
     assert_eq!(refused, expected);
 }
 

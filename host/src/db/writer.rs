@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use tidewaiter_core::dead_letter::DeadLetter;
+use tidewaiter_core::refusal::size;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::CommitError;
@@ -155,11 +156,11 @@ fn permits(order: &Order) -> u32 {
         Order::Write(Write::Stage { segments, .. }) => segments,
         Order::Write(_) | Order::Chore(_) => &[],
     };
-    let letters = match order {
-        Order::Write(Write::Commit(commit)) => commit.letters.kept.as_slice(),
-        Order::Write(_) | Order::Chore(_) => &[],
+    let letters: u64 = match order {
+        Order::Write(Write::Commit(commit)) => commit.letters.kept.iter().map(DeadLetter::size).sum(),
+        Order::Write(Write::Delivered { delivered, .. }) => delivered.kept.iter().map(|(entry, _)| size(entry)).sum(),
+        Order::Write(_) | Order::Chore(_) => 0,
     };
-    let letters: u64 = letters.iter().map(DeadLetter::size).sum();
     let segments: usize = segments.iter().map(|segment| segment.bytes.len()).sum();
     let bytes = segments.saturating_add(usize::try_from(letters).unwrap_or(usize::MAX));
     let permits = (bytes / PERMIT_BYTES + 1).min(QUEUE_BYTES_MAX / PERMIT_BYTES);

@@ -19,7 +19,7 @@ use tidewaiter_core::token::SyncToken;
 use tokio::task::spawn_blocking;
 
 use super::view::{ConnectionView, TokenView, TypeView};
-use super::{BroughtUp, Host, HostError, LetterView, Reconciled, Scope, Settled, Synced};
+use super::{BroughtUp, Host, HostError, LetterView, Reconciled, Scope, Settled, SinkView, Synced};
 use crate::audit::Event;
 use crate::db::{Checked, CommitError, Consumer, ConsumerError, ReadError, TokenChange};
 use crate::driver::Progress;
@@ -119,6 +119,8 @@ pub enum Ask {
         /// Its uid.
         uid: String,
     },
+    /// The sinks that are configured.
+    Sinks,
     /// Those who read the journal by themselves.
     Consumers,
     /// Where a consumer goes on.
@@ -183,6 +185,7 @@ pub enum Answer {
     TokenHistory(Vec<TokenChange>),
     /// As `sink::render` has them.
     Changes(Vec<Json>),
+    Sinks(Vec<SinkView>),
     Consumers(BTreeMap<String, Consumer>),
     /// By connection; one that has not run yet is not there.
     Approved(BTreeMap<ConnectionName, Approved>),
@@ -274,8 +277,8 @@ pub enum ProblemCode {
     Changed,
     /// For another role.
     NotAllowed,
-    /// An entry of another journal.
-    OtherJournal,
+    /// An entry of another journal, or a consumer that read another one: this one was restored.
+    IncarnationChanged,
     /// Entries that have been dropped.
     Dropped,
     /// A consumer is expired, exists already, or acknowledges what is not there.
@@ -315,6 +318,7 @@ impl Ask {
             | Self::Changes { .. }
             | Self::Erase { .. }
             | Self::Approve { .. }
+            | Self::Sinks
             | Self::Consumers
             | Self::ConsumerPosition(_)
             | Self::ConsumerAck { .. }
@@ -341,10 +345,11 @@ impl HostError {
             Self::NotSecurity { .. } => ProblemCode::NotAllowed,
             Self::PassUnderWay { .. } => ProblemCode::Busy,
             Self::TokenTooLarge { .. } | Self::CannotRead { .. } => ProblemCode::BadRequest,
-            Self::OtherJournal { .. } => ProblemCode::OtherJournal,
+            Self::IncarnationChanged { .. } => ProblemCode::IncarnationChanged,
             Self::Read(ReadError::Dropped { .. }) => ProblemCode::Dropped,
             Self::Read(ReadError::Consumer(error)) | Self::Write(CommitError::Consumer(error)) => match error {
                 ConsumerError::Unknown { .. } => ProblemCode::Unknown,
+                ConsumerError::IncarnationChanged { .. } => ProblemCode::IncarnationChanged,
                 _ => ProblemCode::Consumer,
             },
             Self::Read(_) | Self::Write(_) | Self::Audit(_) | Self::Erased(_) | Self::Ask(_) | Self::Ended(_) => {
@@ -421,6 +426,7 @@ impl Host {
                     }
                 }
             }
+            Ask::Sinks => Answer::Sinks(self.sinks().await?),
             Ask::Consumers => Answer::Consumers(self.db.consumers()?),
             Ask::ConsumerPosition(consumer) => Answer::Position(self.db.consumer_position(consumer.as_str())?),
             Ask::ConsumerAdd { consumer, after, max_lag } => {
@@ -429,7 +435,8 @@ impl Host {
                 Answer::Consumers(self.db.consumers()?)
             }
             Ask::ConsumerAck { consumer, upto } => {
-                self.db.acknowledge(consumer.as_str(), self.sequence(upto)?, self.clock.now()).await?;
+                let (sequence, knows) = (self.sequence(upto)?, matches!(upto, After::Id(_)));
+                self.db.acknowledge(consumer.as_str(), (sequence, knows), self.clock.now()).await?;
                 Answer::Consumers(self.db.consumers()?)
             }
             Ask::ConsumerRemove(consumer) => {

@@ -16,6 +16,7 @@ use tidewaiter_core::time::UnixMillis;
 
 use super::act::{Acting, Written};
 use super::reconcile::Reconciler;
+use super::refused::{OfSink, refused};
 use super::{Host, HostError};
 use crate::db::{CommitError, Db, Letters, Sensitive, StoredLetter, Told, pack};
 use crate::sink::render;
@@ -43,6 +44,12 @@ pub struct LetterView {
     pub run: Option<u64>,
     /// When.
     pub at: UnixMillis,
+    /// The sink that hasn't got it, though the journal has; none: it isn't journaled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sink: Option<String>,
+    /// The sequence of its entry, if it is a sink's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
     /// What came, as a sink has it, with what is sensitive masked; none: it was too large to be kept, or isn't asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delta: Option<Json>,
@@ -52,7 +59,8 @@ impl LetterView {
     fn new(stored: StoredLetter) -> Self {
         let StoredLetter { number, key, run, at, letter, .. } = stored;
         let DeadLetter { object_class: class, uid, previous_uid, kind, fault, .. } = letter;
-        Self { number, key, class, uid, previous_uid, kind, fault, run, at, delta: None }
+        let (sink, sequence, delta) = Default::default();
+        Self { number, key, class, uid, previous_uid, kind, fault, run, at, sink, sequence, delta }
     }
 
     fn with_delta(stored: StoredLetter, sensitive: &Sensitive) -> Self {
@@ -73,14 +81,17 @@ pub struct Settled {
 }
 
 impl Host {
-    /// The dead letters of a connection, or all: each type's in the order in which they came.
+    /// The dead letters of a connection, or all: each type's in the order in which they came, and then each sink's.
     ///
     /// # Errors
     /// There is no such connection, and none is of one that was called so; or the db.
     pub async fn dead_letters(&self, of: Option<&ConnectionName>) -> Result<Vec<LetterView>, HostError> {
         let letters = self.db.read_dead_letters(None).await?.into_iter();
         let wanted = letters.filter(|stored| of.is_none_or(|of| stored.key.connection == *of));
-        let found: Vec<LetterView> = wanted.map(LetterView::new).collect();
+        let mut found: Vec<LetterView> = wanted.map(LetterView::new).collect();
+        let of_sinks = refused(&self.db, None).await?.into_iter();
+        let wanted = of_sinks.filter(|(_, one)| of.is_none_or(|of| one.entry.key.connection == *of));
+        found.extend(wanted.map(LetterView::of_sink));
         match of.filter(|of| found.is_empty() && !self.config.connections.contains_key(*of)) {
             Some(unknown) => Err(HostError::UnknownConnection(unknown.clone())),
             None => Ok(found),
@@ -92,16 +103,23 @@ impl Host {
     /// # Errors
     /// There is none of that number, or the db.
     pub async fn dead_letter(&self, number: u64) -> Result<LetterView, HostError> {
-        Ok(LetterView::with_delta(letter(&self.db, number).await?, &self.db.sensitive()?))
+        let sensitive = self.db.sensitive()?;
+        Ok(match letter(&self.db, number).await? {
+            Letter::OfType(stored) => LetterView::with_delta(stored, &sensitive),
+            Letter::OfSink(of) => LetterView::of_sink_with_delta(of, &sensitive),
+        })
     }
 
     /// Has the object of a dead letter told as it is now, and is done with all that are kept of it: where the connector reads objects by their uid, as
-    /// it is in the source, and otherwise as it came, if nothing is wrong with it any more and nothing waits for it.
+    /// it is in the source, and otherwise as it came, if nothing is wrong with it any more and nothing waits for it. One of a sink is sent to it again.
     ///
     /// # Errors
     /// There is none of that number, it can't be done, or what is read is at fault still.
     pub async fn retry_dead_letter(&self, number: u64, by: Actor) -> Result<Settled, HostError> {
-        let stored = letter(&self.db, number).await?;
+        let stored = match letter(&self.db, number).await? {
+            Letter::OfType(stored) => stored,
+            Letter::OfSink(of) => return self.send_again(of, by).await,
+        };
         let reconciler = self.reconciler(&stored.key)?;
         let (audit, settling) = (self.audit.clone(), self.settling(stored.key.clone()));
         self.act(async move {
@@ -114,12 +132,15 @@ impl Host {
         .await
     }
 
-    /// Gives a dead letter up: it is never told, and what waits for it is.
+    /// Gives a dead letter up: it is never told, or never delivered to its sink, and what waits for it is.
     ///
     /// # Errors
     /// There is none of that number, it only waits for another one, or the db.
     pub async fn drop_dead_letter(&self, number: u64, by: Actor) -> Result<Settled, HostError> {
-        let stored = letter(&self.db, number).await?;
+        let stored = match letter(&self.db, number).await? {
+            Letter::OfType(stored) => stored,
+            Letter::OfSink(of) => return self.give_up(of, by).await,
+        };
         if stored.letter.waits() {
             return Err(HostError::OnlyWaits { number });
         }
@@ -141,9 +162,20 @@ impl Host {
     }
 }
 
-async fn letter(db: &Db, number: u64) -> Result<StoredLetter, HostError> {
-    let found = db.read_dead_letters(None).await?.into_iter().find(|stored| stored.number == number);
-    found.ok_or(HostError::NoSuchLetter { number })
+/// A dead letter, of either kind.
+enum Letter {
+    OfType(StoredLetter),
+    OfSink(OfSink),
+}
+
+async fn letter(db: &Db, number: u64) -> Result<Letter, HostError> {
+    let of_types = db.read_dead_letters(None).await?.into_iter();
+    if let Some(stored) = { of_types }.find(|stored| stored.number == number) {
+        return Ok(Letter::OfType(stored));
+    }
+    let of_sinks = refused(db, None).await?.into_iter();
+    let found = { of_sinks }.find(|(_, one)| one.number == number);
+    found.map(Letter::OfSink).ok_or(HostError::NoSuchLetter { number })
 }
 
 fn numbered(letters: &[StoredLetter]) -> Vec<(u64, &DeadLetter)> {

@@ -21,9 +21,10 @@ use tokio::task::spawn_blocking;
 
 use super::act::Acting;
 use super::dead_letter::Settling;
+use super::refused::refused;
 use super::{Host, HostError};
 use crate::clock::Clock;
-use crate::db::{Db, ReadError, StoredLetter};
+use crate::db::{Db, Delivered, ReadError, RefusedEntry, StoredLetter};
 use crate::driver::Request;
 
 /// Beside the db and not in it, so that it outlives a db that is lost.
@@ -180,9 +181,10 @@ impl Erasures {
         let mut entries = 0;
         loop {
             let (letters, of_letters) = self.look_through_letters(requests).await?;
+            let (refused, of_refused) = self.look_through_refused().await?;
             let (erased, of_entries) = self.look_through().await?;
-            entries += letters + erased;
-            if !of_letters && !of_entries {
+            entries += letters + refused + erased;
+            if !of_letters && !of_refused && !of_entries {
                 return Ok(entries);
             }
         }
@@ -211,14 +213,8 @@ impl Erasures {
                 let uids = uids(entry);
                 let is_it = |erased: &&Erased| erased.covers(entry) && uids.iter().any(|uid| erased.is(uid));
                 let Some(Erased { by, covers, .. }) = of_it.iter().find(is_it).cloned() else { continue };
-                // Before the entry is gone: whoever goes on with this after a crash finds no uid in it.
+                renamed |= self.remember_names(entry, &uids, of_it, (by.clone(), covers))?;
                 for uid in uids {
-                    if !of_it.iter().any(|erased| erased.covers(entry) && erased.is(uid)) {
-                        let other = Erased::new(connection, uid, by.clone(), covers.clone(), &self.clock)?;
-                        self.remember(&Line::Erased(other.clone())).map_err(HostError::Erased)?;
-                        of_it.push(other);
-                        renamed = true;
-                    }
                     if forgotten.insert((connection.clone(), uid.to_owned())) {
                         self.db.forget(connection, uid).await?;
                     }
@@ -271,6 +267,46 @@ impl Erasures {
             }
         }
         Ok((count, renamed))
+    }
+
+    /// Takes away the dead letters of sinks that are of what is pending. Answers how many, and whether other uids turned up.
+    async fn look_through_refused(&self) -> Result<(u64, bool), HostError> {
+        let mut pending = self.pending().map_err(HostError::Erased)?;
+        let (mut gone, mut renamed): (BTreeMap<String, Vec<u64>>, _) = (BTreeMap::new(), false);
+        for (sink, RefusedEntry { entry, .. }) in refused(&self.db, None).await? {
+            let Some(of_it) = pending.get_mut(&entry.key.connection) else { continue };
+            let uids = uids(&entry);
+            let is_it = |erased: &&Erased| erased.covers(&entry) && uids.iter().any(|uid| erased.is(uid));
+            let Some(Erased { by, covers, .. }) = of_it.iter().find(is_it).cloned() else { continue };
+            renamed |= self.remember_names(&entry, &uids, of_it, (by, covers))?;
+            gone.entry(sink).or_default().push(entry.id.sequence);
+        }
+        let count = gone.values().map(|of_sink| of_sink.len() as u64).sum();
+        for (sink, gone) in gone {
+            self.db.delivered(&sink, Delivered { gone, ..Delivered::nothing(self.clock.now()) }).await?;
+        }
+        Ok((count, renamed))
+    }
+
+    /// Remembers the names of an entry that is to be erased, before it is: whoever goes on with this after a crash finds no uid in it. Answers whether one
+    /// is new.
+    fn remember_names(
+        &self,
+        entry: &Entry,
+        uids: &[&str],
+        of_it: &mut Vec<Erased>,
+        (by, covers): (Actor, Option<Covers>),
+    ) -> Result<bool, HostError> {
+        let mut is_new = false;
+        for uid in uids {
+            if !of_it.iter().any(|erased| erased.covers(entry) && erased.is(uid)) {
+                let other = Erased::new(&entry.key.connection, uid, by.clone(), covers.clone(), &self.clock)?;
+                self.remember(&Line::Erased(other.clone())).map_err(HostError::Erased)?;
+                of_it.push(other);
+                is_new = true;
+            }
+        }
+        Ok(is_new)
     }
 
     /// Takes what is pending out of shadows, which may have what the journal has no more.

@@ -1,25 +1,27 @@
 //! The sinks that the configuration names, each with its task to be, and waiting for those that are inline.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::run::{RunReport, Trigger};
-use tokio::sync::watch;
 
+use super::refused::refused;
 use super::{Host, HostError, StartError};
 use crate::clock::Clock;
-use crate::config::{Config, SinkTo};
+use crate::config::{Config, SinkConfig, SinkTo};
 use crate::db::Db;
-use crate::driver::{Delivered, Delivery};
+use crate::driver::{Delivery, Handle, Reached};
 use crate::egress::{NoVault, Outside, SystemResolver, Trust};
 use crate::sink::Sink;
 use crate::sink::ndjson::NdjsonSink;
 use crate::sink::webhook::WebhookSink;
 
-/// The sinks that whoever asks for a run waits for, by name, and how far each is.
-pub(super) type Inline = Vec<(String, watch::Receiver<Delivered>)>;
+/// The sinks by name, and how far each is.
+pub(super) type Sinks = BTreeMap<String, Handle>;
 
 /// An entry that a sink hasn't got, though whoever asked for the run waited for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +35,26 @@ pub struct NotTaken {
     pub problem: String,
 }
 
+/// How far a sink is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SinkView {
+    /// Which.
+    pub sink: String,
+    /// As in `webhook`.
+    pub r#type: String,
+    /// Whoever asks for a run waits for it.
+    pub inline: bool,
+    /// It has everything up to this sequence but its dead letters.
+    pub position: u64,
+    /// So many entries come after that.
+    pub behind: u64,
+    /// How many dead letters it has, with what waits for them.
+    pub dead_letters: u64,
+    /// Why the last attempt failed; none: it didn't, or no host delivers now.
+    pub problem: Option<String>,
+}
+
 /// A run, and what of it became known at once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Synced {
@@ -44,26 +66,41 @@ pub struct Synced {
     pub undelivered: Option<NotTaken>,
 }
 
-/// Makes every sink ready.
+/// A delivery for every sink. One that can't be made ready is tried again, as one that fails.
 ///
 /// # Errors
-/// One can't be made ready, or the db can't be read.
-pub(super) fn deliveries(db: &Db, config: &Config, clock: Clock) -> Result<(Vec<Delivery>, Inline), StartError> {
+/// TLS can't be set up for one, or the db can't be read.
+pub(super) fn deliveries(db: &Db, config: &Config, clock: Clock) -> Result<(Vec<Delivery>, Sinks), StartError> {
     let outside = outside(config, clock)?;
-    let (mut deliveries, mut inline) = (Vec::new(), Vec::new());
+    let (mut deliveries, mut sinks) = (Vec::new(), Sinks::new());
     for (name, written) in &config.sinks {
         let sink = sink(name, &written.to, &outside, clock);
-        let opened = sink.and_then(|sink| Delivery::open(db.clone(), name.clone(), sink));
-        let delivery = opened.map_err(|source| StartError::Sink { sink: name.clone(), source })?;
-        if written.inline {
-            inline.push((name.clone(), delivery.watch()));
-        }
+        let sink = sink.map_err(|source| StartError::Sink { sink: name.clone(), source })?;
+        let (delivery, handle) = Delivery::new((db.clone(), clock), name.clone(), sink, written.patience)?;
+        sinks.insert(name.clone(), handle);
         deliveries.push(delivery);
     }
-    Ok((deliveries, inline))
+    Ok((deliveries, sinks))
 }
 
 impl Host {
+    /// The sinks that are configured, and how far each is.
+    ///
+    /// # Errors
+    /// The db.
+    pub async fn sinks(&self) -> Result<Vec<SinkView>, HostError> {
+        let refused = refused(&self.db, None).await?;
+        let view = |(name, written): (&String, &SinkConfig)| {
+            let position = self.db.sink_position(name)?;
+            let dead_letters = refused.iter().filter(|(sink, _)| sink == name).count() as u64;
+            let problem = self.sinks.get(name).and_then(|handle| handle.reached.borrow().problem.clone());
+            let (sink, r#type, inline) = (name.clone(), written.to.name().to_owned(), written.inline);
+            let behind = self.db.last_sequence().saturating_sub(position);
+            Ok(SinkView { sink, r#type, inline, position, behind, dead_letters, problem })
+        };
+        self.config.sinks.iter().map(view).collect()
+    }
+
     /// Runs live sync of a type, as `sync`, and waits until every inline sink has what the run journaled, or one fails to take it.
     ///
     /// # Errors
@@ -81,17 +118,32 @@ impl Host {
 
     /// What the first inline sink that fails before it has everything up to a sequence hasn't got of the last so many entries.
     async fn undelivered(&self, entries: u64, upto: u64) -> Option<NotTaken> {
-        for (name, delivered) in &self.inline {
-            let mut delivered = delivered.clone();
-            let stands = delivered.wait_for(|now| now.upto >= upto || now.problem.is_some()).await;
+        let inline = |name: &String| self.config.sinks.get(name).is_some_and(|sink| sink.inline);
+        for (name, handle) in self.sinks.iter().filter(|(name, _)| inline(name)) {
+            let mut reached = handle.reached.clone();
+            let stands = reached.wait_for(|now| now.upto >= upto || now.problem.is_some()).await;
             // Its task ends when the host does.
-            let Delivered { upto: has, problem } = stands.ok()?.clone();
+            let Reached { upto: has, problem, letters } = stands.ok()?.clone();
+            let first = (upto + 1).saturating_sub(entries);
             if let (true, Some(problem)) = (has < upto, problem) {
-                let sequence = (has + 1).max((upto + 1).saturating_sub(entries));
-                return Some(NotTaken { sink: name.clone(), sequence, problem });
+                return Some(NotTaken { sink: name.clone(), sequence: first.max(has + 1), problem });
+            }
+            if letters > 0
+                && let Some(not_taken) = self.kept(name, first..=upto).await
+            {
+                return Some(not_taken);
             }
         }
         None
+    }
+
+    /// The first of these entries that is a dead letter of a sink.
+    async fn kept(&self, sink: &str, entries: RangeInclusive<u64>) -> Option<NotTaken> {
+        let refused = refused(&self.db, Some(sink.to_owned())).await.ok()?;
+        let (_, one) = refused.into_iter().find(|(_, one)| entries.contains(&one.entry.id.sequence))?;
+        let why = one.problem.unwrap_or_else(|| "a dead letter of the same object comes before it".into());
+        let problem = format!("dead letter {}: {why}", one.number);
+        Some(NotTaken { sink: sink.to_owned(), sequence: one.entry.id.sequence, problem })
     }
 }
 

@@ -49,11 +49,13 @@ pub struct Undelivered {
     pub problem: String,
     /// How long whoever refused it wants to be left alone.
     pub wait: Duration,
+    /// It was seen, and refused for what it says: one of the entries won't be taken however often it is sent.
+    pub refused: bool,
 }
 
 impl Undelivered {
     /// For a reason that says nothing of when to try again.
     pub fn because(problem: impl ToString) -> Self {
-        Self { problem: problem.to_string(), wait: Duration::ZERO }
+        Self { problem: problem.to_string(), wait: Duration::ZERO, refused: false }
     }
 }

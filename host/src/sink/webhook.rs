@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::{HeaderValue, Method, Request, Uri, header};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
 use secrecy::ExposeSecret;
 use tidewaiter_core::grant::destination::{BadDestination, Destination};
@@ -22,6 +22,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+pub(crate) use self::answer::REFUSALS;
 pub use self::format::Format;
 use self::format::Message;
 use self::signature::Key;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub gzip: bool,
     /// How long a request may take, until its answer begins.
     pub time_max: Duration,
+    /// What the server answers to an entry that it won't ever take.
+    pub refusals: Vec<StatusCode>,
 }
 
 /// What is put into requests, read from where operators keep it.
@@ -116,7 +119,9 @@ impl WebhookSink {
     }
 
     async fn send(&mut self, mut entries: Vec<Entry>) -> Result<u64, Undelivered> {
-        if let Some(tried) = self.tried {
+        // What was sent and never taken may be given up by now.
+        let first = entries.first().map_or(0, |entry| entry.id.sequence);
+        if let Some(tried) = self.tried.filter(|tried| first <= *tried) {
             entries.retain(|entry| entry.id.sequence <= tried);
         }
         let (format, bytes_max, gzip) = (self.settings.format, self.settings.batch_bytes_max, self.settings.gzip);
@@ -143,7 +148,7 @@ impl WebhookSink {
             Undelivered::because(format!("{} took longer than the {} ms allowed", self.server, max.as_millis()))
         })?;
         let answer = answer.map_err(Undelivered::because)?;
-        answer::judge(&self.server, answer, logins.bearer.as_ref(), self.clock.now()).await
+        answer::judge((&self.server, &self.settings.refusals), answer, logins.bearer.as_ref(), self.clock.now()).await
     }
 
     fn request(&self, message: Message, logins: &Logins) -> Result<Request<Body>, String> {

@@ -8,7 +8,7 @@ use tidewaiter_core::dead_letter::released;
 use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::run::RunReport;
 
-use super::{Fault, dead_letter, read_consumers, read_counters, read_states, read_usage, shadow};
+use super::{Fault, dead_letter, read_consumers, read_counters, read_states, read_usage, refused, shadow};
 use crate::db::seal::{Keys, Kind};
 use crate::db::segment::Unpacked;
 use crate::db::shadow::decode;
@@ -78,6 +78,9 @@ pub(super) fn check(db: &impl ReadableDatabase, deep: bool, keys: &Keys) -> Resu
     }
     shadows(&mut checked, &txn, keys)?;
     dead_letters(&mut checked, &txn, keys)?;
+    if let Err(Fault::Read(error)) = refused::read(&txn, None, keys) {
+        checked.problems.push(error.to_string());
+    }
     checked.types = read_states(&txn.open_table(STATES)?, keys)?.len() as u64;
     read_consumers(&txn.open_table(CONSUMERS)?)?;
     plain::<Approved>(&mut checked, &txn.open_table(APPROVED)?, "what is approved for")?;

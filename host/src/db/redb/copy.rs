@@ -19,7 +19,7 @@ use crate::db::seal::{Keys, sealed};
 use crate::db::segment::{Encoder, Head};
 use crate::db::store::{Prepared, Quota, ReadError, StorageError, Write};
 use crate::db::tables::{
-    APPROVED, CONSUMERS, DEAD_LETTERS, FAULTS, INCARNATION, INDEX, META, RUNS, RUNS_OF, SEGMENTS, SENSITIVE,
+    APPROVED, CONSUMERS, DEAD_LETTERS, FAULTS, INCARNATION, INDEX, META, REFUSED, RUNS, RUNS_OF, SEGMENTS, SENSITIVE,
     SHADOW_ROWS, SHADOWS, SINKS, STAGED, STATES, TOKENS, USAGE, VAULT,
 };
 
@@ -50,7 +50,7 @@ fn copy(db: &Database, to: &Path, keys: &Keys) -> Result<(), Fault> {
     let target = builder().create(to)?;
     let txn = target.begin_write()?;
     copy_tables!(from, txn: META, STATES, INDEX, USAGE, RUNS, RUNS_OF, TOKENS);
-    copy_tables!(from, txn: SINKS, CONSUMERS, VAULT, SENSITIVE, APPROVED, FAULTS, SHADOWS, SHADOW_ROWS, DEAD_LETTERS);
+    copy_tables!(from, txn: SINKS, CONSUMERS, VAULT, SENSITIVE, APPROVED, FAULTS, SHADOWS, SHADOW_ROWS, DEAD_LETTERS, REFUSED);
     {
         let (segments, mut copies) = (from.open_table(SEGMENTS)?, txn.open_table(SEGMENTS)?);
         for entry in from.open_table(INDEX)?.iter()? {

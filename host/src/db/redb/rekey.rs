@@ -54,6 +54,7 @@ impl Tables<'_> {
         rekey_table(&mut self.runs, Kind::Run, self.keys)?;
         rekey_table(&mut self.shadows, Kind::Shadow, self.keys)?;
         rekey_table(&mut self.dead_letters, Kind::DeadLetter, self.keys)?;
+        rekey_table(&mut self.refused, Kind::Refused, self.keys)?;
         match self.keys.current() {
             Some(_) => rekey_table(&mut self.vault, Kind::Vault, self.keys),
             // Never in clear: without a key no login uses them, and the next one begins with what is configured.

@@ -5,15 +5,15 @@ use tidewaiter_core::name::{ConnectionName, TypeKey};
 use tidewaiter_core::run::RunReport;
 use tidewaiter_core::state::TypeState;
 
-use super::{Fault, all_of, dead_letter, read_consumer, read_counters, read_number, read_state};
+use super::{Fault, all_of, dead_letter, read_consumer, read_counters, read_number, read_state, refused};
 use crate::db::consumer::Consumer;
 use crate::db::seal::{Keys, Kind};
 use crate::db::segment::Segment;
 use crate::db::store::{Counters, Done, KEPT, Known, Plan, Prepared, Quota, Step, Stored, Write, Written};
 use crate::db::tables::{
     APPROVED, BYTES, CONSUMERS, DEAD_LETTERS, FAULTS, INDEX, Indexed, LAST_DEAD_LETTER, LAST_RUN, LAST_SEGMENT,
-    LAST_SEQUENCE, META, Ordered, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SHADOWS, SINKS, STAGED, STATES, TOKENS, USAGE,
-    VAULT, ordered_key, row, state_key,
+    LAST_SEQUENCE, META, Ordered, REFUSED, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SHADOWS, SINKS, STAGED, STATES, TOKENS,
+    USAGE, VAULT, ordered_key, row, state_key,
 };
 use crate::db::{StagedSegment, TokenChange};
 
@@ -39,6 +39,7 @@ pub(super) struct Tables<'txn> {
     faults: Table<'txn, &'static str, &'static [u8]>,
     pub(super) shadows: Table<'txn, (&'static str, &'static str), &'static [u8]>,
     pub(super) dead_letters: Table<'txn, Ordered, &'static [u8]>,
+    pub(super) refused: Table<'txn, (&'static str, u64), &'static [u8]>,
 }
 
 pub(super) fn group(db: &Database, group: &[Write], quota: Quota, keys: &Keys) -> Result<Written, Fault> {
@@ -137,6 +138,7 @@ impl<'txn> Tables<'txn> {
             faults: txn.open_table(FAULTS)?,
             shadows: txn.open_table(SHADOWS)?,
             dead_letters: txn.open_table(DEAD_LETTERS)?,
+            refused: txn.open_table(REFUSED)?,
         })
     }
 
@@ -148,8 +150,11 @@ impl<'txn> Tables<'txn> {
                 Ok(Done::Committed(sequences))
             }
             (Write::Stage { connection, segments }, _) => self.stage(connection, segments, next),
-            (Write::SinkPosition { sink, sequence }, _) => {
-                self.sinks.insert(sink.as_str(), sequence)?;
+            (Write::Delivered { sink, delivered }, _) => {
+                if let Some(position) = delivered.position {
+                    self.sinks.insert(sink.as_str(), position)?;
+                }
+                refused::write(&mut self.refused, sink, delivered, next, self.keys)?;
                 Ok(Done::Nothing)
             }
             (Write::AddConsumer { name, .. } | Write::Acknowledge { name, .. }, Step::Consumer(consumer)) => {

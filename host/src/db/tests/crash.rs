@@ -129,6 +129,8 @@ struct Model {
     sink: u64,
     /// Type, number and uid of the dead letters.
     letters: Vec<(usize, u64, String)>,
+    /// Sequence, number and problem of the dead letters of the sink.
+    refused: Vec<(u64, u64, Option<String>)>,
     last_letter: u64,
 }
 
@@ -237,9 +239,39 @@ impl World {
         }
         if self.chance.u64(..3) == 0 {
             model.sink = self.chance.u64(..model.last + 1).max(model.sink);
-            group.push(Write::SinkPosition { sink: "file".into(), sequence: model.sink });
+            let delivered = self.delivered(&mut model);
+            group.push(Write::Delivered { sink: "file".into(), delivered: Box::new(delivered) });
         }
         self.write(group, model);
+    }
+
+    /// A sink got on: it refuses some, and is done with some that it refused.
+    fn delivered(&mut self, model: &mut Model) -> Delivered {
+        let mut delivered = Delivered::upto(model.sink, UnixMillis(1));
+        for (sequence, _, problem) in &mut model.refused {
+            match self.chance.u64(..4) {
+                0 => delivered.gone.push(*sequence),
+                1 => {
+                    *problem = self.chance.bool().then(|| "refused again".to_owned());
+                    delivered.judged.push((*sequence, problem.clone()));
+                }
+                _ => {}
+            }
+        }
+        model.refused.retain(|(sequence, ..)| !delivered.gone.contains(sequence));
+        // Somebody else was done with it before: it stays gone.
+        delivered.judged.push((1, Some("gone".into())));
+        for _ in 0..self.chance.u64(..3) {
+            self.names += 1;
+            model.last_letter += 1;
+            let (sequence, problem) = (1_000_000 + self.names, self.chance.bool().then(|| "refused".to_owned()));
+            model.refused.push((sequence, model.last_letter, problem.clone()));
+            let id = EntryId { incarnation: Incarnation(1), sequence };
+            let body = Body::Delta(named(&format!("uid-{}", self.names)));
+            let (key, at) = (key("a"), UnixMillis(1));
+            delivered.kept.push((Entry { id, key, generation: 1, run: None, at, body }, problem));
+        }
+        delivered
     }
 
     async fn stage(&mut self) {
@@ -332,7 +364,9 @@ impl World {
         let stored = |of: usize| self.store.dead_letters(Some(&key(TYPES[of]))).unwrap().into_iter();
         let letters = (0..3).flat_map(|of| stored(of).map(move |stored| (of, stored.number, stored.letter.uid)));
         let (letters, last_letter) = (letters.collect(), counters.letter);
-        Model { journal, last: counters.sequence, revisions: TYPES.map(revision), sink, letters, last_letter }
+        let refused = self.store.refused(Some("file")).unwrap().into_values().flatten();
+        let refused = refused.map(|one| (one.entry.id.sequence, one.number, one.problem)).collect();
+        Model { journal, last: counters.sequence, revisions: TYPES.map(revision), sink, letters, refused, last_letter }
     }
 }
 

@@ -106,10 +106,10 @@ async fn entries_go_when_everyone_has_them_and_not_before() {
     }
     let old = policy(Some(5), &["file"]);
     assert_eq!(db.retain(old.clone(), UnixMillis(100)).await.unwrap(), Retained::default(), "the sink has nothing");
-    db.set_sink_position("file", 55).await.unwrap();
+    db.delivered("file", Delivered::upto(55, UnixMillis(1))).await.unwrap();
     db.add_consumer("audit", 0, None, UnixMillis(1)).await.unwrap();
     assert_eq!(db.retain(old.clone(), UnixMillis(100)).await.unwrap().entries, 0, "the consumer has nothing");
-    db.acknowledge("audit", 31, UnixMillis(2)).await.unwrap();
+    db.acknowledge("audit", (31, false), UnixMillis(2)).await.unwrap();
     assert_eq!(db.retain(old.clone(), UnixMillis(12)).await.unwrap().entries, 0, "too young");
     let retained = db.retain(old.clone(), UnixMillis(100)).await.unwrap();
     assert_eq!((retained.entries, retained.more), (30, false), "whole segments");
@@ -119,7 +119,7 @@ async fn entries_go_when_everyone_has_them_and_not_before() {
     assert!(matches!(gone, ReadError::Dropped { first: 31 }), "{gone}");
     fits(&db);
     db.remove_consumer("audit").await.unwrap();
-    db.set_sink_position("file", 100).await.unwrap();
+    db.delivered("file", Delivered::upto(100, UnixMillis(1))).await.unwrap();
     db.retain(old, UnixMillis(100)).await.unwrap();
     assert_eq!((db.first_sequence().unwrap(), db.usage().unwrap()), (101, Usage::default()));
     assert_eq!(db.entries(100, 2).unwrap(), []);
@@ -141,7 +141,7 @@ async fn a_full_journal_makes_room_of_what_is_delivered() {
     assert!(matches!(db.commit(commit("employee", 11, 100)).await, Err(CommitError::Full(_))));
     let needed = Policy { quota, ..policy(None, &["file"]) };
     assert_eq!(db.retain(needed.clone(), UnixMillis(100)).await.unwrap().entries, 0);
-    db.set_sink_position("file", 1000).await.unwrap();
+    db.delivered("file", Delivered::upto(1000, UnixMillis(1))).await.unwrap();
     let made = db.retain(needed, UnixMillis(100)).await.unwrap();
     assert!((300..=500).contains(&made.entries), "a third or so, and not all of it: {made:?}");
     db.commit(commit("employee", 11, 100)).await.unwrap();
@@ -158,7 +158,7 @@ async fn room_is_made_for_what_was_refused() {
     let used = db.usage().unwrap().total;
     let quota = Quota { connection_bytes: used * 3 / 2, total_bytes: u64::MAX };
     db.set_quota(quota);
-    db.set_sink_position("file", 1000).await.unwrap();
+    db.delivered("file", Delivered::upto(1000, UnixMillis(1))).await.unwrap();
     let policy = Policy { quota, ..policy(None, &["file"]) };
     assert_eq!(db.retain(policy.clone(), UnixMillis(9)).await.unwrap().entries, 0, "there is room, as far as is known");
     assert!(matches!(db.commit(commit("employee", 2, 1000)).await, Err(CommitError::Full(_))));
@@ -174,12 +174,12 @@ async fn a_consumer_goes_on_where_it_acknowledged_and_expires_when_it_is_too_far
     db.add_consumer("audit", 0, Some(50), UnixMillis(1)).await.unwrap();
     let exists = db.add_consumer("audit", 0, None, UnixMillis(1)).await.unwrap_err();
     assert_eq!(exists.to_string(), "there is a consumer audit already");
-    db.acknowledge("audit", 60, UnixMillis(2)).await.unwrap();
-    db.acknowledge("audit", 40, UnixMillis(3)).await.unwrap();
+    db.acknowledge("audit", (60, false), UnixMillis(2)).await.unwrap();
+    db.acknowledge("audit", (40, false), UnixMillis(3)).await.unwrap();
     assert_eq!(db.consumer_position("audit").unwrap(), 60, "what came twice changes nothing");
-    let ahead = db.acknowledge("audit", 101, UnixMillis(3)).await.unwrap_err();
+    let ahead = db.acknowledge("audit", (101, false), UnixMillis(3)).await.unwrap_err();
     assert_eq!(ahead.to_string(), "consumer audit can't have entry 101: the last one is 100");
-    let unknown = db.acknowledge("adit", 1, UnixMillis(3)).await.unwrap_err();
+    let unknown = db.acknowledge("adit", (1, false), UnixMillis(3)).await.unwrap_err();
     assert_eq!(unknown.to_string(), "there is no consumer adit");
     assert!(db.retain(policy(None, &[]), UnixMillis(4)).await.unwrap().expired.is_empty());
     drop(db);
@@ -188,11 +188,11 @@ async fn a_consumer_goes_on_where_it_acknowledged_and_expires_when_it_is_too_far
     let retained = db.retain(policy(Some(0), &["file"]), UnixMillis(90)).await.unwrap();
     assert_eq!(retained.expired, ["audit"]);
     for error in [db.consumer_position("audit").unwrap_err().to_string(), {
-        db.acknowledge("audit", 61, UnixMillis(99)).await.unwrap_err().to_string()
+        db.acknowledge("audit", (61, false), UnixMillis(99)).await.unwrap_err().to_string()
     }] {
         assert!(error.contains("is expired since 1970-01-01T00:00:00.090Z") && error.contains("entry 60"), "{error}");
     }
-    db.set_sink_position("file", 111).await.unwrap();
+    db.delivered("file", Delivered::upto(111, UnixMillis(1))).await.unwrap();
     let dropped = db.retain(policy(Some(0), &["file"]), UnixMillis(99)).await.unwrap();
     assert_eq!(dropped.entries, 111, "nothing waits for it any more");
 }
@@ -230,7 +230,7 @@ async fn a_copy_made_while_others_write_is_restored_as_another_journal() {
     }
     db.commit(whole_run("employee", 6, 40)).await.unwrap();
     db.add_consumer("audit", 3, None, UnixMillis(1)).await.unwrap();
-    db.set_sink_position("file", 17).await.unwrap();
+    db.delivered("file", Delivered::upto(17, UnixMillis(1))).await.unwrap();
     stage(&db, 5).await;
     let mut writing = JoinSet::new();
     writing.spawn({
@@ -272,7 +272,13 @@ async fn a_copy_made_while_others_write_is_restored_as_another_journal() {
     assert_eq!(markers.count(), restored.states().unwrap().len(), "one for each type");
     assert_eq!((runs(&restored.runs(None, 9).unwrap()), restored.sink_position("file").unwrap()), (vec![40], 17));
     let moved = restored.consumer_position("audit").unwrap_err();
-    assert!(matches!(moved, ReadError::Consumer(ConsumerError::OtherJournal { .. })), "{moved}");
+    assert!(matches!(moved, ReadError::Consumer(ConsumerError::IncarnationChanged { .. })), "{moved}");
+    assert!(
+        restored.acknowledge("audit", (3, false), UnixMillis(1)).await.is_err(),
+        "a bare number may be the other journal's"
+    );
+    restored.acknowledge("audit", (3, true), UnixMillis(1)).await.unwrap();
+    assert_eq!(restored.consumer_position("audit").unwrap(), 3);
     let usage: u64 = restored.usage().unwrap().total;
     assert!(usage > 0, "what was staged is not counted: checked above");
 }
@@ -301,6 +307,7 @@ async fn a_file_of_every_older_format_is_opened_and_goes_on() {
     opened_and_goes_on(include_bytes!("../formats/3.redb"), "cf50cda9bb15650c").await;
     opened_and_goes_on(include_bytes!("../formats/4.redb"), "a0c5c8e0820e1dad").await;
     opened_and_goes_on(include_bytes!("../formats/5.redb"), "e27c3deb270d0381").await;
+    opened_and_goes_on(include_bytes!("../formats/6.redb"), "a28981f925f807e0").await;
 }
 
 async fn opened_and_goes_on(older: &[u8], incarnation: &str) {
@@ -360,6 +367,7 @@ async fn a_key_comes_changes_and_goes_and_everything_can_be_read_all_the_time() 
         assert_eq!(db.state(&key("employee")).unwrap().unwrap().revision, revisions);
         assert_eq!(runs(&db.runs(None, 99).unwrap()), [7]);
         assert!(!db.token_history(&key("employee"), 99).unwrap().is_empty());
+        assert_eq!(db.refused(None).unwrap()["hook"][0].entry, db.entries(4, 1).unwrap()[0]);
     };
     let readable = |dir: &Path| {
         let bytes = std::fs::read(file(dir)).unwrap();
@@ -371,6 +379,8 @@ async fn a_key_comes_changes_and_goes_and_everything_can_be_read_all_the_time() 
     let db = open(dir.path());
     let report = whole_run("employee", 1, 7).report;
     db.commit(Commit { report, ..commit("employee", 1, 100) }).await.unwrap();
+    let kept = vec![(db.entries(4, 1).unwrap().remove(0), Some("no".into()))];
+    db.delivered("hook", Delivered { kept, ..Delivered::nothing(UnixMillis(1)) }).await.unwrap();
     drop(db);
     let db = sealed(dir.path(), one.clone());
     whole(&db, 1);
@@ -417,6 +427,7 @@ async fn a_key_comes_changes_and_goes_and_everything_can_be_read_all_the_time() 
     let db = sealed(new.path(), other);
     fits(&db);
     assert_eq!(sequences(&db.entries(0, 9999).unwrap()).len(), 301, "and a marker");
+    assert_eq!(db.refused(Some("hook")).unwrap()["hook"][0].entry, db.entries(4, 1).unwrap()[0]);
     drop(db);
     let db = sealed(dir.path(), Keys::default().with_old(&[2; 32]));
     assert!(!readable(dir.path()), "while it is encrypted");
@@ -472,7 +483,7 @@ async fn compaction_gives_room_back() {
         .await
         .unwrap();
     }
-    db.set_sink_position("file", 40_000).await.unwrap();
+    db.delivered("file", Delivered::upto(40_000, UnixMillis(1))).await.unwrap();
     db.retain(policy(Some(0), &["file"]), UnixMillis(99)).await.unwrap();
     let before = std::fs::metadata(file(dir.path())).unwrap().len();
     assert!(db.compact().unwrap());

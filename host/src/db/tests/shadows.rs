@@ -102,7 +102,7 @@ async fn entries_stay_until_every_shadow_has_them() {
     hold.open(Form::default()).await.unwrap();
     journal(&db, "employee", &[is("a", "1")]).await;
     journal(&db, "other", &[is("x", "1"), is("y", "1")]).await;
-    db.set_sink_position("file", 3).await.unwrap();
+    db.delivered("file", Delivered::upto(3, UnixMillis(1))).await.unwrap();
     let dropped = db.retain(policy(Some(0), &["file"]), UnixMillis(i64::MAX)).await.unwrap();
     assert_eq!(dropped.entries, 0);
     let (shadow, _) = brought_up(&hold).await;

@@ -24,9 +24,13 @@ const WORDS_MAX: usize = 200;
 /// The longest that a server can put us off.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
+/// What a server answers, unless something else is configured, to entries that it won't ever take: the others may speak of the login, the URL or the time.
+pub(crate) const REFUSALS: [StatusCode; 4] =
+    [StatusCode::BAD_REQUEST, StatusCode::CONFLICT, StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNPROCESSABLE_ENTITY];
+
 /// Whether it is delivered. What a server said that was shown a token is told without it.
 pub(super) async fn judge(
-    server: &Destination,
+    (server, refusals): (&Destination, &[StatusCode]),
     answer: Response<Body>,
     bearer: Option<&Secret>,
     now: UnixMillis,
@@ -52,7 +56,7 @@ pub(super) async fn judge(
         true => format!("{server} answers {status}"),
         false => format!("{server} answers {status}: {words}"),
     };
-    Err(Undelivered { problem, wait })
+    Err(Undelivered { problem, wait, refused: refusals.contains(&status) })
 }
 
 /// The beginning of what it says, as far as that comes in time.
@@ -124,7 +128,7 @@ mod tests {
     async fn judged(status: u16, body: Body) -> Result<(), Undelivered> {
         let answer = Response::builder().status(status).header(RETRY_AFTER, "7").body(body).unwrap();
         let bearer = Secret::from(b"hunter2".to_vec());
-        judge(&"https://a.example".parse().unwrap(), answer, Some(&bearer), NOW).await
+        judge((&"https://a.example".parse().unwrap(), &REFUSALS), answer, Some(&bearer), NOW).await
     }
 
     fn text(text: &str) -> Body {
@@ -144,7 +148,8 @@ mod tests {
             (503, "", "https://a.example answers 503 Service Unavailable", 7),
         ] {
             let undelivered = judged(status, text(words)).await.unwrap_err();
-            assert_eq!(undelivered, Undelivered { problem: problem.into(), wait: Duration::from_secs(wait) });
+            let refused = status == 400;
+            assert_eq!(undelivered, Undelivered { problem: problem.into(), wait: Duration::from_secs(wait), refused });
         }
         let redirected = judged(307, text("")).await.unwrap_err().problem;
         assert!(redirected.contains("307") && redirected.contains("not followed"), "{redirected}");
