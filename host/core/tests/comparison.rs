@@ -61,7 +61,7 @@ fn key_of(uid: u64) -> u128 {
 }
 
 fn hash_of(value: u64) -> u128 {
-    u128::from(value + 1) << 64
+    u128::from(value + 1) << 80
 }
 
 /// What a connector is asked for, and how far it is.
