@@ -11,12 +11,13 @@ use anyhow::{Context, Result, ensure};
 use jiff::tz::TimeZone;
 use serde_json::{Value as Json, json};
 use tidewaiter::clock::Clock;
-use tidewaiter::config::Config;
+use tidewaiter::config::{Config, ConnectionConfig};
 use tidewaiter::db::{Db, Quota};
 use tidewaiter::driver::{Order, perform};
 
 use tidewaiter::host::{Host, Runs};
 use tidewaiter::wasm::{Connector, Engine, EngineOptions};
+use tidewaiter_core::name::ConnectionName;
 use tidewaiter_core::run::{Outcome, Trigger};
 use tidewaiter_core::schedule::Concurrency;
 use tidewaiter_core::state::{From, SyncState, TypeState};
@@ -136,9 +137,13 @@ pub(crate) fn child(connections: u32) -> Result<()> {
 fn many(connections: u32, timing: &Timing, data: &Path) -> Config {
     let of = |n: u32| {
         let settings = json!({ "last": 7, "server": format!("directory-{n}.example.org") });
-        let config = config(settings, Some(timing.clone()));
-        (format!("c{n}").parse().expect("a name"), Arc::new(config))
+        (format!("c{n}").parse().expect("a name"), Arc::new(config(settings, Some(timing.clone()))))
     };
+    host((0..connections).map(of).collect(), data)
+}
+
+/// A host with these connections.
+pub(crate) fn host(connections: BTreeMap<ConnectionName, Arc<ConnectionConfig>>, data: &Path) -> Config {
     Config {
         file: "/".into(),
         trust: Vec::new(),
@@ -153,7 +158,7 @@ fn many(connections: u32, timing: &Timing, data: &Path) -> Config {
         quota: Quota::UNLIMITED,
         keep: None,
         sinks: BTreeMap::new(),
-        connections: (0..connections).map(of).collect(),
+        connections,
     }
 }
 
