@@ -1,7 +1,7 @@
 //! Tokens that no longer mean what they meant: what they depend on was changed.
 
 use serde_json::Value as Json;
-use tidewaiter_tests::{HR, Place};
+use tidewaiter_tests::{HR, Place, patched};
 
 fn connection(place: &Place, folder: &str, more: &str) {
     let text = HR.replace("\"people\"", &format!("\"{folder}\"")).replace("settle_ms = 0", "settle_ms = 1");
@@ -69,4 +69,22 @@ fn what_becomes_of_a_stale_token_can_be_said_beforehand() {
     let told: Vec<Json> = place.changes()[2..].iter().map(|entry| entry["uid"].clone()).collect();
     assert!(told.contains(&"7".into()) && told.contains(&"1".into()), "{told:?}: 7 came, and 1 is gone");
     assert_eq!(state(&place).0, "live");
+}
+
+#[test]
+fn a_version_that_does_not_read_the_format_of_the_token_never_sees_it() {
+    let place = place();
+    let installed = place.path("connectors/csv.wasm");
+    let bytes = std::fs::read(&installed).unwrap();
+    let renamed = patched(bytes.clone(), "csv1", "csv2");
+    std::fs::write(&installed, renamed).unwrap();
+    place.people("1,c@x,2026-03-03T08:00:00Z,\n");
+    let refused = place.run("sync hr account");
+    let why = "the format of the token is none that this version of its connector reads";
+    assert!(refused.code == 4 && refused.stderr.contains(why), "{refused:?}");
+    assert_eq!(state(&place).0, "token-lost");
+    // Put back, it goes on.
+    std::fs::write(&installed, bytes).unwrap();
+    assert_eq!(place.run("token rewind hr account").code, 0);
+    assert_eq!(place.run("sync hr account --json").json()["deltas"], 1);
 }

@@ -230,18 +230,19 @@ impl Run {
             return self.abandon(Outcome::Guarded(why), now);
         }
         match &self.stored.sync {
-            SyncState::Live(_) if self.stored.token_basis.differs(&self.terms.token_basis).is_some() => {
-                let what = self.stored.token_basis.differs(&self.terms.token_basis).unwrap_or_default();
-                let why = format!("{what} was changed since it was stored, and what a token means depends on that");
-                self.refuse_token(why, now);
-            }
             SyncState::New => {
                 self.phase = Phase::AskingLatest;
                 self.effects.push_back(Effect::AskLatest { why: format!("no token: {why}") });
             }
             SyncState::Origin => self.effects.push_back(Effect::Sync { token: None, why: format!("no token: {why}") }),
             SyncState::Live(token) => {
-                self.effects.push_back(Effect::Sync { token: Some(token.clone()), why: "token held".into() });
+                match self.stored.token_basis.stale(&self.terms.token_basis, &self.terms.token_formats) {
+                    Some(why) => self.refuse_token(why, now),
+                    None => {
+                        let token = Some(token.clone());
+                        self.effects.push_back(Effect::Sync { token, why: "token held".into() });
+                    }
+                }
             }
             SyncState::Compared => {
                 let why = "changes were found by comparison until now: there is no token to go on from";

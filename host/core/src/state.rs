@@ -1,6 +1,6 @@
 //! What is known of an object type between runs; one row of the db each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -90,10 +90,20 @@ impl SyncState {
 pub struct TokenBasis(pub BTreeMap<String, u64>);
 
 impl TokenBasis {
-    /// The first thing that is another one now. What only one of the two knows says nothing: a connector may have learnt of it since.
-    pub fn differs(&self, now: &Self) -> Option<&str> {
-        let other = |(name, hash): &(&String, &u64)| now.0.get(*name).is_some_and(|now| now != *hash);
-        self.0.iter().find(other).map(|(name, _)| name.as_str())
+    /// The name of the format that the token was written in.
+    pub const FORMAT: &str = "the format of the token";
+
+    /// Why the token no longer means what it meant, if so. What only one of the two knows says nothing: a connector may have learnt of it since.
+    /// `formats`: hashes of those that its connector reads by now; none: it doesn't say.
+    pub fn stale(&self, now: &Self, formats: &BTreeSet<u64>) -> Option<String> {
+        let format = self.0.get(Self::FORMAT).filter(|format| !formats.is_empty() && !formats.contains(*format));
+        if format.is_some() {
+            return Some(format!("{} is none that this version of its connector reads", Self::FORMAT));
+        }
+        let other =
+            |(name, hash): &(&String, &u64)| *name != Self::FORMAT && now.0.get(*name).is_some_and(|now| now != *hash);
+        let (what, _) = self.0.iter().find(other)?;
+        Some(format!("{what} was changed since it was stored, and what a token means depends on that"))
     }
 }
 

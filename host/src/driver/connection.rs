@@ -159,7 +159,8 @@ impl Connection {
         let (credentials, per_hour) = (access.credentials.clone(), config.limits.logins_per_hour_max);
         let egress = Arc::new(Egress::new(name.as_str(), outside.clone(), policy, credentials, per_hour));
         let allowed = Mutex::new(Arc::new(allowed));
-        let token_bases = token_bases(&config, &connector.info().settings_schema);
+        let token_bases =
+            token_bases(&config, &connector.info().settings_schema, &connector.info().token_format_written);
         let (audit, db, classes) = (None, None, Mutex::new(None));
         Ok(Self { name, config, connector, token_bases, allowed, egress, audit, db, classes })
     }
@@ -194,7 +195,10 @@ impl Connection {
         let config = self.type_config(object_type);
         let (guard, on_token_lost) = config.map(|config| (config.guard, config.on_token_lost)).unwrap_or_default();
         let token_basis = self.token_bases.get(object_type).cloned().unwrap_or_default();
-        Terms { limits: self.config.limits, guard, on_token_lost, token_basis }
+        let info = self.connector.info();
+        let formats = info.token_formats_read.iter().chain([&info.token_format_written]);
+        let token_formats = formats.filter(|format| !format.is_empty()).map(|format| hashed(format)).collect();
+        Terms { limits: self.config.limits, guard, on_token_lost, token_basis, token_formats }
     }
 
     /// The connector's name for the class of a type.
@@ -534,8 +538,9 @@ fn bounded(classes: &[ObjectClassInfo]) -> Result<(), Failure> {
     }
 }
 
-/// What the tokens of each type depend on: its connector, its class, and the settings that the schema calls relevant.
-fn token_bases(config: &ConnectionConfig, settings_schema: &str) -> BTreeMap<TypeName, TokenBasis> {
+/// What the tokens of each type depend on: its connector and the format that this writes, its class, and the settings that the schema calls
+/// relevant.
+fn token_bases(config: &ConnectionConfig, settings_schema: &str, format: &str) -> BTreeMap<TypeName, TokenBasis> {
     let schema: Json = serde_json::from_str(settings_schema).unwrap_or_default();
     let properties = schema["properties"].as_object().into_iter().flatten();
     let relevant = properties.filter(|(_, property)| property["x-token-relevant"] == true);
@@ -548,7 +553,9 @@ fn token_bases(config: &ConnectionConfig, settings_schema: &str) -> BTreeMap<Typ
     let basis = |class: &str| {
         let connector = ("the connector".to_owned(), hashed(config.connector.as_str()));
         let class = ("the class of the type".to_owned(), hashed(&class.to_lowercase()));
-        TokenBasis(settings.iter().cloned().chain([connector, class]).collect())
+        let written = Some(format).filter(|format| !format.is_empty());
+        let format = written.map(|format| (TokenBasis::FORMAT.to_owned(), hashed(format)));
+        TokenBasis(settings.iter().cloned().chain([connector, class]).chain(format).collect())
     };
     config.types.iter().map(|(name, config)| (name.clone(), basis(&config.class))).collect()
 }
@@ -575,6 +582,8 @@ fn without_links(grants: &Grants) -> Grants {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use serde_json::json;
 
     use super::*;
@@ -595,29 +604,34 @@ mod tests {
         let schema = json!({ "properties": {
             "folder": { "x-token-relevant": true }, "delimiter": { "x-token-relevant": true, "default": "," }, "settle_ms": {},
         } });
-        token_bases(&config, &schema.to_string()).into_values().next().unwrap()
+        token_bases(&config, &schema.to_string(), "1").into_values().next().unwrap()
     }
 
     #[test]
     fn a_token_depends_on_its_class_and_on_what_the_connector_says() {
         let before = basis("account", json!({ "folder": "people" }));
         for same in [json!({ "settle_ms": 7, "folder": "people" }), json!({ "folder": "people", "delimiter": "," })] {
-            assert_eq!(before.differs(&basis("ACCOUNT", same.clone())), None, "{same}");
+            assert_eq!(before.stale(&basis("ACCOUNT", same.clone()), &BTreeSet::new()), None, "{same}");
         }
         for (other, what) in [
             (json!({ "folder": "others" }), "folder"),
             (json!({ "folder": "people", "delimiter": ";" }), "delimiter"),
             (json!({}), "folder"),
         ] {
-            let what = format!("the setting {what}");
-            assert_eq!(before.differs(&basis("account", other.clone())), Some(what.as_str()), "{other}");
+            let why = before.stale(&basis("account", other.clone()), &BTreeSet::new()).unwrap();
+            assert!(why.starts_with(&format!("the setting {what} was changed")), "{other}: {why}");
         }
         let other = basis("group", json!({ "folder": "people" }));
-        assert_eq!(before.differs(&other), Some("the class of the type"));
+        assert!(before.stale(&other, &BTreeSet::new()).unwrap().starts_with("the class of the type was changed"));
         // A version of the connector that knows more of what its tokens depend on.
         let mut more = before.clone();
         more.0.insert("the setting zone".into(), 7);
-        assert_eq!((before.differs(&more), more.differs(&before)), (None, None));
-        assert_eq!(TokenBasis::default().differs(&before), None, "stored by a host that didn't know");
+        let none = BTreeSet::new();
+        assert_eq!((before.stale(&more, &none), more.stale(&before, &none)), (None, None));
+        assert_eq!(TokenBasis::default().stale(&before, &none), None, "stored by a host that didn't know");
+        // And of a version that writes another format: what it reads decides.
+        let formats = |formats: &[&str]| formats.iter().map(|format| hashed(format)).collect::<BTreeSet<_>>();
+        assert_eq!(before.stale(&before, &formats(&["2", "1"])), None);
+        assert!(before.stale(&before, &formats(&["2"])).unwrap().starts_with("the format of the token is none"));
     }
 }

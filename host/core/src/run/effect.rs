@@ -1,5 +1,7 @@
 //! What goes into the machine of a run and comes out of it.
 
+use std::collections::BTreeSet;
+
 use super::report::RunReport;
 use crate::guard::{Guard, Tally};
 use crate::journal::Marker;
@@ -18,6 +20,8 @@ pub struct Terms {
     pub on_token_lost: OnTokenLost,
     /// What a token of the type depends on. One that was stored with another basis is refused before it is shown to the connector.
     pub token_basis: TokenBasis,
+    /// Hashes of the formats of token that the connector reads; none: it doesn't say.
+    pub token_formats: BTreeSet<u64>,
 }
 
 /// What a run reads where it reads objects as they are now, and no changes.
