@@ -87,14 +87,14 @@ pub struct Line {
     letters: Vec<Letter>,
     /// The most entries that are handed over at once, while one of them is looked for.
     at_once: usize,
-    /// How often the first one was refused by itself.
-    refusals: u32,
+    /// The one that was refused by itself last, and how often.
+    refusals: (u64, u32),
 }
 
 impl Line {
     /// Without dead letters yet.
     pub fn new(patience: Patience) -> Self {
-        Self { patience, letters: Vec::new(), at_once: usize::MAX, refusals: 0 }
+        Self { patience, letters: Vec::new(), at_once: usize::MAX, refusals: (0, 0) }
     }
 
     /// Its dead letters are these, in the order of their entries.
@@ -110,6 +110,11 @@ impl Line {
     /// How many dead letters there are, with what waits for them.
     pub fn letters(&self) -> usize {
         self.letters.len()
+    }
+
+    /// Whether an entry that is refused becomes a dead letter at some time.
+    pub fn gives_up(&self) -> bool {
+        self.patience.retries_max.is_some()
     }
 
     /// The most entries to hand over now, of so many.
@@ -150,44 +155,47 @@ impl Line {
         }
     }
 
-    /// Whether more may be kept.
+    /// How many of these may be kept: one at least.
     ///
     /// # Errors
-    /// What there is, and what there may be.
-    pub fn room_for<'a>(&self, entries: impl IntoIterator<Item = &'a Entry>) -> Result<(), String> {
+    /// None: what there would be, and what there may be.
+    pub fn room_for(&self, entries: &[Entry]) -> Result<usize, String> {
         let Patience { letters_max, letter_bytes_max, .. } = self.patience;
         let (mut count, mut bytes) =
             (self.letters.len() as u64, self.letters.iter().map(|letter| letter.bytes).sum::<u64>());
-        for entry in entries {
+        for (room, entry) in entries.iter().enumerate() {
             count += 1;
             bytes += size(entry);
-        }
-        match count > letters_max || bytes > letter_bytes_max {
-            true => Err(format!(
+            if count <= letters_max && bytes <= letter_bytes_max {
+                continue;
+            }
+            let problem = format!(
                 "it would have {count} dead letters of {bytes} bytes in all, and {letters_max} of {letter_bytes_max} bytes may be kept: \
                  retry or drop some"
-            )),
-            false => Ok(()),
+            );
+            return if room == 0 { Err(problem) } else { Ok(room) };
         }
+        Ok(entries.len())
     }
 
     /// The sink took what it was handed.
     pub fn taken(&mut self) {
-        self.refusals = 0;
+        self.refusals = (0, 0);
         self.at_once = self.at_once.saturating_mul(2);
     }
 
-    /// The sink refused so many entries that it was handed.
-    pub fn refused(&mut self, handed: usize) -> Refused {
+    /// The sink refused so many entries that it was handed, of which this is the first.
+    pub fn refused(&mut self, first: u64, handed: usize) -> Refused {
         if handed > 1 {
             self.at_once = handed / 2;
             return Refused::Fewer;
         }
         self.at_once = 1;
-        self.refusals += 1;
+        let before = if self.refusals.0 == first { self.refusals.1 } else { 0 };
+        self.refusals = (first, before + 1);
         match self.patience.retries_max {
-            Some(most) if self.refusals > most => {
-                self.refusals = 0;
+            Some(most) if before >= most => {
+                self.refusals = (0, 0);
                 Refused::Never
             }
             _ => Refused::Again,
@@ -265,31 +273,30 @@ mod tests {
         let mut line = line(&[]);
         assert_eq!(line.at_once(100), 100);
         for (handed, next) in [(100, 50), (50, 25), (25, 12), (3, 1)] {
-            assert_eq!((line.refused(handed), line.at_once(100)), (Refused::Fewer, next));
+            assert_eq!((line.refused(7, handed), line.at_once(100)), (Refused::Fewer, next));
         }
-        assert_eq!(
-            (line.refused(1), line.refused(1), line.refused(1)),
-            (Refused::Again, Refused::Again, Refused::Never)
-        );
-        assert_eq!(line.refused(1), Refused::Again, "the next one has as many");
+        let expected = [Refused::Again, Refused::Again, Refused::Never];
+        let thrice = |line: &mut Line, first| [(); 3].map(|()| line.refused(first, 1));
+        assert_eq!(thrice(&mut line, 7), expected);
+        assert_eq!(line.refused(8, 1), Refused::Again, "it went meanwhile");
+        assert_eq!(thrice(&mut line, 9), expected, "each one has as many");
         line.taken();
         assert_eq!(line.at_once(100), 2);
-        assert_eq!(
-            (line.refused(1), line.refused(1), line.refused(1)),
-            (Refused::Again, Refused::Again, Refused::Never)
-        );
+        assert_eq!(thrice(&mut line, 10), expected);
         (0..100).for_each(|_| line.taken());
         assert_eq!(line.at_once(100), 100);
         let mut patient = Line::new(Patience { retries_max: None, ..PATIENCE });
-        assert!((0..1000).all(|_| patient.refused(1) == Refused::Again));
+        assert!((0..1000).all(|_| patient.refused(1, 1) == Refused::Again));
     }
 
     #[test]
     fn as_many_are_kept_as_may_be() {
         let line = line(&[(of(1, "a", None), true), (of(2, "a", None), false)]);
         let more: Vec<Entry> = (3..7).map(|sequence| of(sequence, "a", None)).collect();
-        assert_eq!(line.room_for(&more[..3]), Ok(()));
-        assert!(line.room_for(&more).unwrap_err().starts_with("it would have 6 dead letters"));
+        assert_eq!((line.room_for(&more[..3]), line.room_for(&more)), (Ok(3), Ok(3)), "as many as there is room for");
+        let full: Vec<(Entry, bool)> = (1..6).map(|sequence| (of(sequence, "a", None), true)).collect();
+        let full = self::line(&full);
+        assert!(full.room_for(&more).unwrap_err().starts_with("it would have 6 dead letters"));
         assert!(line.room_for(&[of(3, &"a".repeat(1000), None)]).unwrap_err().contains("of 1000 bytes may be kept"));
     }
 }

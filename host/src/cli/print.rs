@@ -199,7 +199,8 @@ pub(super) fn dead_letters(letters: &[LetterView]) -> String {
 }
 
 pub(super) fn dead_letter(letter: &LetterView) -> String {
-    let why = letter.fault.as_deref().unwrap_or("a dead letter of the same object comes before it");
+    let why =
+        letter.fault.as_deref().unwrap_or("nothing: it waits for another one of the same object, or for its turn");
     let run = letter.run.map_or_else(|| "none".to_owned(), |run| run.to_string());
     let mut rows = vec![
         vec!["number".to_owned(), letter.number.to_string()],

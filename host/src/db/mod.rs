@@ -517,6 +517,11 @@ impl Db {
         self.inner.durable.watch()
     }
 
+    /// Tells when somebody acted on dead letters of sinks: some are gone, or their turn has come.
+    pub fn watch_letters(&self) -> tokio::sync::watch::Receiver<()> {
+        self.inner.durable.watch_letters()
+    }
+
     /// The reports of the last runs, of one type or of all, newest first. At most 1,000 are kept for each type.
     ///
     /// # Errors

@@ -15,10 +15,19 @@ pub struct RefusedEntry {
     pub number: u64,
     /// What the sink hasn't got. The journal may have it no more.
     pub entry: Entry,
-    /// Why the sink refuses it; none: it waits, for one before it or for its turn.
+    /// Why the sink refused it; none: it never did.
     pub problem: Option<String>,
+    /// It is to be sent again, whatever the sink said before.
+    pub again: bool,
     /// Since when it is one.
     pub at: UnixMillis,
+}
+
+impl RefusedEntry {
+    /// Whether it is refused, and not waiting for its turn or for another one.
+    pub fn is_refused(&self) -> bool {
+        self.problem.is_some() && !self.again
+    }
 }
 
 /// How far a sink got, and what became of entries that it refuses.
@@ -28,7 +37,7 @@ pub struct Delivered {
     pub position: Option<u64>,
     /// Entries that become dead letters, in their order, and why; none: they wait.
     pub kept: Vec<(Entry, Option<String>)>,
-    /// What is wrong with some by now, by the sequences of their entries; none: their turn has come. One that is gone stays gone.
+    /// Why some are refused, by the sequences of their entries; none: they are to be sent again. One that is gone stays gone.
     pub judged: Vec<(u64, Option<String>)>,
     /// Sequences of those that are done with.
     pub gone: Vec<u64>,
@@ -40,6 +49,11 @@ impl Delivered {
     /// That it has everything up to a sequence but its dead letters.
     pub fn upto(sequence: u64, at: UnixMillis) -> Self {
         Self { position: Some(sequence), ..Self::nothing(at) }
+    }
+
+    /// Whether dead letters that are there become something else.
+    pub(super) fn changes_letters(&self) -> bool {
+        !(self.judged.is_empty() && self.gone.is_empty())
     }
 
     /// Nothing new.
@@ -60,7 +74,8 @@ pub(super) struct Row {
     journaled: UnixMillis,
     /// As a segment has it, in base64.
     body: String,
-    pub(super) problem: Option<String>,
+    problem: Option<String>,
+    again: bool,
     at: UnixMillis,
 }
 
@@ -73,16 +88,22 @@ impl Row {
         })?;
         let body = encoded::to_text(&encoded);
         let (key, generation, run, journaled) = (key.clone(), *generation, *run, *journaled);
-        Ok(Self { number, key, generation, run, journaled, body, problem, at })
+        Ok(Self { number, key, generation, run, journaled, body, problem, again: false, at })
+    }
+
+    /// Refused for this reason; none: to be sent again.
+    pub(super) fn judge(&mut self, problem: Option<String>) {
+        self.again = problem.is_none();
+        self.problem = problem.or(self.problem.take());
     }
 
     pub(super) fn refused(self, sink: &str, id: EntryId) -> Result<RefusedEntry, ReadError> {
-        let Self { number, key, generation, run, journaled, body, problem, at } = self;
+        let Self { number, key, generation, run, journaled, body, problem, again, at } = self;
         let damaged = |problem: &str| ReadError::Row { row: name(sink, id.sequence), problem: problem.to_owned() };
         let bytes = encoded::from_text(&body).ok_or_else(|| damaged("its entry is not base64"))?;
         let body: Body = postcard::from_bytes(&bytes).map_err(|_| damaged("its entry is malformed"))?;
         let entry = Entry { id, key, generation, run, at: journaled, body };
-        Ok(RefusedEntry { number, entry, problem, at })
+        Ok(RefusedEntry { number, entry, problem, again, at })
     }
 }
 

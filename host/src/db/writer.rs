@@ -35,6 +35,8 @@ pub(super) enum Order {
 #[derive(Debug)]
 pub(super) struct Durable {
     sequence: watch::Sender<u64>,
+    /// Somebody acted on dead letters of sinks.
+    letters: watch::Sender<()>,
     run: AtomicU64,
     quota: Mutex<Quota>,
     /// The most bytes that were refused for want of room, since somebody looked.
@@ -45,6 +47,7 @@ impl Durable {
     pub(super) fn new(counters: Counters) -> Self {
         Self {
             sequence: watch::Sender::new(counters.sequence),
+            letters: watch::Sender::new(()),
             run: AtomicU64::new(counters.run),
             quota: Mutex::new(Quota::UNLIMITED),
             refused: AtomicU64::new(0),
@@ -57,6 +60,10 @@ impl Durable {
 
     pub(super) fn watch(&self) -> watch::Receiver<u64> {
         self.sequence.subscribe()
+    }
+
+    pub(super) fn watch_letters(&self) -> watch::Receiver<()> {
+        self.letters.subscribe()
     }
 
     pub(super) fn run(&self) -> u64 {
@@ -83,6 +90,15 @@ impl Durable {
 
 /// Writes a group and answers each member, in order.
 pub(super) fn write_group(store: &dyn Store, durable: &Durable, group: &[Write]) -> Vec<Answer> {
+    let answers = write(store, durable, group);
+    // What failed may be written all the same.
+    if group.iter().any(|write| matches!(write, Write::Delivered { delivered, .. } if delivered.changes_letters())) {
+        durable.letters.send_replace(());
+    }
+    answers
+}
+
+fn write(store: &dyn Store, durable: &Durable, group: &[Write]) -> Vec<Answer> {
     match store.write(group, durable.quota()) {
         Ok(written) => {
             durable.publish(written.counters);

@@ -7,14 +7,14 @@ use std::io;
 use std::time::Duration;
 
 use tidewaiter_core::backoff::Backoff;
-use tidewaiter_core::journal::Entry;
+use tidewaiter_core::journal::{Body, Entry};
 use tidewaiter_core::refusal::{Letter, Line, Patience, Refused, Turn};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::db::{CommitError, Db, Delivered, ReadError};
+use crate::db::{CommitError, Db, Delivered, ReadError, RefusedEntry};
 use crate::sink::{Journal, Sink, Undelivered};
 
 /// How long a sink that failed waits before it is tried again.
@@ -37,6 +37,10 @@ enum DeliveryError {
 }
 
 impl DeliveryError {
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::Sink(undelivered) if undelivered.refused)
+    }
+
     /// How long to wait at least.
     fn wait(&self) -> Duration {
         match self {
@@ -62,8 +66,6 @@ pub(crate) struct Reached {
 pub(crate) struct Handle {
     /// How far it is.
     pub(crate) reached: watch::Receiver<Reached>,
-    /// Somebody acted on its dead letters.
-    pub(crate) letters: watch::Sender<()>,
 }
 
 /// A sink and how far it got.
@@ -78,6 +80,8 @@ pub(crate) struct Delivery {
     line: Line,
     /// Somebody acted on dead letters; the first time they aren't known yet.
     letters: watch::Receiver<()>,
+    /// What comes next in the journal goes before dead letters: it was sent and not taken, or it is its turn.
+    page_first: bool,
     retry: Backoff,
     reached: watch::Sender<Reached>,
 }
@@ -95,11 +99,11 @@ impl Delivery {
     ) -> Result<(Self, Handle), ReadError> {
         let after = db.sink_position(&name)?;
         let reached = watch::Sender::new(Reached { upto: after, ..Reached::default() });
-        let (acted, mut letters) = watch::channel(());
+        let handle = Handle { reached: reached.subscribe() };
+        let (line, mut letters) = (Line::new(patience), db.watch_letters());
         letters.mark_changed();
-        let handle = Handle { reached: reached.subscribe(), letters: acted };
-        let line = Line::new(patience);
-        Ok((Self { db, clock, name, sink, is_ready: false, after, line, letters, retry: RETRY, reached }, handle))
+        let (is_ready, page_first, retry) = (false, false, RETRY);
+        Ok((Self { db, clock, name, sink, is_ready, after, line, letters, page_first, retry, reached }, handle))
     }
 
     fn tell(&self, problem: Option<String>) {
@@ -119,10 +123,12 @@ impl Delivery {
         let mut failures = 0;
         loop {
             durable.borrow_and_update();
-            match self.step(failures == 0).await {
+            match self.step().await {
                 Ok(true) => failures = 0,
                 Ok(false) if closing.is_cancelled() => return,
                 Ok(false) => {
+                    failures = 0;
+                    self.tell(None);
                     let news = async {
                         tokio::select! {
                             _ = durable.changed() => {}
@@ -131,6 +137,8 @@ impl Delivery {
                     };
                     let _ = closing.run_until_cancelled(news).await;
                 }
+                // The next host would begin to count anew.
+                Err(error) if closing.is_cancelled() && self.line.gives_up() && error.is_refusal() => {}
                 Err(error) => {
                     failures += 1;
                     self.is_ready = false;
@@ -140,7 +148,15 @@ impl Delivery {
                         target: "tidewaiter::sink", sink = self.name, code = "delivery-failed", position = self.after,
                         failures, again_in_ms = delay.as_millis(), "entries after {} are not delivered: {error}", self.after
                     );
-                    if closing.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
+                    let waits = async {
+                        tokio::select! {
+                            () = tokio::time::sleep(delay) => {}
+                            // Somebody made room, or has something sent again.
+                            Ok(()) = self.letters.changed(), if error.wait().is_zero() => self.letters.mark_changed(),
+                        }
+                    };
+                    let gives_up = error.is_refusal() && self.line.gives_up();
+                    if closing.run_until_cancelled(waits).await.is_none() && !gives_up {
                         return;
                     }
                 }
@@ -148,17 +164,16 @@ impl Delivery {
         }
     }
 
-    /// Delivers what the sink takes at once; false: there is nothing left. `afresh`: nothing is on its way that was sent and not taken.
-    async fn step(&mut self, afresh: bool) -> Result<bool, DeliveryError> {
+    /// Delivers what the sink takes at once; false: there is nothing left.
+    async fn step(&mut self) -> Result<bool, DeliveryError> {
         if !self.is_ready {
             self.resume()?;
         }
         if self.letters.has_changed().unwrap_or(false) {
-            self.letters.mark_unchanged();
             self.know_letters().await?;
         }
         let due = self.line.due();
-        if due.is_empty() || !afresh {
+        if due.is_empty() || self.page_first {
             let has_delivered = self.deliver_page().await?;
             if has_delivered || due.is_empty() {
                 return Ok(has_delivered);
@@ -168,25 +183,24 @@ impl Delivery {
     }
 
     async fn know_letters(&mut self) -> Result<(), DeliveryError> {
-        let refused = refused(&self.db, &self.name).await?;
-        let letters = refused.into_iter().map(|(entry, is_refused)| Letter::new(&entry, is_refused)).collect();
-        self.line.know(letters);
-        let problem = self.reached.borrow().problem.clone();
-        self.tell(problem);
+        self.letters.mark_unchanged();
+        let known = refused(&self.db, &self.name).await;
+        if known.is_err() {
+            // Without them what waits would go ahead of them.
+            self.letters.mark_changed();
+        }
+        self.line.know(known?.iter().map(|one| Letter::new(&one.entry, one.is_refused())).collect());
         Ok(())
     }
 
     /// Stores what became of entries.
     async fn store(&mut self, delivered: Delivered) -> Result<(), DeliveryError> {
-        let (position, changes) = (delivered.position, !(delivered.judged.is_empty() && delivered.gone.is_empty()));
+        let position = delivered.position;
         let kept = delivered.kept.iter().map(|(entry, problem)| Letter::new(entry, problem.is_some()));
         let kept: Vec<Letter> = kept.collect();
         self.db.delivered(&self.name, delivered).await?;
         self.after = position.unwrap_or(self.after);
-        match changes {
-            true => self.know_letters().await?,
-            false => kept.into_iter().for_each(|letter| self.line.keep(letter)),
-        }
+        kept.into_iter().for_each(|letter| self.line.keep(letter));
         self.tell(None);
         Ok(())
     }
@@ -194,9 +208,11 @@ impl Delivery {
     /// Delivers dead letters whose turn has come.
     async fn deliver_letters(&mut self, due: Vec<u64>) -> Result<bool, DeliveryError> {
         let due: HashSet<u64> = due.into_iter().collect();
-        let refused = refused(&self.db, &self.name).await?.into_iter();
-        let mut entries: Vec<Entry> =
-            refused.map(|(entry, _)| entry).filter(|entry| due.contains(&entry.id.sequence)).collect();
+        let letters = refused(&self.db, &self.name).await?.into_iter().map(|one| one.entry);
+        let mut entries: Vec<Entry> = letters.filter(|entry| due.contains(&entry.id.sequence)).collect();
+        // As in the journal one behind the other: the ids of the first and the last one say what is in between.
+        let first_gap = entries.windows(2).position(|pair| pair[0].id.sequence + 1 < pair[1].id.sequence);
+        entries.truncate(first_gap.map_or(entries.len(), |gap| gap + 1));
         entries.truncate(self.line.at_once(self.sink.entries_max()));
         let Some(first) = entries.first().cloned() else {
             // Somebody was faster.
@@ -213,10 +229,14 @@ impl Delivery {
             }
             // It had its retries.
             Err(Undelivered { problem, refused: true, .. }) if sequences.len() == 1 => {
-                self.log_refused(&first, &problem);
+                self.log(&first, "entry-refused", &problem);
                 self.store(Delivered { judged: vec![(first.id.sequence, Some(problem))], ..nothing }).await?;
             }
-            Err(undelivered) => drop(self.failed(undelivered, sequences.len())?),
+            Err(undelivered) => {
+                // One that fails for ever keeps nothing else from going.
+                self.page_first = !undelivered.refused;
+                self.failed(undelivered, first.id.sequence, sequences.len())?;
+            }
         }
         Ok(true)
     }
@@ -225,6 +245,7 @@ impl Delivery {
     async fn deliver_page(&mut self) -> Result<bool, DeliveryError> {
         let (db, after, limit) = (self.db.clone(), self.after, self.line.at_once(self.sink.entries_max()));
         let mut entries = spawn_blocking(move || db.entries(after, limit)).await??;
+        self.page_first = false;
         let count = match self.line.turn(&entries) {
             Turn::Deliver(0) => return Ok(false),
             Turn::Deliver(count) => count,
@@ -235,7 +256,7 @@ impl Delivery {
             }
         };
         entries.truncate(count);
-        let only = entries.first().filter(|_| count == 1).cloned();
+        let (first, only) = (after + 1, entries.first().filter(|_| count == 1).cloned());
         match self.sink.deliver(entries).await {
             Ok(last) => {
                 self.line.taken();
@@ -243,8 +264,9 @@ impl Delivery {
             }
             Err(undelivered) => {
                 let problem = undelivered.problem.clone();
-                if let (true, Some(entry)) = (self.failed(undelivered, count)? == Refused::Never, only) {
-                    self.log_refused(&entry, &problem);
+                // Nothing comes between a request and the same one again.
+                self.page_first = !undelivered.refused;
+                if let (Refused::Never, Some(entry)) = (self.failed(undelivered, first, count)?, only) {
                     self.keep(vec![entry], Some(problem)).await?;
                 }
             }
@@ -253,36 +275,38 @@ impl Delivery {
     }
 
     /// What to do after a delivery failed; none of its entries is known to be taken.
-    fn failed(&mut self, undelivered: Undelivered, handed: usize) -> Result<Refused, Undelivered> {
-        match undelivered.refused.then(|| self.line.refused(handed)) {
-            Some(next @ (Refused::Fewer | Refused::Never)) => Ok(next),
-            Some(Refused::Again) | None => Err(undelivered),
+    fn failed(&mut self, undelivered: Undelivered, first: u64, handed: usize) -> Result<Refused, Undelivered> {
+        match undelivered.refused.then(|| self.line.refused(first, handed)) {
+            Some(Refused::Fewer) if undelivered.wait.is_zero() => Ok(Refused::Fewer),
+            Some(Refused::Never) => Ok(Refused::Never),
+            Some(Refused::Fewer | Refused::Again) | None => Err(undelivered),
         }
     }
 
-    /// Keeps the first entries that come next as dead letters, and goes on after them.
-    async fn keep(&mut self, entries: Vec<Entry>, problem: Option<String>) -> Result<(), DeliveryError> {
-        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(()) };
-        let sequence = first.id.sequence;
-        self.line.room_for(&entries).map_err(|problem| DeliveryError::NoRoom { sequence, problem })?;
-        let upto = Delivered::upto(last.id.sequence, self.clock.now());
-        if problem.is_none() {
-            entries
-                .iter()
-                .for_each(|entry| self.log(entry, "entry-waits", "a dead letter of the same object comes before it"));
+    /// Keeps the first entries that come next as dead letters, as many as may be, and goes on after them.
+    async fn keep(&mut self, mut entries: Vec<Entry>, problem: Option<String>) -> Result<(), DeliveryError> {
+        let sequence = self.after + 1;
+        let room = self.line.room_for(&entries).map_err(|problem| DeliveryError::NoRoom { sequence, problem })?;
+        entries.truncate(room);
+        // Somebody may have had one erased while it was on its way.
+        let (db, after, count) = (self.db.clone(), self.after, entries.len());
+        let mut entries = spawn_blocking(move || db.entries(after, count)).await??;
+        let Some(last) = entries.last().map(|entry| entry.id.sequence) else { return Ok(()) };
+        entries.retain(|entry| !matches!(entry.body, Body::Erased { .. }));
+        for entry in &entries {
+            match &problem {
+                Some(problem) => self.log(entry, "entry-refused", problem),
+                None => self.log(entry, "entry-waits", "a dead letter of the same object comes before it"),
+            }
         }
         let kept = entries.into_iter().map(|entry| (entry, problem.clone())).collect();
-        self.store(Delivered { kept, ..upto }).await
+        self.store(Delivered { kept, ..Delivered::upto(last, self.clock.now()) }).await
     }
 
     /// Without random bytes all wait as long as they may.
     fn retry_delay(&self, failures: u32) -> Duration {
         let Self { retry, .. } = self;
         getrandom::u64().map_or_else(|_| retry.bound(failures), |chance| retry.delay(failures, chance))
-    }
-
-    fn log_refused(&self, entry: &Entry, problem: &str) {
-        self.log(entry, "entry-refused", problem);
     }
 
     /// Says why an entry is not delivered, so that its object can be looked after by whoever reads it.
@@ -296,11 +320,11 @@ impl Delivery {
     }
 }
 
-/// The dead letters of a sink, and whether it refused them.
-async fn refused(db: &Db, sink: &str) -> Result<Vec<(Entry, bool)>, DeliveryError> {
+/// The dead letters of a sink.
+async fn refused(db: &Db, sink: &str) -> Result<Vec<RefusedEntry>, DeliveryError> {
     let (db, sink) = (db.clone(), sink.to_owned());
     let refused = spawn_blocking(move || db.refused(Some(&sink))).await??;
-    Ok(refused.into_values().flatten().map(|one| (one.entry, one.problem.is_some())).collect())
+    Ok(refused.into_values().flatten().collect())
 }
 
 #[cfg(test)]

@@ -1,22 +1,28 @@
 //! What operators do about the dead letters of sinks: look at them, have them sent again, or give them up. What waited for them goes on then, in its
 //! order.
 
+use std::time::Duration;
+
 use tidewaiter_core::journal::{Body, Entry};
 use tidewaiter_core::refusal::{Letter, Line, Patience};
 use tidewaiter_core::state::Actor;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::dead_letter::{LetterView, Settled};
 use super::{Host, HostError};
 use crate::db::{Db, Delivered, RefusedEntry, Sensitive};
 use crate::sink::render;
 
+/// How long whoever has one sent again waits for news of its sink; then a sink that fails is told.
+const NEWS_WAIT: Duration = Duration::from_secs(5);
+
 /// A dead letter of a sink, and which sink's.
 pub(super) type OfSink = (String, RefusedEntry);
 
 impl LetterView {
     pub(super) fn of_sink((sink, refused): OfSink) -> Self {
-        let RefusedEntry { number, entry, problem: fault, at } = refused;
+        let RefusedEntry { number, entry, problem: fault, at, .. } = refused;
         let delta = entry.body.delta();
         let kind = match &entry.body {
             Body::Delta(delta) | Body::Read(delta) => delta.change.kind(),
@@ -68,39 +74,42 @@ impl Host {
             }
             audit.act(&by, "dead-letters retry", format!("{} {number} of sink {sink}", entry.key)).await?;
             let mut reached = handle.reached.clone();
+            reached.mark_unchanged();
             db.delivered(&sink, Delivered { judged: vec![(sequence, None)], ..Delivered::nothing(clock.now()) })
                 .await?;
-            handle.letters.send_replace(());
-            let not_retried = |why: String| HostError::NotRetried { number, why };
+            let not_retried = |why: String| Err(HostError::NotRetried { number, why });
             loop {
+                let news = timeout(NEWS_WAIT, reached.changed()).await;
                 let failing = reached.borrow_and_update().problem.clone();
                 let left = self::refused(&db, Some(sink.clone())).await?;
-                let number_left = |number: u64| left.iter().any(|(_, one)| one.number == number);
-                match left.iter().find(|(_, one)| one.number == number) {
-                    None => {
-                        let others = before.iter().map(|(_, one)| one.number).filter(|other| *other != number);
-                        let released = others.filter(|number| !number_left(*number)).collect();
-                        return Ok(Settled { settled: vec![number], released });
+                let Some((_, one)) = left.iter().find(|(_, one)| one.number == number) else {
+                    let others = before.iter().map(|(_, one)| one.number).filter(|other| *other != number);
+                    let released = others.filter(|number| !left.iter().any(|(_, one)| one.number == *number)).collect();
+                    return Ok(Settled { settled: vec![number], released });
+                };
+                if one.is_refused() {
+                    return not_retried(one.problem.clone().unwrap_or_default());
+                }
+                if is_behind(&left, sequence) {
+                    return Err(HostError::OnlyWaits { number });
+                }
+                match (news, failing) {
+                    (Err(_), Some(failing)) => {
+                        return not_retried(format!("it is sent once the sink works again: {failing}"));
                     }
-                    Some((_, RefusedEntry { problem: Some(problem), .. })) => return Err(not_retried(problem.clone())),
-                    Some(_) => {}
-                }
-                if let Some(failing) = failing {
-                    return Err(not_retried(format!("it is sent once the sink works again: {failing}")));
-                }
-                if reached.changed().await.is_err() {
-                    return Err(not_retried("it is sent when the host begins again".into()));
+                    (Ok(Err(_)), _) => return not_retried("it is sent when the host begins again".into()),
+                    (Err(_) | Ok(Ok(())), _) => {}
                 }
             }
         })
         .await
     }
 
-    /// Gives a dead letter of a sink up. What was said of its object is forgotten, so that the next reconciliation tells it again.
+    /// Gives a dead letter of a sink up. What was said of its object is forgotten, so that the next reconciliation tells it again; before the first one,
+    /// nobody knows what was said.
     pub(super) async fn give_up(&self, (sink, refused): OfSink, by: Actor) -> Result<Settled, HostError> {
         let RefusedEntry { number, entry, problem, .. } = refused;
         let (db, audit, clock, sequence) = (self.db.clone(), self.audit.clone(), self.clock, entry.id.sequence);
-        let handle = self.sinks.get(&sink).cloned();
         self.act(async move {
             if problem.is_none() && is_behind(&self::refused(&db, Some(sink.clone())).await?, sequence) {
                 return Err(HostError::OnlyWaits { number });
@@ -113,9 +122,6 @@ impl Host {
                 code = "dead-letter-dropped", uid = entry.body.delta().map_or("", |delta| delta.change.uid()), sequence, number,
                 by = %by, "never delivered"
             );
-            if let Some(handle) = handle {
-                handle.letters.send_replace(());
-            }
             Ok(Settled { settled: vec![number], released: Vec::new() })
         })
         .await
@@ -125,7 +131,7 @@ impl Host {
 /// Whether one that is still there, and wasn't refused itself, has others of its object before it.
 fn is_behind(letters: &[OfSink], sequence: u64) -> bool {
     let mut line = Line::new(Patience::FOREVER);
-    let letter = |(_, one): &OfSink| Letter::new(&one.entry, one.problem.is_some());
+    let letter = |(_, one): &OfSink| Letter::new(&one.entry, one.is_refused());
     line.know(letters.iter().map(letter).collect());
     letters.iter().any(|(_, one)| one.entry.id.sequence == sequence) && !line.due().contains(&sequence)
 }

@@ -141,7 +141,7 @@ impl Host {
     async fn kept(&self, sink: &str, entries: RangeInclusive<u64>) -> Option<NotTaken> {
         let refused = refused(&self.db, Some(sink.to_owned())).await.ok()?;
         let (_, one) = refused.into_iter().find(|(_, one)| entries.contains(&one.entry.id.sequence))?;
-        let why = one.problem.unwrap_or_else(|| "a dead letter of the same object comes before it".into());
+        let why = one.problem.unwrap_or_else(|| "it waits for another one of the same object, or for its turn".into());
         let problem = format!("dead letter {}: {why}", one.number);
         Some(NotTaken { sink: sink.to_owned(), sequence: one.entry.id.sequence, problem })
     }

@@ -27,7 +27,7 @@ pub(super) fn write(
     for (sequence, problem) in &delivered.judged {
         let Some(stored) = rows.get((sink, *sequence))?.map(|row| row.value().to_vec()) else { continue };
         let mut row: Row = keys.parse(Kind::Refused, &stored, || name(sink, *sequence))?;
-        row.problem.clone_from(problem);
+        row.judge(problem.clone());
         rows.insert((sink, *sequence), keys.row(Kind::Refused, &row)?.as_slice())?;
     }
     for (entry, problem) in &delivered.kept {

@@ -252,8 +252,9 @@ impl World {
             match self.chance.u64(..4) {
                 0 => delivered.gone.push(*sequence),
                 1 => {
-                    *problem = self.chance.bool().then(|| "refused again".to_owned());
-                    delivered.judged.push((*sequence, problem.clone()));
+                    let judged = self.chance.bool().then(|| "refused again".to_owned());
+                    *problem = judged.clone().or(problem.take());
+                    delivered.judged.push((*sequence, judged));
                 }
                 _ => {}
             }

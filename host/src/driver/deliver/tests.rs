@@ -85,7 +85,6 @@ struct World {
     peer: Peer,
     patience: Patience,
     task: JoinSet<()>,
-    handle: Option<Handle>,
     /// The names in each entry.
     journal: BTreeMap<u64, Vec<String>>,
     dropped: BTreeSet<u64>,
@@ -102,8 +101,8 @@ impl World {
         let peer = Peer::default();
         peer.0.lock().unwrap().chance = chance.fork();
         let patience = Patience { retries_max: Some(chance.u32(..3)), letters_max: 10_000, letter_bytes_max: 1 << 30 };
-        let (task, handle, journal, dropped) = Default::default();
-        Self { chance, db, peer, patience, task, handle, journal, dropped, revision: 0 }
+        let (task, journal, dropped) = Default::default();
+        Self { chance, db, peer, patience, task, journal, dropped, revision: 0 }
     }
 
     fn uid(&mut self) -> String {
@@ -116,11 +115,10 @@ impl World {
         // What it had on its way to the db is there before the next one begins.
         self.db.delivered(SINK, Delivered::nothing(UnixMillis(1))).await.unwrap();
         let parts = (self.db.clone(), Clock::start());
-        let (mut delivery, handle) =
+        let (mut delivery, _) =
             Delivery::new(parts, SINK.to_owned(), Box::new(self.peer.clone()), self.patience).unwrap();
         delivery.retry = Backoff { min: Duration::from_millis(1), max: Duration::from_millis(4) };
         self.task.spawn(delivery.work(CancellationToken::new()));
-        self.handle = Some(handle);
     }
 
     async fn journal(&mut self) {
@@ -158,12 +156,11 @@ impl World {
 
     fn letters(&self) -> BTreeMap<u64, bool> {
         let letters = self.db.refused(Some(SINK)).unwrap().into_values().flatten();
-        letters.map(|one| (one.entry.id.sequence, one.problem.is_some())).collect()
+        letters.map(|one| (one.entry.id.sequence, one.is_refused())).collect()
     }
 
     async fn acted(&self, delivered: Delivered) {
         self.db.delivered(SINK, delivered).await.unwrap();
-        self.handle.as_ref().unwrap().letters.send_replace(());
     }
 
     /// An operator has one sent again, or gives one up.
