@@ -15,7 +15,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value as Json, json};
 use tidewaiter::clock::Clock;
 use tidewaiter_tests::web::{Authority, Relay, Seen, Web};
-use tidewaiter_tests::{HR, Place, is_quick, lines, rows};
+use tidewaiter_tests::{HR, Place, is_quick, lines, rows, until};
 
 /// A key of 24 bytes.
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -49,15 +49,6 @@ fn sync(place: &Place) {
 fn change(place: &Place, people: u32) {
     place.people(&rows(1..=people, 2026));
     sync(place);
-}
-
-/// Waits for a minute at most.
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    let clock = Clock::start();
-    while !is_so() {
-        assert!(clock.moment().0 < 60_000, "{what}: never");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// The events of a request.
@@ -366,6 +357,10 @@ fn a_wrong_configuration_of_a_sink_is_named_with_its_line() {
         (hook(url, "secret = \"hunter2\"\n"), &["line 4", "{ file = \"…\" }"]),
         (hook(url, "secret = {}\n"), &["sinks.hook.secret: it is one of"]),
         (hook(url, "path = \"x\"\n"), &["sinks.hook.path: "]),
+        (hook(url, "refusals = [200]\n"), &["sinks.hook.refusals: 200 is no status of a refusal"]),
+        (hook(url, "dead-letters = 5\n"), &["sinks.hook.dead-letters: without max-retries"]),
+        (hook(url, "max-retries = 1\ndead-letters = 10001\n"), &["sinks.hook.dead-letters: 10001 is not in 1..=10000"]),
+        ("[sinks.hook]\ntype = \"ndjson\"\npath = \"x\"\nmax-retries = 1\n".into(), &["sinks.hook.max-retries: "]),
         (hook(url, "batch = 5000\n"), &["sinks.hook.batch: 5000 is not in 1..=4096"]),
         (hook(url, "batch-bytes = 5000000\n"), &["sinks.hook.batch-bytes: "]),
         (hook(url, "timeout = \"0s\"\n"), &["sinks.hook.timeout: "]),

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 use tempfile::TempDir;
+use tidewaiter::clock::Clock;
 
 pub use self::built::{connection, connection_config, info};
 
@@ -41,6 +42,15 @@ class = "account"
 
 fn target(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(name)
+}
+
+/// Waits for a minute at most.
+pub fn until(what: &str, is_so: impl Fn() -> bool) {
+    let clock = Clock::start();
+    while !is_so() {
+        assert!(clock.moment().0 < 60_000, "{what}: never");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Whether tests are to take a minute, not many.
