@@ -212,14 +212,15 @@ impl Erasures {
                 let Some(of_it) = pending.get_mut(connection) else { continue };
                 let uids = uids(entry);
                 let is_it = |erased: &&Erased| erased.covers(entry) && uids.iter().any(|uid| erased.is(uid));
-                let Some(Erased { by, covers, .. }) = of_it.iter().find(is_it).cloned() else { continue };
-                renamed |= self.remember_names(entry, &uids, of_it, (by.clone(), covers))?;
+                let Some(like) = of_it.iter().find(is_it).cloned() else { continue };
                 for uid in uids {
+                    let is_known = |erased: &Erased| erased.covers(entry) && erased.is(uid);
+                    renamed |= self.remember_name((connection, uid), of_it, &like, is_known)?;
                     if forgotten.insert((connection.clone(), uid.to_owned())) {
                         self.db.forget(connection, uid).await?;
                     }
                 }
-                let gone = self.db.erase(entry.id.sequence, by, self.clock.now()).await;
+                let gone = self.db.erase(entry.id.sequence, like.by, self.clock.now()).await;
                 if gone.is_err() && self.db.first_sequence()? <= entry.id.sequence {
                     gone?;
                 }
@@ -245,15 +246,12 @@ impl Erasures {
                     covers.is_none_or(|covers| run.is_some_and(|run| run <= covers.run))
                 };
                 let is_it = |erased: &&Erased| covers(erased) && letter.uids().any(|uid| erased.is(uid));
-                let Some(Erased { by, covers, .. }) = of_it.iter().find(is_it).cloned() else { continue };
-                // Before they are gone, as with entries: what they say of other names nobody else may know.
+                let Some(like) = of_it.iter().find(is_it).cloned() else { continue };
+                // What they say of other names nobody else may know.
                 for (other, letter) in related(&numbered, *number) {
                     gone.insert(other);
                     for uid in letter.uids() {
-                        if !of_it.iter().any(|erased| erased.is(uid)) {
-                            let other = Erased::new(&key.connection, uid, by.clone(), covers.clone(), &self.clock)?;
-                            self.remember(&Line::Erased(other.clone())).map_err(HostError::Erased)?;
-                            of_it.push(other);
+                        if self.remember_name((&key.connection, uid), of_it, &like, |erased| erased.is(uid))? {
                             self.db.forget(&key.connection, uid).await?;
                             renamed = true;
                         }
@@ -277,8 +275,15 @@ impl Erasures {
             let Some(of_it) = pending.get_mut(&entry.key.connection) else { continue };
             let uids = uids(&entry);
             let is_it = |erased: &&Erased| erased.covers(&entry) && uids.iter().any(|uid| erased.is(uid));
-            let Some(Erased { by, covers, .. }) = of_it.iter().find(is_it).cloned() else { continue };
-            renamed |= self.remember_names(&entry, &uids, of_it, (by, covers))?;
+            let Some(like) = of_it.iter().find(is_it).cloned() else { continue };
+            for uid in uids {
+                let is_known = |erased: &Erased| erased.covers(&entry) && erased.is(uid);
+                if self.remember_name((&entry.key.connection, uid), of_it, &like, is_known)? {
+                    // The journal may have the entry no more, that would say it.
+                    self.db.forget(&entry.key.connection, uid).await?;
+                    renamed = true;
+                }
+            }
             gone.entry(sink).or_default().push(entry.id.sequence);
         }
         let count = gone.values().map(|of_sink| of_sink.len() as u64).sum();
@@ -288,25 +293,21 @@ impl Erasures {
         Ok((count, renamed))
     }
 
-    /// Remembers the names of an entry that is to be erased, before it is: whoever goes on with this after a crash finds no uid in it. Answers whether one
-    /// is new.
-    fn remember_names(
+    /// Remembers a name of what is to be erased, before it is: whoever goes on with this after a crash finds no uid in it. Answers whether it is new.
+    fn remember_name(
         &self,
-        entry: &Entry,
-        uids: &[&str],
+        (connection, uid): (&ConnectionName, &str),
         of_it: &mut Vec<Erased>,
-        (by, covers): (Actor, Option<Covers>),
+        like: &Erased,
+        is_known: impl Fn(&Erased) -> bool,
     ) -> Result<bool, HostError> {
-        let mut is_new = false;
-        for uid in uids {
-            if !of_it.iter().any(|erased| erased.covers(entry) && erased.is(uid)) {
-                let other = Erased::new(&entry.key.connection, uid, by.clone(), covers.clone(), &self.clock)?;
-                self.remember(&Line::Erased(other.clone())).map_err(HostError::Erased)?;
-                of_it.push(other);
-                is_new = true;
-            }
+        if of_it.iter().any(is_known) {
+            return Ok(false);
         }
-        Ok(is_new)
+        let other = Erased::new(connection, uid, like.by.clone(), like.covers.clone(), &self.clock)?;
+        self.remember(&Line::Erased(other.clone())).map_err(HostError::Erased)?;
+        of_it.push(other);
+        Ok(true)
     }
 
     /// Takes what is pending out of shadows, which may have what the journal has no more.
