@@ -29,7 +29,7 @@ pub(super) enum Command {
     Ack {
         /// Its name
         consumer: ConsumerName,
-        /// The entry: its id, or its sequence
+        /// The entry: its id, or its sequence. After a restore its id, which names the journal to go on in
         #[arg(value_name = "ID")]
         upto: After,
     },
