@@ -10,7 +10,7 @@ use axum::response::IntoResponse;
 use serde_json::{Value as Json, json};
 use tidewaiter::clock::Clock;
 use tidewaiter_tests::web::Web;
-use tidewaiter_tests::{HR, Place};
+use tidewaiter_tests::{HR, Place, until};
 
 /// As everybody is at first.
 const A: (&str, u32) = ("a", 1);
@@ -47,8 +47,14 @@ impl Peer {
 
     /// A server that refuses a request with an entry that it refuses, whole.
     fn serve(&self) -> Web {
+        self.serve_after(Duration::ZERO)
+    }
+
+    /// The same, which takes its time.
+    fn serve_after(&self, time: Duration) -> Web {
         let peer = self.clone();
         Web::answering(move |seen| {
+            std::thread::sleep(time);
             let events: Vec<Json> = serde_json::from_str(&seen.body).unwrap();
             let entries: Vec<Json> = events.iter().map(|event| event["data"].clone()).collect();
             let mut inner = peer.0.lock().unwrap();
@@ -77,15 +83,6 @@ fn people(place: &Place, mails: [(&str, u32); 5]) {
     let row = |(n, (mail, day)): (usize, (&str, u32))| format!("{0},{mail},2026-03-{day:02}T0{0}:00:00Z,\n", n + 1);
     place.people(&mails.into_iter().enumerate().map(row).collect::<String>());
     assert_eq!(place.run("sync hr account").code, 0, "a sink holds up no run");
-}
-
-/// Waits for a minute at most.
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    let clock = Clock::start();
-    while !is_so() {
-        assert!(clock.moment().0 < 60_000, "{what}: never");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// Number, uid and what is wrong, of each dead letter.
@@ -141,8 +138,11 @@ fn a_refused_entry_holds_up_its_own_object_until_it_is_sent_again() {
 
     peer.refuses(&[]);
     let settled = place.run(&format!("dead-letters retry {first} {second} --json")).json();
-    let went = [&settled["settled"], &settled["released"]].map(|numbers| numbers.as_array().unwrap().clone()).concat();
-    assert_eq!(went, [json!(first), json!(second)]);
+    assert_eq!(
+        (&settled["settled"], &settled["released"]),
+        (&json!([first]), &json!([second])),
+        "what waited goes with it"
+    );
     peer.takes(5, &["3 a", "3 b"]);
     until("both", || letters(&place).is_empty());
     people(&place, [A, A, ("c", 3), ("b", 2), A]);
@@ -253,4 +253,36 @@ fn whoever_waits_for_an_inline_sink_is_told_of_its_dead_letter() {
     let undelivered = &undelivered["undelivered"];
     assert_eq!((&undelivered["sink"], &undelivered["sequence"]), (&json!("hook"), &json!(1)), "{told:?}");
     assert!(undelivered["problem"].as_str().unwrap().contains("no such department"), "{undelivered}");
+}
+
+#[test]
+fn acts_beside_a_request_that_is_on_its_way_end_and_keep_nothing_that_was_erased() {
+    let peer = Peer::default();
+    let web = peer.serve_after(Duration::from_secs(1));
+    peer.refuses(&["3", "4"]);
+    let place = place(&web, "max-retries = 0\n");
+    let server = place.serve();
+    place.people("3,a@secret,2026-03-01T08:00:00Z,\n");
+    assert_eq!(place.run("sync hr account").code, 0);
+    until("it is on its way", || !web.seen().is_empty());
+    assert_eq!(place.run("erase hr --uid 3").code, 0);
+    until("it was refused", || place.run("sinks list --json").json()[0]["behind"] == 0);
+    assert_eq!(letters(&place), [], "nothing of it is kept");
+
+    place.people("4,a,2026-03-02T08:00:00Z,\n");
+    assert_eq!(place.run("sync hr account").code, 0);
+    place.people("4,b,2026-03-03T08:00:00Z,\n");
+    assert_eq!(place.run("sync hr account").code, 0);
+    until("one waits", || letters(&place).len() == 2);
+    let [head, waits] = [letters(&place)[0].0, letters(&place)[1].0];
+    let seen = web.seen().len();
+    let arguments = ["dead-letters", "retry", &head.to_string()].map(str::to_owned);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let mut trying = place.command(&arguments).spawn().unwrap();
+    until("it is tried", || web.seen().len() > seen);
+    let behind = place.run(&format!("dead-letters retry {waits}"));
+    assert!(behind.code == 5 && behind.stderr.contains("only waits"), "{behind:?}");
+    assert_eq!(trying.wait().unwrap().code(), Some(5));
+    assert!(letters(&place)[0].2.as_ref().unwrap().contains("no such department"), "its last answer stays with it");
+    assert_eq!(server.end().0, 0);
 }

@@ -66,6 +66,9 @@ pub(super) async fn perform(config: Config, command: Command, json: bool) -> Res
             }
             answer => {
                 door.close().await;
+                if !all.settled.is_empty() {
+                    print::out(json, &all, print::settled)?;
+                }
                 return other(answer?, json);
             }
         }

@@ -61,13 +61,6 @@ pub(crate) struct Reached {
     pub(crate) problem: Option<String>,
 }
 
-/// What others have of a sink's task.
-#[derive(Clone, Debug)]
-pub(crate) struct Handle {
-    /// How far it is.
-    pub(crate) reached: watch::Receiver<Reached>,
-}
-
 /// A sink and how far it got.
 pub(crate) struct Delivery {
     db: Db,
@@ -87,7 +80,7 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    /// For a sink that goes on where it was.
+    /// For a sink that goes on where it was. With it: how far it is, from now on.
     ///
     /// # Errors
     /// The db can't be read.
@@ -96,14 +89,13 @@ impl Delivery {
         name: String,
         sink: Box<dyn Sink>,
         patience: Patience,
-    ) -> Result<(Self, Handle), ReadError> {
+    ) -> Result<(Self, watch::Receiver<Reached>), ReadError> {
         let after = db.sink_position(&name)?;
-        let reached = watch::Sender::new(Reached { upto: after, ..Reached::default() });
-        let handle = Handle { reached: reached.subscribe() };
+        let (reached, told) = watch::channel(Reached { upto: after, ..Reached::default() });
         let (line, mut letters) = (Line::new(patience), db.watch_letters());
         letters.mark_changed();
         let (is_ready, page_first, retry) = (false, false, RETRY);
-        Ok((Self { db, clock, name, sink, is_ready, after, line, letters, page_first, retry, reached }, handle))
+        Ok((Self { db, clock, name, sink, is_ready, after, line, letters, page_first, retry, reached }, told))
     }
 
     fn tell(&self, problem: Option<String>) {

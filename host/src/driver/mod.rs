@@ -9,7 +9,7 @@ mod schedule;
 mod session;
 
 pub use connection::{Allowed, Awaiting, Connection};
-pub(crate) use deliver::{Delivery, Handle, Reached};
+pub(crate) use deliver::{Delivery, Reached};
 pub use pass::{Comparison, Manner, Progress};
 pub use run::{Order, Performed, Signal, perform};
 pub use schedule::Lateness;

@@ -169,13 +169,12 @@ enum Letter {
 }
 
 async fn letter(db: &Db, number: u64) -> Result<Letter, HostError> {
-    let of_types = db.read_dead_letters(None).await?.into_iter();
-    if let Some(stored) = { of_types }.find(|stored| stored.number == number) {
+    let of_type = db.read_dead_letters(None).await?.into_iter().find(|stored| stored.number == number);
+    if let Some(stored) = of_type {
         return Ok(Letter::OfType(stored));
     }
-    let of_sinks = refused(db, None).await?.into_iter();
-    let found = { of_sinks }.find(|(_, one)| one.number == number);
-    found.map(Letter::OfSink).ok_or(HostError::NoSuchLetter { number })
+    let of_sink = refused(db, None).await?.into_iter().find(|(_, one)| one.number == number);
+    of_sink.map(Letter::OfSink).ok_or(HostError::NoSuchLetter { number })
 }
 
 fn numbered(letters: &[StoredLetter]) -> Vec<(u64, &DeadLetter)> {

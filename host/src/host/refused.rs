@@ -62,7 +62,7 @@ impl Host {
     /// Has a dead letter of a sink sent again, with what waits for it, and waits until the sink took or refused it, or fails.
     pub(super) async fn send_again(&self, (sink, refused): OfSink, by: Actor) -> Result<Settled, HostError> {
         let RefusedEntry { number, entry, problem, .. } = refused;
-        let Some(handle) = self.sinks.get(&sink).cloned() else {
+        let Some(mut reached) = self.sinks.get(&sink).cloned() else {
             let why = format!("there is no sink {sink} in the configuration");
             return Err(HostError::NotRetried { number, why });
         };
@@ -73,7 +73,6 @@ impl Host {
                 return Err(HostError::OnlyWaits { number });
             }
             audit.act(&by, "dead-letters retry", format!("{} {number} of sink {sink}", entry.key)).await?;
-            let mut reached = handle.reached.clone();
             reached.mark_unchanged();
             db.delivered(&sink, Delivered { judged: vec![(sequence, None)], ..Delivered::nothing(clock.now()) })
                 .await?;
@@ -82,23 +81,27 @@ impl Host {
                 let news = timeout(NEWS_WAIT, reached.changed()).await;
                 let failing = reached.borrow_and_update().problem.clone();
                 let left = self::refused(&db, Some(sink.clone())).await?;
-                let Some((_, one)) = left.iter().find(|(_, one)| one.number == number) else {
-                    let others = before.iter().map(|(_, one)| one.number).filter(|other| *other != number);
-                    let released = others.filter(|number| !left.iter().any(|(_, one)| one.number == *number)).collect();
-                    return Ok(Settled { settled: vec![number], released });
+                let is_left = |number: u64| left.iter().any(|(_, one)| one.number == number);
+                // What waits for it goes with it, unless the sink fails.
+                let due = due(&left);
+                let goes = before.iter().any(|(_, one)| is_left(one.number) && due.contains(&one.entry.id.sequence));
+                let why = match (news, failing) {
+                    (Err(_), Some(failing)) => Some(format!("it is sent once the sink works again: {failing}")),
+                    (Ok(Err(_)), _) => Some("it is sent when the host begins again".to_owned()),
+                    (Err(_) | Ok(Ok(())), _) => None,
                 };
-                if one.is_refused() {
-                    return not_retried(one.problem.clone().unwrap_or_default());
-                }
-                if is_behind(&left, sequence) {
-                    return Err(HostError::OnlyWaits { number });
-                }
-                match (news, failing) {
-                    (Err(_), Some(failing)) => {
-                        return not_retried(format!("it is sent once the sink works again: {failing}"));
+                match left.iter().find(|(_, one)| one.number == number) {
+                    None if !goes || why.is_some() => {
+                        let others = before.iter().map(|(_, one)| one.number).filter(|other| *other != number);
+                        let released = others.filter(|number| !is_left(*number)).collect();
+                        return Ok(Settled { settled: vec![number], released });
                     }
-                    (Ok(Err(_)), _) => return not_retried("it is sent when the host begins again".into()),
-                    (Err(_) | Ok(Ok(())), _) => {}
+                    Some((_, one)) if one.is_refused() => return not_retried(one.problem.clone().unwrap_or_default()),
+                    Some(_) if !due.contains(&sequence) => return Err(HostError::OnlyWaits { number }),
+                    Some(_) | None => {}
+                }
+                if let Some(why) = why {
+                    return not_retried(why);
                 }
             }
         })
@@ -128,12 +131,16 @@ impl Host {
     }
 }
 
+/// The sequences of those whose turn has come.
+fn due(letters: &[OfSink]) -> Vec<u64> {
+    let mut line = Line::new(Patience::FOREVER);
+    line.know(letters.iter().map(|(_, one)| Letter::new(&one.entry, one.is_refused())).collect());
+    line.due()
+}
+
 /// Whether one that is still there, and wasn't refused itself, has others of its object before it.
 fn is_behind(letters: &[OfSink], sequence: u64) -> bool {
-    let mut line = Line::new(Patience::FOREVER);
-    let letter = |(_, one): &OfSink| Letter::new(&one.entry, one.is_refused());
-    line.know(letters.iter().map(letter).collect());
-    letters.iter().any(|(_, one)| one.entry.id.sequence == sequence) && !line.due().contains(&sequence)
+    letters.iter().any(|(_, one)| one.entry.id.sequence == sequence) && !due(letters).contains(&sequence)
 }
 
 async fn forget_what_was_said(db: &Db, entry: &Entry) -> Result<(), HostError> {

@@ -8,20 +8,21 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::run::{RunReport, Trigger};
+use tokio::sync::watch;
 
 use super::refused::refused;
 use super::{Host, HostError, StartError};
 use crate::clock::Clock;
 use crate::config::{Config, SinkConfig, SinkTo};
 use crate::db::Db;
-use crate::driver::{Delivery, Handle, Reached};
+use crate::driver::{Delivery, Reached};
 use crate::egress::{NoVault, Outside, SystemResolver, Trust};
 use crate::sink::Sink;
 use crate::sink::ndjson::NdjsonSink;
 use crate::sink::webhook::WebhookSink;
 
 /// The sinks by name, and how far each is.
-pub(super) type Sinks = BTreeMap<String, Handle>;
+pub(super) type Sinks = BTreeMap<String, watch::Receiver<Reached>>;
 
 /// An entry that a sink hasn't got, though whoever asked for the run waited for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,8 +77,8 @@ pub(super) fn deliveries(db: &Db, config: &Config, clock: Clock) -> Result<(Vec<
     for (name, written) in &config.sinks {
         let sink = sink(name, &written.to, &outside, clock);
         let sink = sink.map_err(|source| StartError::Sink { sink: name.clone(), source })?;
-        let (delivery, handle) = Delivery::new((db.clone(), clock), name.clone(), sink, written.patience)?;
-        sinks.insert(name.clone(), handle);
+        let (delivery, reached) = Delivery::new((db.clone(), clock), name.clone(), sink, written.patience)?;
+        sinks.insert(name.clone(), reached);
         deliveries.push(delivery);
     }
     Ok((deliveries, sinks))
@@ -93,7 +94,7 @@ impl Host {
         let view = |(name, written): (&String, &SinkConfig)| {
             let position = self.db.sink_position(name)?;
             let dead_letters = refused.iter().filter(|(sink, _)| sink == name).count() as u64;
-            let problem = self.sinks.get(name).and_then(|handle| handle.reached.borrow().problem.clone());
+            let problem = self.sinks.get(name).and_then(|reached| reached.borrow().problem.clone());
             let (sink, r#type, inline) = (name.clone(), written.to.name().to_owned(), written.inline);
             let behind = self.db.last_sequence().saturating_sub(position);
             Ok(SinkView { sink, r#type, inline, position, behind, dead_letters, problem })
@@ -119,8 +120,8 @@ impl Host {
     /// What the first inline sink that fails before it has everything up to a sequence hasn't got of the last so many entries.
     async fn undelivered(&self, entries: u64, upto: u64) -> Option<NotTaken> {
         let inline = |name: &String| self.config.sinks.get(name).is_some_and(|sink| sink.inline);
-        for (name, handle) in self.sinks.iter().filter(|(name, _)| inline(name)) {
-            let mut reached = handle.reached.clone();
+        for (name, reached) in self.sinks.iter().filter(|(name, _)| inline(name)) {
+            let mut reached = reached.clone();
             let stands = reached.wait_for(|now| now.upto >= upto || now.problem.is_some()).await;
             // Its task ends when the host does.
             let Reached { upto: has, problem, letters } = stands.ok()?.clone();
