@@ -180,6 +180,7 @@ fn an_answer_that_never_comes_or_breaks_off_is_none() {
     sync(&place);
     let at = server.wait_for("took longer than the 500 ms allowed", 0);
     until("delivery", || web.seen().len() == 2);
+    until("its answer", || place.run("sinks list --json").json()[0]["behind"] == 0);
     // The server has it, and nobody is told.
     relay.cuts_after(5);
     change(&place, 4);

@@ -127,6 +127,8 @@ struct Model {
     last: u64,
     revisions: [u64; 3],
     sink: u64,
+    /// What the consumer acknowledged.
+    consumer: u64,
     /// Type, number and uid of the dead letters.
     letters: Vec<(usize, u64, String)>,
     /// Sequence, number and problem of the dead letters of the sink.
@@ -186,6 +188,9 @@ impl World {
         drop(database);
         let store = opened(&power);
         let durable = Durable::new(store.counters().unwrap());
+        let consumer = Consumer::new(Incarnation(1), 0, None, UnixMillis(1));
+        let added = write_group(&store, &durable, &[Write::AddConsumer { name: "audit".into(), consumer }]);
+        assert!(added[0].is_ok());
         let (chance, model) = (Rng::with_seed(seed), Model::default());
         Self { chance, power, store, durable, model, staged: Vec::new(), names: 0 }
     }
@@ -241,6 +246,13 @@ impl World {
             model.sink = self.chance.u64(..model.last + 1).max(model.sink);
             let delivered = self.delivered(&mut model);
             group.push(Write::Delivered { sink: "file".into(), delivered: Box::new(delivered) });
+        }
+        if self.chance.u64(..3) == 0 {
+            let (sequence, knows) = (self.chance.u64(..model.last + 1), self.chance.bool());
+            // What came twice changes nothing.
+            model.consumer = sequence.max(model.consumer);
+            let (name, incarnation) = ("audit".to_owned(), Incarnation(1));
+            group.push(Write::Acknowledge { name, incarnation, sequence, knows, at: UnixMillis(1) });
         }
         self.write(group, model);
     }
@@ -298,9 +310,10 @@ impl World {
     fn retain(&mut self) {
         let policy = Policy { keep: Some(Duration::ZERO), quota: Quota::UNLIMITED, sinks: vec!["file".into()] };
         if self.store.chore(&Chore::Retain { policy, room: 0, now: UnixMillis(i64::MAX) }).is_ok() {
-            // Whole segments go: how many is known to the db, and never one that the sink has not got.
+            // Whole segments go: how many is known to the db, and never one that the sink or the consumer has not got.
             let first = self.store.counters().unwrap().first;
-            assert!(first <= self.model.sink + 1, "an entry that was not delivered was dropped");
+            let delivered = self.model.sink.min(self.model.consumer);
+            assert!(first <= delivered + 1, "an entry that was not delivered was dropped");
             self.model.journal.retain(|(sequence, _)| *sequence >= first);
         }
     }
@@ -362,12 +375,14 @@ impl World {
         let journal = (counters.first..).zip(journaled(&self.store)).collect();
         let revision = |name: &str| self.store.state(&key(name)).unwrap().map_or(0, |state| state.revision);
         let sink = self.store.sink_position("file").unwrap();
+        let consumer = self.store.consumers().unwrap()["audit"].position;
         let stored = |of: usize| self.store.dead_letters(Some(&key(TYPES[of]))).unwrap().into_iter();
         let letters = (0..3).flat_map(|of| stored(of).map(move |stored| (of, stored.number, stored.letter.uid)));
         let (letters, last_letter) = (letters.collect(), counters.letter);
         let refused = self.store.refused(Some("file")).unwrap().into_values().flatten();
         let refused = refused.map(|one| (one.entry.id.sequence, one.number, one.problem)).collect();
-        Model { journal, last: counters.sequence, revisions: TYPES.map(revision), sink, letters, refused, last_letter }
+        let (last, revisions) = (counters.sequence, TYPES.map(revision));
+        Model { journal, last, revisions, sink, consumer, letters, refused, last_letter }
     }
 }
 

@@ -1,4 +1,5 @@
-//! What a sink gets of the journal, whatever its server refuses, whatever fails, whenever the host ends, and whatever operators do about dead letters.
+//! What a sink gets of the journal, whatever its server refuses, whatever fails, whenever the host ends, and whatever operators do about dead
+//! letters; and a consumer beside it, while entries are dropped that both have.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -12,10 +13,11 @@ use tidewaiter_core::time::UnixMillis;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::db::{Commit, Letters, pack};
+use crate::db::{Commit, Letters, Policy, Quota, pack};
 use crate::sink::Delivering;
 
 const SINK: &str = "hook";
+const CONSUMER: &str = "audit";
 
 /// A server, and how it behaves now.
 #[derive(Debug, Default)]
@@ -88,6 +90,8 @@ struct World {
     /// The names in each entry.
     journal: BTreeMap<u64, Vec<String>>,
     dropped: BTreeSet<u64>,
+    /// Sequences of what the consumer read, each where it came first.
+    read: Vec<u64>,
     revision: u64,
 }
 
@@ -101,8 +105,8 @@ impl World {
         let peer = Peer::default();
         peer.0.lock().unwrap().chance = chance.fork();
         let patience = Patience { retries_max: Some(chance.u32(..3)), letters_max: 10_000, letter_bytes_max: 1 << 30 };
-        let (task, journal, dropped) = Default::default();
-        Self { chance, db, peer, patience, task, journal, dropped, revision: 0 }
+        let (task, journal, dropped, read) = Default::default();
+        Self { chance, db, peer, patience, task, journal, dropped, read, revision: 0 }
     }
 
     fn uid(&mut self) -> String {
@@ -179,8 +183,29 @@ impl World {
         }
     }
 
+    /// The consumer reads on after what it acknowledged; it may end before it acknowledges all of that, and then it reads it again.
+    async fn consume(&mut self, acknowledges_all: bool) {
+        let acknowledged = self.db.consumer_position(CONSUMER).unwrap();
+        let entries = self.db.entries(acknowledged, self.chance.usize(1..10)).unwrap();
+        for (sequence, entry) in (acknowledged + 1..).zip(&entries) {
+            assert_eq!(entry.id.sequence, sequence, "an entry is missing");
+            if self.read.last().is_none_or(|last| *last < sequence) {
+                self.read.push(sequence);
+            }
+        }
+        let done = if acknowledges_all { entries.len() } else { self.chance.usize(..=entries.len()) };
+        if let Some(upto) = entries[..done].last() {
+            self.db.acknowledge(CONSUMER, (upto.id.sequence, false), UnixMillis(1)).await.unwrap();
+        }
+    }
+
+    async fn retain(&self) {
+        let policy = Policy { keep: Some(Duration::ZERO), quota: Quota::UNLIMITED, sinks: vec![SINK.into()] };
+        self.db.retain(policy, UnixMillis(i64::MAX)).await.unwrap();
+    }
+
     async fn step(&mut self) {
-        match self.chance.u8(..10) {
+        match self.chance.u8(..12) {
             0 => self.restart().await,
             1 | 2 => self.operate().await,
             3 => {
@@ -193,6 +218,8 @@ impl World {
             }
             4 | 5 => tokio::time::sleep(Duration::from_millis(self.chance.u64(..6))).await,
             6 => self.settles().await,
+            7 => self.consume(false).await,
+            8 => self.retain().await,
             _ => self.journal().await,
         }
     }
@@ -248,6 +275,12 @@ impl World {
             self.settles().await;
         }
         assert_eq!(self.letters(), BTreeMap::new());
+        while self.db.consumer_position(CONSUMER).unwrap() < self.db.last_sequence() {
+            self.consume(true).await;
+        }
+        assert_eq!(self.read, self.journal.keys().copied().collect::<Vec<u64>>(), "what a consumer got");
+        self.retain().await;
+        assert_eq!(self.db.first_sequence().unwrap(), self.db.last_sequence() + 1, "everyone has everything");
         let took = self.took();
         let place: BTreeMap<u64, usize> = took.iter().enumerate().map(|(place, sequence)| (*sequence, place)).collect();
         for (sequence, names) in &self.journal {
@@ -272,6 +305,7 @@ async fn a_sink_gets_every_entry_in_the_order_of_its_object_whatever_is_refused(
     for seed in 0..seeds {
         let dir = tempfile::tempdir().unwrap();
         let mut world = World::new(seed, Db::open(dir.path(), "a test", Duration::ZERO).unwrap());
+        world.db.add_consumer(CONSUMER, 0, None, UnixMillis(1)).await.unwrap();
         world.restart().await;
         for _ in 0..60 {
             world.step().await;
