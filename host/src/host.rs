@@ -7,6 +7,7 @@ mod approve;
 pub mod ask;
 mod dead_letter;
 mod erase;
+mod kept;
 mod load;
 mod reconcile;
 mod refused;
@@ -14,8 +15,9 @@ pub(crate) mod seal;
 mod sinks;
 mod token;
 pub mod view;
+mod watch;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -34,16 +36,18 @@ use tokio_util::sync::CancellationToken;
 use self::act::Acting;
 pub use self::dead_letter::{LetterView, Settled};
 use self::erase::Erasures;
+use self::load::Loader;
 pub use self::load::{Known, Loaded, load};
 use self::reconcile::Passes;
 pub use self::reconcile::{BroughtUp, Reconciled, Scope};
 use self::seal::KeyError;
 pub use self::sinks::{NotTaken, SinkView, Synced};
+use self::watch::Watch;
 use crate::audit::{Audit, AuditError};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::{CommitError, Db, OpenError, Policy, ReadError};
-use crate::driver::{Connection, Lateness, Request, Task, retain};
+use crate::driver::{Connection, Lateness, Request, Roster, Task, retain};
 use crate::egress::TlsError;
 
 /// How long another process may take to leave the db.
@@ -240,10 +244,8 @@ pub struct Host {
     /// One approval at a time.
     approving: Arc<Mutex<()>>,
     clock: Clock,
-    config: Config,
-    connections: HashMap<ConnectionName, Arc<Connection>>,
-    /// Those that can't run, and why.
-    broken: BTreeMap<ConnectionName, String>,
+    config: Arc<Config>,
+    roster: Arc<Roster>,
     requests: mpsc::Sender<Request>,
     lateness: Arc<Lateness>,
     sinks: sinks::Sinks,
@@ -282,36 +284,26 @@ impl Host {
         let erasures = Arc::new(Erasures::new(&config.data, db.clone(), Arc::clone(&last_run), clock));
         // Before anybody is handed an entry.
         erasures.erase_again().await.map_err(|error| StartError::Erase(Box::new(error)))?;
-        let (Loaded { connections, broken }, (deliveries, sinks)) = match runs {
+        let (loader, Loaded { connections, broken }, (deliveries, sinks)) = match runs {
             Runs::Never => Default::default(),
             Runs::Scheduled | Runs::WhenAsked => {
-                (load(&config, Known::Db(&audit, &db)).await?, sinks::deliveries(&db, &config, clock)?)
+                let loader = Loader::new(&config, Some((audit.clone(), db.clone())), BTreeMap::new())?;
+                let loaded = loader.all().await?;
+                (Some(loader), loaded, sinks::deliveries(&db, &config, clock)?)
             }
         };
         for (name, problem) in &broken {
             tracing::error!(target: "tidewaiter", connection = %name, "this connection can't run: {problem}");
         }
-        let mut stored = db.states()?;
+        let config = Arc::new(config);
         let mut types = Vec::new();
-        let faults = |connection: &ConnectionName| {
-            let known = db.faults(&config.connections[connection].connector)?;
-            let sha256 = connections[connection].connector.sha256();
-            Ok::<_, ReadError>(known.filter(|known| known.sha256 == sha256).map_or(0, |known| known.count))
-        };
-        for key in config.keys().filter(|key| connections.contains_key(&key.connection)) {
-            let written = &config.connections[&key.connection].types[&key.object_type];
-            let state = stored.remove(&key).unwrap_or_else(|| written.first_state(clock.now()));
-            let connection = &config.connections[&key.connection];
-            types.push(Scheduled {
-                connector: connection.connector.clone(),
-                timing: written.timing.clone().filter(|_| runs == Runs::Scheduled),
-                rank: written.rank,
-                parallel: connection.parallel_types,
-                faults: faults(&key.connection)?,
-                state,
-                key,
-            });
+        for connection in connections.values() {
+            types.extend(scheduled(&config, &db, connection, clock)?);
         }
+        if runs != Runs::Scheduled {
+            types.iter_mut().for_each(|scheduled| scheduled.timing = None);
+        }
+        let roster = Arc::new(Roster::new(connections, broken));
         let lateness = Arc::new(Lateness::default());
         let (requests, received) = mpsc::channel(REQUESTS);
         let journal_ends = CancellationToken::new();
@@ -326,7 +318,7 @@ impl Host {
             Task::new(
                 db.clone(),
                 clock,
-                connections.clone(),
+                Arc::clone(&roster),
                 config.concurrency,
                 (Arc::clone(&lateness), last_run),
                 types,
@@ -342,6 +334,11 @@ impl Host {
                 Policy { keep: config.keep, quota: config.quota, sinks: config.sinks.keys().cloned().collect() };
             tasks.retention.spawn(retain::work(db.clone(), clock, policy, closing.clone()));
         }
+        if let (Some(loader), Runs::Scheduled) = (loader, runs) {
+            let parts = (Arc::clone(&config), loader, Arc::clone(&roster));
+            let watch = Watch::new(parts.0, parts.1, parts.2, (db.clone(), clock), requests.clone());
+            tasks.retention.spawn(watch.work(closing.clone()));
+        }
         let host = Self {
             db,
             audit,
@@ -349,8 +346,7 @@ impl Host {
             approving: Arc::default(),
             clock,
             config,
-            connections,
-            broken,
+            roster,
             requests,
             lateness,
             sinks,
@@ -398,10 +394,16 @@ impl Host {
     }
 
     fn can_run(&self, connection: &ConnectionName) -> Result<(), HostError> {
-        match self.broken.get(connection) {
+        match self.roster.problem(connection) {
             None => Ok(()),
-            Some(problem) => Err(HostError::Broken { connection: connection.clone(), problem: problem.clone() }),
+            Some(problem) => Err(HostError::Broken { connection: connection.clone(), problem }),
         }
+    }
+
+    /// A connection, as its next run will have it.
+    fn placed(&self, name: &ConnectionName) -> Result<Arc<Connection>, HostError> {
+        self.can_run(name)?;
+        self.roster.get(name).ok_or_else(|| HostError::UnknownConnection(name.clone()))
     }
 
     /// Begins the schedules: the first run of each type is due now. For when everything else that is to work with the host does.
@@ -480,4 +482,26 @@ impl Host {
             tasks.deliveries.shutdown().await;
         }
     }
+}
+
+/// The types of a connection, as the scheduler gets to know them.
+fn scheduled(config: &Config, db: &Db, connection: &Connection, clock: Clock) -> Result<Vec<Scheduled>, ReadError> {
+    let sha256 = connection.connector.sha256();
+    let written = &connection.config;
+    let faults = db.faults(&written.connector)?.filter(|known| known.sha256 == sha256).map_or(0, |known| known.count);
+    let keys = config.keys().filter(|key| key.connection == connection.name);
+    let scheduled = keys.map(|key| {
+        let of_type = &written.types[&key.object_type];
+        let state = db.state(&key)?.unwrap_or_else(|| of_type.first_state(clock.now()));
+        Ok(Scheduled {
+            connector: written.connector.clone(),
+            timing: of_type.timing.clone(),
+            rank: of_type.rank,
+            parallel: written.parallel_types,
+            faults,
+            state,
+            key,
+        })
+    });
+    scheduled.collect()
 }

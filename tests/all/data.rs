@@ -178,6 +178,7 @@ fn a_copy_made_while_a_server_runs_goes_on_elsewhere() {
     scheduled(&source, "100ms");
     let server = source.serve();
     server.wait_for("outcome=\"ok\"", 0);
+    assert_eq!(source.run("consumers add audit").code, 0);
     let backup = source.run("backup copy.redb");
     assert!(backup.code == 0 && backup.stdout.contains("entry 500"), "{backup:?}");
     assert_eq!(source.run("backup copy.redb").code, 1, "a copy is not overwritten");
@@ -207,6 +208,10 @@ fn a_copy_made_while_a_server_runs_goes_on_elsewhere() {
     let changes = target.changes();
     assert_eq!(numbers(&changes), all(510), "the token went on from where it was");
     assert_eq!(changes[500]["kind"], "restored");
+    let list = target.run("consumers list").stdout;
+    assert!(list.contains("incarnation-changed: it read the journal"), "{list}");
+    let refused = target.run("changes --consumer audit");
+    assert!(refused.code == 5 && refused.stderr.contains("incarnation-changed"), "{refused:?}");
     assert_ne!(changes[0]["id"].as_str().unwrap(), source.changes()[0]["id"].as_str().unwrap());
     assert!(target.run("token get made account").stdout.contains("generation 1"));
 }

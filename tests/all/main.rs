@@ -22,6 +22,7 @@
 //! - `promises`: those that need a look while things happen
 //! - `queue`: a source that forgets what was acknowledged
 //! - `reconcile`: objects that are read again on purpose
+//! - `revisions`: connectors that come, change and go while a host runs
 //! - `rough`: full and read-only disks, a process that is stopped, guests that take all they can get
 //! - `sender`: what `egress` and `logins` have in common
 //! - `shapes`: components whose shape is the attack
@@ -61,6 +62,7 @@ mod promises;
 mod queue;
 mod reconcile;
 mod refused;
+mod revisions;
 mod rough;
 mod sender;
 mod shapes;

@@ -168,6 +168,10 @@ fn an_entry_that_is_given_up_is_told_again_by_the_next_reconciliation() {
     assert_eq!(dropped["settled"], json!([kept[0].0]));
     assert_eq!(place.run("run --once").code, 0);
     peer.takes(5, &["2 c"]);
+    assert_eq!(
+        place.run("sinks list --json").json()[0]["problem"],
+        "no host runs that delivers: `tidewaiter serve` does"
+    );
     let dropped = place.run("reconcile hr account --json").json();
     assert_eq!((&dropped["changed"], &dropped["new"]), (&json!(1), &json!(0)), "{dropped}");
     assert_eq!(peer.took()[6..], ["2 c"]);
@@ -185,10 +189,40 @@ fn an_entry_that_is_given_up_is_told_again_by_the_next_reconciliation() {
     let kept = letters(&place);
     assert_eq!(kept.len(), 1);
     peer.refuses(&[]);
-    assert_eq!(place.run(&format!("dead-letters drop {}", kept[0].0)).code, 0);
+    let dropped = place.run(&format!("dead-letters drop 99 {}", kept[0].0));
+    assert!(dropped.code == 3 && dropped.stdout.contains("done with"), "each number by itself: {dropped:?}");
     let gone = place.run("reconcile hr account --json").json();
     assert_eq!(gone["gone"], 1, "{gone}");
     assert_eq!(peer.took().last().unwrap(), "4 -");
+}
+
+#[test]
+fn what_a_sink_never_got_is_no_update_and_who_drops_it_hears_what_tells_it() {
+    let peer = Peer::default();
+    let web = peer.serve();
+    let place = place(&web, "max-retries = 0\n");
+    peer.refuses(&["2"]);
+    people(&place, [A; 5]);
+    let kept = letters(&place);
+    let dropped = place.run(&format!("dead-letters drop {}", kept[0].0)).stdout;
+    assert!(dropped.contains("hr/account was never reconciled") && dropped.contains("--full"), "{dropped}");
+    assert_eq!(place.run("reconcile hr account").code, 0);
+    people(&place, [A, ("b", 2), A, A, A]);
+    let kept = letters(&place);
+    assert_eq!(kept.len(), 1);
+    let dropped = place.run(&format!("dead-letters drop {}", kept[0].0)).stdout;
+    assert!(!dropped.contains("never reconciled"), "{dropped}");
+    peer.refuses(&[]);
+    assert_eq!(place.run("reconcile hr account").code, 0);
+    let kinds: Vec<Json> = place.changes().into_iter().map(|entry| entry["kind"].clone()).collect();
+    assert_eq!(kinds.last().unwrap(), "create-or-update", "{kinds:?}");
+    // Its place in the configuration is another one's now: what it left is to be seen.
+    peer.refuses(&["3"]);
+    people(&place, [A, ("b", 2), ("c", 3), A, A]);
+    let toml = std::fs::read_to_string(place.path("tidewaiter.toml")).unwrap();
+    place.write("tidewaiter.toml", &toml.replace("[sinks.hook]", "[sinks.hok]"));
+    let sinks = place.run("sinks list").stdout;
+    assert!(sinks.contains("it is not in the configuration, and has dead letters"), "{sinks}");
 }
 
 #[test]

@@ -79,6 +79,14 @@ fn a_version_that_does_not_read_the_format_of_the_token_never_sees_it() {
     let renamed = patched(bytes.clone(), "csv1", "csv2");
     std::fs::write(&installed, renamed).unwrap();
     place.people("1,c@x,2026-03-03T08:00:00Z,\n");
+    let before = place.run("sync hr account");
+    assert!(
+        before.code == 0 && before.stderr.contains("a format that it doesn't read"),
+        "what ran before goes on: {before:?}"
+    );
+    // Where nothing is left to go back to.
+    std::fs::remove_dir_all(place.path("data/connectors")).unwrap();
+    place.people("1,d@x,2026-03-04T08:00:00Z,\n");
     let refused = place.run("sync hr account");
     let why = "the format of the token is none that this version of its connector reads";
     assert!(refused.code == 4 && refused.stderr.contains(why), "{refused:?}");

@@ -51,7 +51,8 @@ enum Phase {
 
 #[derive(Debug)]
 enum InFlight {
-    Stage(Sum),
+    /// None: it was dropped meanwhile.
+    Stage(Option<Part>),
     Commit(Box<Committing>),
 }
 
@@ -86,6 +87,20 @@ impl Sum {
     }
 }
 
+/// What was staged at a time: all of it is covered by a token, or nothing.
+#[derive(Debug, Default)]
+struct Part {
+    sum: Sum,
+    token: Option<SyncToken>,
+}
+
+/// The last place that a token covers: so many of what is staged, so many batches that are held.
+struct Covered {
+    staged: usize,
+    batches: usize,
+    token: SyncToken,
+}
+
 impl std::ops::Add for Sum {
     type Output = Self;
     fn add(self, other: Self) -> Self {
@@ -116,8 +131,8 @@ pub struct Run {
     /// The most that there was of it, and of what no checkpoint covered.
     held_peak_bytes: u64,
     uncovered_peak_bytes: u64,
-    /// What is staged; it comes before everything held.
-    staged: Sum,
+    /// What is staged, from the oldest; it comes before everything held.
+    staged: VecDeque<Part>,
     /// The token that `sync` returned; it covers everything held.
     returned: Option<SyncToken>,
     kind: Kind,
@@ -206,7 +221,7 @@ impl Run {
             held_bytes: 0,
             held_peak_bytes: 0,
             uncovered_peak_bytes: 0,
-            staged: Sum::default(),
+            staged: VecDeque::new(),
             returned: None,
             kind: Kind::Sync,
             searched: false,
@@ -322,7 +337,7 @@ impl Run {
         };
         self.phase = Phase::Establishing;
         let state = self.next_state(sync, why, 0, now);
-        self.commit(0, state);
+        self.commit((0, 0), state, None, None);
     }
 
     /// The connector handed a batch over; the driver holds it.
@@ -427,7 +442,7 @@ impl Run {
         let Some(in_flight) = self.in_flight.take() else { return };
         match result {
             Ok(()) => match in_flight {
-                InFlight::Stage(sum) => self.staged = self.staged + sum,
+                InFlight::Stage(part) => self.staged.extend(part),
                 InFlight::Commit(commit) => {
                     let Committing { sum, state, report } = *commit;
                     self.journaled = self.journaled + sum;
@@ -463,7 +478,10 @@ impl Run {
     fn drop_held(&mut self) {
         self.held.clear();
         self.held_bytes = 0;
-        self.staged = Sum::default();
+        self.staged.clear();
+        if let Some(InFlight::Stage(part)) = &mut self.in_flight {
+            *part = None;
+        }
         self.returned = None;
     }
 
@@ -517,14 +535,15 @@ impl Run {
     /// What was handed over since the last checkpoint: held, staged, or on its way there.
     fn uncovered_bytes(&self) -> u64 {
         let held = Sum::of(self.held.iter().rev().take_while(|batch| batch.checkpoint.is_none())).bytes;
-        if self.held.iter().any(|batch| batch.checkpoint.is_some()) {
+        if self.kind != Kind::Sync || self.held.iter().any(|batch| batch.checkpoint.is_some()) {
             return held;
         }
         let under_way = match &self.in_flight {
-            Some(InFlight::Stage(sum)) => sum.bytes,
-            _ => 0,
+            Some(InFlight::Stage(part)) => part.as_ref(),
+            _ => None,
         };
-        held + self.staged.bytes + under_way
+        let staged = self.staged.iter().chain(under_way).rev().take_while(|part| part.token.is_none());
+        held + staged.map(|part| part.sum.bytes).sum::<u64>()
     }
 
     /// The grace of a shutdown is over, or the connector can't be waited for: what is checkpointed is kept, the rest dropped.
@@ -546,6 +565,10 @@ impl Run {
     }
 
     fn end(&mut self, outcome: Outcome, now: UnixMillis) {
+        let outcome = match outcome {
+            Outcome::Failed(failure) if self.goes_back(&failure) => Outcome::WentBack(failure),
+            other => other,
+        };
         self.phase = Phase::Ending(outcome);
         self.advance(now);
     }
@@ -557,18 +580,12 @@ impl Run {
         }
         match &self.phase {
             Phase::AskingLatest | Phase::Establishing | Phase::BetweenPages | Phase::Done => {}
-            Phase::Syncing => match self.covered() {
-                Some((batches, token)) => {
-                    let state = self.live(token, now);
-                    self.commit(batches, state);
-                }
-                None if self.held_bytes >= self.terms.limits.stage_bytes => self.stage(),
-                None => self.answer_flush(true),
-            },
+            Phase::Syncing => self.advance_syncing(now),
             Phase::Searching(reading) if self.held_bytes >= self.terms.limits.stage_bytes => match reading.dry_run {
                 true => self.forget(),
+                false if self.is_on_trial() => self.stage(self.held.len()),
                 // It stands by itself, whatever comes of the rest.
-                false => self.commit(self.held.len(), self.next_revision(now)),
+                false => self.commit((0, self.held.len()), self.next_revision(now), None, None),
             },
             Phase::Searching(_) => {}
             Phase::Ending(outcome) => {
@@ -582,13 +599,50 @@ impl Run {
         }
     }
 
-    /// The batches up to the last resume point, and that token.
-    fn covered(&self) -> Option<(usize, SyncToken)> {
-        if let Some(token) = &self.returned {
-            return Some((self.held.len(), token.clone()));
+    fn advance_syncing(&mut self, now: UnixMillis) {
+        let many = self.held_bytes >= self.terms.limits.stage_bytes;
+        match self.covered() {
+            // What the source is going to forget is journaled, whatever comes of the run.
+            Some(covered) if !self.is_on_trial() || self.flush_waits => {
+                let state = self.live(covered.token, now);
+                self.commit((covered.staged, covered.batches), state, None, None);
+            }
+            Some(Covered { batches, .. }) if many && batches > 0 => self.stage(batches),
+            _ if many => self.stage(self.held.len()),
+            _ => self.answer_flush(true),
         }
-        let covered = |(index, batch): (usize, &BatchInfo)| Some((index + 1, batch.checkpoint.clone()?));
-        self.held.iter().enumerate().rev().find_map(covered)
+    }
+
+    /// Whether nothing is journaled before the run has come to its end: whoever runs it has to show first that it can.
+    fn is_on_trial(&self) -> bool {
+        self.terms.on_trial && self.kind != Kind::Read
+    }
+
+    /// Whether that is a reason to go on with what ran before, as if this run had not been.
+    fn goes_back(&self, failure: &Failure) -> bool {
+        self.is_on_trial() && (failure.is_the_connectors() || failure.refuses_token())
+    }
+
+    /// What is covered up to the last resume point.
+    fn covered(&self) -> Option<Covered> {
+        let staged = self.staged.len();
+        if let Some(token) = self.returned.clone() {
+            return Some(Covered { staged, batches: self.held.len(), token });
+        }
+        let held = self.held.iter().enumerate().rev();
+        let mut held = held.filter_map(|(index, batch)| Some((index + 1, batch.checkpoint.clone()?)));
+        if let Some((batches, token)) = held.next() {
+            return Some(Covered { staged, batches, token });
+        }
+        let parts = self.staged.iter().enumerate().rev();
+        let mut parts = parts.filter_map(|(index, part)| Some((index + 1, part.token.clone()?)));
+        parts.next().map(|(staged, token)| Covered { staged, batches: 0, token })
+    }
+
+    /// What that is together.
+    fn sum(&self, (staged, batches): (usize, usize)) -> Sum {
+        let staged = self.staged.iter().take(staged).fold(Sum::default(), |sum, part| sum + part.sum);
+        staged + Sum::of(self.held.iter().take(batches))
     }
 
     fn answer_flush(&mut self, durable: bool) {
@@ -604,9 +658,9 @@ impl Run {
         sum
     }
 
-    fn stage(&mut self) {
-        let batches = self.held.len();
-        self.in_flight = Some(InFlight::Stage(self.take(batches)));
+    fn stage(&mut self, batches: usize) {
+        let token = batches.checked_sub(1).and_then(|last| self.held.get(last)?.checkpoint.clone());
+        self.in_flight = Some(InFlight::Stage(Some(Part { sum: self.take(batches), token })));
         self.effects.push_back(Effect::Stage { batches });
     }
 
@@ -616,23 +670,17 @@ impl Run {
         self.effects.push_back(Effect::Forget { batches });
     }
 
-    fn commit(&mut self, batches: usize, state: TypeState) {
-        self.commit_with(batches > 0, batches, state, None, None);
-    }
-
-    /// `published`: what is staged is covered too, and journaled first.
-    fn commit_with(
+    /// Journals so much of what is staged, and then so many batches that are held.
+    fn commit(
         &mut self,
-        published: bool,
-        batches: usize,
+        (published, batches): (usize, usize),
         mut state: TypeState,
         marker: Option<Marker>,
         report: Option<RunReport>,
     ) {
-        let mut sum = self.take(batches);
-        if published {
-            sum = std::mem::take(&mut self.staged) + sum;
-        }
+        let sum = self.sum((published, batches));
+        self.staged.drain(..published);
+        self.take(batches);
         // What was released doesn't count.
         if !self.stored.released && self.kind != Kind::Read {
             state.hour = state.hour.plus(sum.tally, state.changed_at);

@@ -196,6 +196,7 @@ pub struct Scheduler {
     pools: BTreeMap<ConnectorName, Pool>,
     running: usize,
     last_ticket: u64,
+    has_begun: bool,
     shutting_down: bool,
     effects: VecDeque<Effect>,
 }
@@ -221,28 +222,59 @@ impl Scheduler {
         self.slots.insert(key, slot);
     }
 
+    /// Connections run another revision of their connector, and some can run only now. What is scheduled of them runs at once, so that it is seen
+    /// whether it works; what their connector did wrong before is forgotten.
+    pub fn handle_placed(&mut self, connections: &[ConnectionName], new: Vec<Scheduled>, now: Now) {
+        let added: Vec<TypeKey> = new.iter().map(|scheduled| scheduled.key.clone()).collect();
+        new.into_iter().for_each(|scheduled| self.add(scheduled));
+        for connection in connections {
+            if let Some(pool) = self.lanes.get(connection).and_then(|lane| self.pools.get_mut(&lane.connector)) {
+                (pool.faults, pool.probe) = (0, None);
+            }
+        }
+        if !self.has_begun || self.shutting_down {
+            return;
+        }
+        added.iter().for_each(|key| self.begin(key, Duration::ZERO, now));
+        let is_placed = |key: &&TypeKey| connections.contains(&key.connection) && !added.contains(key);
+        let keys: Vec<TypeKey> = self.slots.keys().filter(is_placed).cloned().collect();
+        for key in keys {
+            let is_held = self.lanes.get(&key.connection).is_some_and(|lane| lane.refused);
+            let Some(slot) = self.slots.get_mut(&key).filter(|slot| slot.timing.is_some() && !is_held) else {
+                continue;
+            };
+            slot.misconfigured = false;
+            self.plan(&key);
+            self.want(&key, Trigger::Revision, None, now.steady);
+        }
+        self.start_ready();
+    }
+
     /// The schedules begin. By interval, the first run is due at once, or a little later where there are many types; by cron, at
     /// the next occurrence, or at once where one came since the state was written and nothing says that it is to be skipped.
     pub fn handle_begin(&mut self, now: Now) {
         let spread = STAGGER.saturating_mul(u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX));
+        self.has_begun = true;
         let keys: Vec<TypeKey> = self.slots.keys().cloned().collect();
-        for key in keys {
-            let Some(slot) = self.slots.get_mut(&key) else { continue };
-            slot.next = match slot.timing.as_ref().map(|timing| (&timing.when, timing.misfire)) {
-                None => None,
-                Some((When::Every(interval), _)) => {
-                    let spread = u64::try_from(spread.min(*interval).as_millis()).unwrap_or(u64::MAX);
-                    // By connection, so that its types keep their order.
-                    let first = Duration::from_millis(part(&key.connection, spread));
-                    Some(Occurrence { steady: now.steady + first, wall: now.wall })
-                }
-                Some((When::Cron(cron), misfire)) => {
-                    let since = if misfire == Misfire::Skip { now.wall } else { slot.state.changed_at.min(now.wall) };
-                    cron.next(since).map(|wall| Occurrence { steady: now.until(wall), wall })
-                }
-            };
-            self.plan(&key);
-        }
+        keys.iter().for_each(|key| self.begin(key, spread, now));
+    }
+
+    fn begin(&mut self, key: &TypeKey, spread: Duration, now: Now) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        slot.next = match slot.timing.as_ref().map(|timing| (&timing.when, timing.misfire)) {
+            None => None,
+            Some((When::Every(interval), _)) => {
+                let spread = u64::try_from(spread.min(*interval).as_millis()).unwrap_or(u64::MAX);
+                // By connection, so that its types keep their order.
+                let first = Duration::from_millis(part(&key.connection, spread));
+                Some(Occurrence { steady: now.steady + first, wall: now.wall })
+            }
+            Some((When::Cron(cron), misfire)) => {
+                let since = if misfire == Misfire::Skip { now.wall } else { slot.state.changed_at.min(now.wall) };
+                cron.next(since).map(|wall| Occurrence { steady: now.until(wall), wall })
+            }
+        };
+        self.plan(key);
     }
 
     /// The next thing to do, in order.
@@ -330,6 +362,9 @@ impl Scheduler {
         // An operator's act during the run is newer than what the run knows.
         if state.revision >= slot.state.revision {
             slot.state = state;
+        }
+        if let Outcome::WentBack(_) = &report.outcome {
+            return self.goes_back(report, waiters, now);
         }
         if let (Outcome::Failed(_), Some(_)) = (&report.outcome, &slot.timing) {
             let chance = hash(&(&report.key, slot.state.failures, now.wall.0));

@@ -116,6 +116,8 @@ pub enum Verdict {
     New,
     /// The journal said something else.
     Changed,
+    /// The journal said something of it that is forgotten, because not everyone got it.
+    Doubted,
     /// The journal said just that.
     Same,
     /// The journal said something of it since the pass began: that is newer.
@@ -251,9 +253,9 @@ impl Pass {
         let verdict = match place.map(|place| self.index.rows[place].1) {
             _ if self.is_newer(key) => return Verdict::Newer,
             Some(row) if hash.is_some_and(|hash| row == known(hash)) => return Verdict::Same,
-            Some(_) => {
+            Some(row) => {
                 self.counts.changed += 1;
-                Verdict::Changed
+                if row == UNKNOWN { Verdict::Doubted } else { Verdict::Changed }
             }
             None => {
                 self.counts.new += 1;
@@ -440,8 +442,8 @@ mod tests {
             assert!(!form().write(&object, &mut Vec::new()));
         }
         let mut pass = pass(&[(1, None)]);
-        assert_eq!(pass.judge(key(1), None), Verdict::Changed);
-        assert_eq!(self::pass(&[(1, None)]).judge(key(1), Some(0)), Verdict::Changed);
+        assert_eq!(pass.judge(key(1), None), Verdict::Doubted);
+        assert_eq!(self::pass(&[(1, None)]).judge(key(1), Some(0)), Verdict::Doubted);
     }
 
     /// A key that isn't like its neighbours.

@@ -93,11 +93,16 @@ impl TokenBasis {
     /// The name of the format that the token was written in.
     pub const FORMAT: &str = "the format of the token";
 
+    /// Whether the token has one of these formats, by their hashes, as far as both are known.
+    pub fn is_read(&self, formats: &BTreeSet<u64>) -> bool {
+        let format = self.0.get(Self::FORMAT);
+        formats.is_empty() || format.is_none_or(|format| formats.contains(format))
+    }
+
     /// Why the token no longer means what it meant, if so. What only one of the two knows says nothing: a connector may have learnt of it since.
     /// `formats`: hashes of those that its connector reads by now; none: it doesn't say.
     pub fn stale(&self, now: &Self, formats: &BTreeSet<u64>) -> Option<String> {
-        let format = self.0.get(Self::FORMAT).filter(|format| !formats.is_empty() && !formats.contains(*format));
-        if format.is_some() {
+        if !self.is_read(formats) {
             return Some(format!("{} is none that this version of its connector reads", Self::FORMAT));
         }
         let other =

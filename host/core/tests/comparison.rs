@@ -262,7 +262,7 @@ impl World {
             }
             Effect::Commit { batches, expected_revision: expected, state, published, .. } => {
                 assert!(self.process.writing.is_none(), "two writes at once");
-                assert!(published || batches == 0);
+                assert_eq!(published, 0, "nothing was staged");
                 self.process.writing = Some(Writing::Commit { batches, expected, state });
             }
             Effect::Finish { report, .. } => self.finish(report),
@@ -406,7 +406,10 @@ impl World {
         }
         let pass = self.process.pass.as_mut().unwrap();
         let is_told = |(uid, value): &&(u64, u64)| {
-            matches!(pass.judge(key_of(*uid), Some(hash_of(*value))), Verdict::New | Verdict::Changed)
+            matches!(
+                pass.judge(key_of(*uid), Some(hash_of(*value))),
+                Verdict::New | Verdict::Changed | Verdict::Doubted
+            )
         };
         read.iter().filter(is_told).map(|(uid, value)| (*uid, Some(*value))).collect()
     }

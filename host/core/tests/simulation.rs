@@ -7,6 +7,7 @@
 mod seeds;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -52,7 +53,7 @@ enum Call {
 /// What the db was told to write.
 enum Writing {
     Stage(usize),
-    Commit { published: bool, batches: usize, expected: u64, state: Box<TypeState> },
+    Commit { published: usize, batches: usize, expected: u64, state: Box<TypeState> },
 }
 
 /// What a kill ends.
@@ -68,7 +69,7 @@ struct Process {
     read_before: usize,
     writing: Option<Writing>,
     /// Written, and seen by nobody.
-    staged: Vec<i64>,
+    staged: VecDeque<Vec<i64>>,
     stop: bool,
     runs: u64,
 }
@@ -87,6 +88,10 @@ struct World {
     terms: Terms,
     /// The run under way goes on with what an operator released.
     released: bool,
+    /// The run under way is one of a connector on trial; then, what was journaled and held before it.
+    trial: Option<(usize, Option<SyncState>)>,
+    /// Runs on trial that failed.
+    went_back: u64,
 }
 
 fn key() -> TypeKey {
@@ -168,7 +173,8 @@ impl World {
         if seed.is_multiple_of(5) {
             terms.on_token_lost = OnTokenLost::FromLatest;
         }
-        Self { chance, now: 0, ahead: 0, last, disk, process, rough: true, terms, released: false }
+        let (ahead, released, trial, went_back) = Default::default();
+        Self { chance, now: 0, ahead, last, disk, process, rough: true, terms, released, trial, went_back }
     }
 
     fn both(&self) -> Now {
@@ -194,6 +200,7 @@ impl World {
                 self.process.scheduler.handle_trigger(&key(), Trigger::Api, Some(1), self.both())
             }
             3 if self.rough && self.chance.u64(..3) == 0 => self.process.scheduler.handle_read(&key(), 2),
+            3 if self.rough => self.terms.on_trial |= self.chance.u64(..4) == 0,
             4..=6 => self.finish_commit(),
             7..=12 => self.work(),
             _ => self.pass_time(),
@@ -237,6 +244,8 @@ impl World {
                 (self.process.stop, self.process.reads) = (false, false);
                 assert!(state.held.is_none(), "a held type ran");
                 self.released = state.released;
+                let before = self.disk.state.as_ref().map(|stored| stored.sync.clone());
+                self.trial = self.terms.on_trial.then_some((self.disk.journal.len(), before));
                 self.process.run = Some(Run::new(key, self.process.runs, trigger, state, self.terms.clone(), now));
             }
             schedule::Effect::Read { key, state, .. } => {
@@ -268,8 +277,11 @@ impl World {
                 assert!(self.process.writing.is_none(), "two writes at once");
                 self.process.writing = Some(Writing::Stage(batches));
             }
-            Effect::Commit { published, batches, expected_revision: expected, state, .. } => {
+            Effect::Commit { published, batches, expected_revision: expected, state, report, .. } => {
                 assert!(self.process.writing.is_none(), "two writes at once");
+                let establishes = self.disk.state.as_ref().is_none_or(|before| before.sync == SyncState::New);
+                let is_trial = self.trial.is_some() && !self.process.reads;
+                assert!(!is_trial || establishes || report.is_some(), "journaled before the end of a trial");
                 let state = Box::new(state);
                 self.process.writing = Some(Writing::Commit { published, batches, expected, state });
             }
@@ -283,6 +295,13 @@ impl World {
             Effect::Finish { report, state } => {
                 let max = self.terms.guard.run.changes.filter(|_| !self.released && !self.process.reads);
                 assert!(max.is_none_or(|max| report.deltas <= max), "more than the guard lets pass: {report:?}");
+                if let (Outcome::WentBack(_), Some((journaled, token))) = (&report.outcome, self.trial.take()) {
+                    let stays = |now: SyncState| token.is_none_or(|token| token == SyncState::New || token == now);
+                    assert!(report.deltas == 0 && self.disk.journal.len() == journaled, "{report:?}");
+                    assert!(self.disk.state.as_ref().is_none_or(|now| stays(now.sync.clone())), "the token moved");
+                    self.terms.on_trial = false;
+                    self.went_back += 1;
+                }
                 self.process.run = None;
                 self.process.call = None;
                 self.process.writing = None;
@@ -320,9 +339,9 @@ impl World {
             if self.disk.state.as_ref().is_some_and(|before| before.sync == SyncState::New) {
                 self.disk.began.push((state.generation, number(state.sync.token())));
             }
-            let staged = if published { std::mem::take(&mut self.process.staged) } else { Vec::new() };
-            let deltas = staged.into_iter().chain(self.process.held.drain(..batches).flatten());
-            match self.process.reads {
+            let process = &mut self.process;
+            let deltas = process.staged.drain(..published).chain(process.held.drain(..batches)).flatten();
+            match process.reads {
                 true => self.disk.read.push(deltas.collect()),
                 false => self.disk.journal.extend(deltas.map(|change| (state.generation, change))),
             }
@@ -338,7 +357,7 @@ impl World {
         let result = match self.rough && self.chance.u64(..20) == 0 {
             true => Err(CommitFailure::Full("no room".into())),
             false => {
-                self.process.staged.extend(self.process.held.drain(..batches).flatten());
+                self.process.staged.push_back(self.process.held.drain(..batches).flatten().collect());
                 Ok(())
             }
         };
@@ -351,11 +370,14 @@ impl World {
         let now = self.wall();
         let Some(call) = self.process.call.take() else { return };
         let Some(run) = &mut self.process.run else { return };
-        let failure = Failure::Connector(ConnectorError {
-            kind: ErrorKind::ConnectionBroken,
-            message: "went away".into(),
-            retry_after_ms: None,
-        });
+        let failure = match self.chance.bool() {
+            true => Failure::Trapped { code: "trap.unreachable".into(), message: "unreachable".into() },
+            false => Failure::Connector(ConnectorError {
+                kind: ErrorKind::ConnectionBroken,
+                message: "went away".into(),
+                retry_after_ms: None,
+            }),
+        };
         let fails = self.rough && self.chance.u64(..25) == 0;
         let forgot = Failure::Connector(ConnectorError {
             kind: ErrorKind::InvalidSyncToken,
@@ -480,6 +502,7 @@ impl World {
 
 #[test]
 fn journals_each_change_once_whatever_happens() {
+    static WENT_BACK: AtomicU64 = AtomicU64::new(0);
     seeds::each(|seed| {
         let mut world = World::new(seed);
         for _ in 0..600 {
@@ -487,7 +510,9 @@ fn journals_each_change_once_whatever_happens() {
         }
         world.calm();
         world.judge();
+        WENT_BACK.fetch_add(world.went_back, Ordering::Relaxed);
     });
+    assert!(WENT_BACK.load(Ordering::Relaxed) > 0, "no run failed on trial");
 }
 
 #[test]

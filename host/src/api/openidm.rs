@@ -126,6 +126,9 @@ async fn sync(host: &Host, key: &TypeKey, detailed: bool) -> Result<Value, ApiEr
             Ok(document)
         }
         Outcome::Failed(failure) => Err(failure.into()),
+        Outcome::WentBack(failure) => Err(ApiError::unavailable(format!(
+            "{key}: the connector's new revision failed, and what ran before has not run yet: {failure}"
+        ))),
         Outcome::Stopped => Err(ApiError::unavailable("the host is shutting down; the run ended at a checkpoint")),
         Outcome::Held(why) => Err(ApiError::unavailable(format!("{key}: {why}"))),
         Outcome::Guarded(why) => Err(ApiError::conflict(format!("{key} is held: {why}"))),

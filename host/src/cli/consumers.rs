@@ -51,5 +51,5 @@ pub(super) async fn perform(config: Config, command: Command, json: bool) -> Res
     let answer = door.ask(&ask).await;
     door.close().await;
     let Answer::Consumers(consumers) = answer? else { return Err(Fail::other_answer()) };
-    print::out(json, &consumers, print::consumers)
+    print::out(json, &consumers, |consumers| print::consumers(consumers))
 }

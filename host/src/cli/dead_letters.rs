@@ -50,7 +50,7 @@ pub(super) async fn perform(config: Config, command: Command, json: bool) -> Res
         Command::Drop { numbers } => (Runs::Never, numbers.into_iter().map(Ask::DeadLetterDrop).collect()),
     };
     let mut door = Door::open(config, runs).await?;
-    let mut all = Settled::default();
+    let (mut all, mut failed) = (Settled::default(), None);
     for ask in asks {
         // It may be done with already, for one that was named before it.
         if let Ask::DeadLetterRetry(number) | Ask::DeadLetterDrop(number) = ask
@@ -60,21 +60,30 @@ pub(super) async fn perform(config: Config, command: Command, json: bool) -> Res
         }
         let answer = door.ask(&ask).await;
         match answer {
-            Ok(Answer::Settled(Settled { settled, released })) => {
+            Ok(Answer::Settled(Settled { settled, released, notes })) => {
                 all.settled.extend(settled);
                 all.released.extend(released);
+                all.notes.extend(notes);
             }
-            answer => {
+            Ok(answer) => {
                 door.close().await;
-                if !all.settled.is_empty() {
-                    print::out(json, &all, print::settled)?;
-                }
-                return other(answer?, json);
+                return other(answer, json);
+            }
+            // The others have nothing to do with it.
+            Err(problem) => {
+                let fail = Fail::from(problem);
+                fail.tell();
+                failed.get_or_insert(fail.exit);
             }
         }
     }
     door.close().await;
-    print::out(json, &all, print::settled)
+    all.notes.dedup();
+    match failed {
+        Some(exit) if all.settled.is_empty() => Err(Fail::told(exit)),
+        Some(exit) => print::out(json, &all, print::settled).and(Err(Fail::told(exit))),
+        None => print::out(json, &all, print::settled),
+    }
 }
 
 fn other(answer: Answer, json: bool) -> Result<(), Fail> {

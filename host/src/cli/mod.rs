@@ -250,9 +250,9 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
                 _ => Ok(()),
             }
         }
-        Command::Guard(command) => guard::perform(config, command, json).await,
+        Command::Guard(command) => Box::pin(guard::perform(config, command, json)).await,
         Command::DeadLetters(command) => dead_letters::perform(config, command, json).await,
-        Command::Changes(arguments) => changes::perform(config, arguments, json).await,
+        Command::Changes(arguments) => Box::pin(changes::perform(config, arguments, json)).await,
         Command::Sinks(command) => sinks::perform(config, command, json).await,
         Command::Consumers(command) => consumers::perform(config, command, json).await,
         Command::Backup { file } => db::backup(config, &file, json).await,
@@ -363,8 +363,7 @@ async fn sync(config: Config, keys: Vec<TypeKey>, json: bool) -> Result<(), Fail
 fn delivered(synced: &Synced) -> Result<(), Fail> {
     let Some(NotTaken { sink, sequence, problem }) = &synced.undelivered else { return Ok(()) };
     let key = &synced.report.key;
-    let what =
-        format!("{key}: journaled, and sink {sink} has not got entry {sequence} yet; it is tried again: {problem}");
+    let what = format!("{key}: journaled, and sink {sink} has not got entry {sequence} yet: {problem}");
     Err(Fail::new(Exit::RunFailed, what))
 }
 
@@ -381,6 +380,10 @@ fn judged(report: &RunReport) -> Result<(), Fail> {
             };
             let (run, code) = (report.run, failure.code());
             Err(Fail::new(Exit::RunFailed, format!("{key}: run {run} failed ({code}): {failure}{hint}")))
+        }
+        Outcome::WentBack(failure) => {
+            let what = "the connector's new revision failed, and what ran before has not run yet";
+            Err(Fail::new(Exit::Refused, format!("{key}: {what}: {failure}")))
         }
         Outcome::Stopped => Err(Fail::new(Exit::Refused, format!("{key}: stopped at a checkpoint"))),
         Outcome::Held(why) => Err(Fail::new(Exit::Refused, format!("{key}: {why}"))),

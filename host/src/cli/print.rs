@@ -1,6 +1,5 @@
 //! How answers look to people. Guests' and sources' words are made fit for one line.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -16,8 +15,8 @@ use tidewaiter_core::token::{Shown, SyncToken};
 
 use super::check::Finding;
 use super::fail::{Exit, Fail};
-use crate::db::{Checked, Consumer, TokenChange};
-use crate::host::view::{Asked, ConnectionView, Limit, TokenView, TypeView};
+use crate::db::{Checked, TokenChange};
+use crate::host::view::{Asked, ConnectionView, ConsumerView, Limit, RevisionView, TokenView, TypeView};
 use crate::host::{BroughtUp, LetterView, Reconciled, Settled, SinkView};
 
 /// More of one text isn't shown; `--json` has all of it.
@@ -156,17 +155,18 @@ pub(super) fn history(rows: &[TokenChange]) -> String {
     table(&std::iter::once(names).chain(rows.iter().map(row)).collect::<Vec<_>>())
 }
 
-pub(super) fn consumers(consumers: &BTreeMap<String, Consumer>) -> String {
+pub(super) fn consumers(consumers: &[ConsumerView]) -> String {
     if consumers.is_empty() {
         return "there is no consumer".to_owned();
     }
-    let row = |(name, consumer): (&String, &Consumer)| {
+    let row = |ConsumerView { name, consumer, behind, problem }: &ConsumerView| {
         let max_lag = consumer.max_lag.map_or_else(|| "none".to_owned(), |max| max.to_string());
         let acknowledged = consumer.acknowledged.map_or_else(|| "never".to_owned(), |at| at.to_string());
-        let state = consumer.expired.map_or_else(|| "reads".to_owned(), |since| format!("expired since {since}"));
-        vec![name.clone(), consumer.position.to_string(), max_lag, acknowledged, state]
+        let state = problem.clone().unwrap_or_else(|| "reads".to_owned());
+        let behind = behind.map_or_else(|| "-".to_owned(), |behind| behind.to_string());
+        vec![name.clone(), consumer.position.to_string(), behind, max_lag, acknowledged, state]
     };
-    let names = head(["name", "position", "max-lag", "acknowledged", "state"]);
+    let names = head(["name", "position", "behind", "max-lag", "acknowledged", "state"]);
     table(&std::iter::once(names).chain(consumers.iter().map(row)).collect::<Vec<_>>())
 }
 
@@ -238,15 +238,16 @@ pub(super) fn erased(entries: u64) -> String {
 }
 
 pub(super) fn settled(settled: &Settled) -> String {
-    let Settled { settled, released } = settled;
+    let Settled { settled, released, notes } = settled;
     let numbers = |numbers: &[u64]| numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
-    match (settled.is_empty(), released.is_empty()) {
+    let done = match (settled.is_empty(), released.is_empty()) {
         (true, _) => "somebody else was done with it before".to_owned(),
         (_, true) => format!("done with: {}", numbers(settled)),
         (_, false) => {
             format!("done with: {}; went on, because they waited: {}", numbers(settled), numbers(released))
         }
-    }
+    };
+    std::iter::once(&done).chain(notes).map(String::as_str).collect::<Vec<_>>().join("\n")
 }
 
 pub(super) fn checked(checked: &Checked) -> String {
@@ -367,8 +368,27 @@ pub(super) fn asked(view: &ConnectionView) -> String {
     text
 }
 
+/// Which file of its connector a connection runs, and what becomes of a newer one.
+fn revision(view: &RevisionView) -> String {
+    let mut text = format!("file {}\n", view.sha256);
+    if let Some(before) = &view.goes_back_to {
+        let passed = view.passed.iter().map(|(name, passed)| format!("{name} {passed}")).collect::<Vec<_>>().join(", ");
+        let passed = if passed.is_empty() { "none yet".to_owned() } else { passed };
+        let _ = writeln!(
+            text,
+            "it is on trial until each type had {} runs with changes that ended well (so far: {passed}), and goes back to {before} if one fails",
+            view.passes_at
+        );
+    }
+    if let Some(refused) = &view.refused {
+        let _ = writeln!(text, "a newer file is not run since {}: {}\n  {}", refused.at, refused.sha256, refused.why);
+    }
+    text
+}
+
 pub(super) fn connection(view: &ConnectionView) -> String {
     let mut text = format!("{}: connector {} {}\n", view.name, view.connector, shown(&view.connector_version, 40));
+    text += &revision(&view.revision);
     let settings = serde_json::to_string_pretty(&view.settings).unwrap_or_default();
     let _ = write!(text, "\nSettings\n{settings}\n");
     let _ = write!(text, "\nAsked for\n{}", asked(view));

@@ -51,8 +51,8 @@ pub enum ConsumerError {
     },
     /// Its position is one of another db.
     #[error(
-        "consumer {name} read the journal {was}, and this one is {is}: it was restored; `consumers ack {name} {is}-SEQUENCE` goes on after that \
-         entry of it, and `{is}-0` from its beginning"
+        "consumer {name} read the journal {was}, and this one is {is}: it was restored; incarnation-changed; `consumers ack {name} {is}-SEQUENCE` goes on \
+         after that entry of it, and `{is}-0` from its beginning"
     )]
     IncarnationChanged {
         /// Which.

@@ -15,15 +15,15 @@ use super::redb::builder;
 use super::segment::Unpacked;
 use super::tables::{
     APPROVED, BYTES, CONSUMERS, DEAD_LETTERS, FAULTS, FIRST_SEQUENCE, FORMAT, INCARNATION, INDEX, LAST_DEAD_LETTER,
-    LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, REFUSED, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SHADOW_ROWS, SHADOWS,
-    SINKS, STAGED, STATES, TOKENS, USAGE, VAULT,
+    LAST_RUN, LAST_SEGMENT, LAST_SEQUENCE, META, PLACEMENTS, REFUSED, REVISIONS, RUNS, RUNS_OF, SEGMENTS, SENSITIVE,
+    SHADOW_ROWS, SHADOWS, SINKS, STAGED, STATES, TOKENS, USAGE, VAULT,
 };
 
 /// Brings a db from one format to the next, in one transaction and so that doing it again does no harm.
 type Migration = fn(&WriteTransaction) -> Result<(), redb::Error>;
 
 /// The n-th leads from format n to n + 1.
-const MIGRATIONS: [Migration; 6] = [to_2, to_3, to_4, to_5, to_6, to_7];
+const MIGRATIONS: [Migration; 7] = [to_2, to_3, to_4, to_5, to_6, to_7, to_8];
 
 /// The format that this host writes.
 const FORMAT_NOW: u64 = MIGRATIONS.len() as u64 + 1;
@@ -71,6 +71,8 @@ pub(super) fn write_first(database: &Database) -> Result<(), redb::Error> {
         txn.open_table(SENSITIVE)?;
         txn.open_table(APPROVED)?;
         txn.open_table(FAULTS)?;
+        txn.open_table(PLACEMENTS)?;
+        txn.open_table(REVISIONS)?;
         txn.open_table(SHADOWS)?;
         txn.open_table(SHADOW_ROWS)?;
         txn.open_table(DEAD_LETTERS)?;
@@ -141,6 +143,13 @@ fn to_6(txn: &WriteTransaction) -> Result<(), redb::Error> {
 /// The dead letters of sinks have a table.
 fn to_7(txn: &WriteTransaction) -> Result<(), redb::Error> {
     txn.open_table(REFUSED)?;
+    Ok(())
+}
+
+/// What connections run, and the files of connectors, have tables.
+fn to_8(txn: &WriteTransaction) -> Result<(), redb::Error> {
+    txn.open_table(PLACEMENTS)?;
+    txn.open_table(REVISIONS)?;
     Ok(())
 }
 

@@ -4,8 +4,8 @@
 //!
 //! It knows no connector, no schedule and no clock: times are handed in. `store` is the little that is needed of a storage
 //! engine, `redb` is that on redb, `commit` what is written together, `writer` groups it, `segment` has the bytes of the journal,
-//! `dead_letter` what is kept out of it, `refused` what sinks refuse of it, `tables` and `migrate` the rest of the file's format, `open` the data directory, `consumer` and
-//! `retain` the rules of who reads and what may go.
+//! `dead_letter` what is kept out of it, `refused` what sinks refuse of it, `tables` and `migrate` the rest of the file's format, `open` the data directory, `revision`
+//! what connections run, `consumer` and `retain` the rules of who reads and what may go.
 
 mod commit;
 mod consumer;
@@ -16,6 +16,7 @@ mod open;
 mod redb;
 mod refused;
 mod retain;
+mod revision;
 mod seal;
 mod segment;
 mod sensitive;
@@ -48,6 +49,7 @@ pub use self::dead_letter::{Letters, StoredLetter, Told};
 pub use self::open::{OpenError, examine, restore};
 pub use self::refused::{Delivered, RefusedEntry};
 pub use self::retain::{Policy, Retained};
+pub use self::revision::{Placement, RefusedRevision, Revision};
 pub use self::seal::{KeyId, Keys};
 pub use self::segment::{EncodeError, SegmentDamage, pack, pack_read, unpack};
 pub use self::sensitive::Sensitive;
@@ -431,6 +433,38 @@ impl Db {
     /// The storage engine failed.
     pub async fn approve(&self, connection: &ConnectionName, approved: Approved) -> Result<(), CommitError> {
         self.write(Write::Approve { connection: connection.clone(), approved }).await.map(drop)
+    }
+
+    /// What connections run. Those that never ran aren't there.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub fn placements(&self) -> Result<BTreeMap<ConnectionName, Placement>, ReadError> {
+        self.inner.store.placements()
+    }
+
+    /// Connections run this from now on, all of them or none.
+    ///
+    /// # Errors
+    /// The storage engine failed.
+    pub async fn place(&self, placements: Vec<(ConnectionName, Placement)>) -> Result<(), CommitError> {
+        self.write(Write::Place { placements }).await.map(drop)
+    }
+
+    /// The files that were met of each connector.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub fn revisions(&self) -> Result<BTreeMap<ConnectorName, Vec<Revision>>, ReadError> {
+        self.inner.store.revisions()
+    }
+
+    /// A file of a connector was met.
+    ///
+    /// # Errors
+    /// The storage engine failed.
+    pub async fn note_revision(&self, connector: &ConnectorName, revision: Revision) -> Result<(), CommitError> {
+        self.write(Write::Revision { connector: connector.clone(), revision }).await.map(drop)
     }
 
     /// The dead letters of a type, or all, each type's in the order in which they came. Blocks for as long as it takes to read all of them, which may be

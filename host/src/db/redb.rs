@@ -36,10 +36,10 @@ use super::shadow::{Shadow, StoredRow};
 use super::store::{Chore, Counters, Done, Quota, ReadError, StorageError, Store, Usage, Visit, Write, Written};
 use super::tables::{
     APPROVED, BYTES, CONSUMERS, DEAD_LETTERS, FAULTS, FIRST_SEQUENCE, INDEX, LAST_DEAD_LETTER, LAST_RUN, LAST_SEGMENT,
-    LAST_SEQUENCE, META, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SHADOWS, SINKS, STATES, TOKENS, USAGE, VAULT, ordered_key,
-    parse, state_key,
+    LAST_SEQUENCE, META, PLACEMENTS, REVISIONS, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SHADOWS, SINKS, STATES, TOKENS,
+    USAGE, VAULT, ordered_key, parse, state_key,
 };
-use super::{Checked, CommitError, Faults, TokenChange};
+use super::{Checked, CommitError, Faults, Placement, Revision, TokenChange};
 
 /// Memory for pages. The journal is appended and read once, so more hardly helps; redb's default of 1 GiB fills up with it
 /// (measured: 528 MiB resident after a journal of 488 MiB).
@@ -376,6 +376,35 @@ impl Store for RedbStore {
 
     fn faults(&self, connector: &ConnectorName) -> Result<Option<Faults>, ReadError> {
         self.row(FAULTS, connector.as_str(), || format!("what went wrong with {connector}"))
+    }
+
+    fn placements(&self) -> Result<BTreeMap<ConnectionName, Placement>, ReadError> {
+        let read = |db: &Database| {
+            let mut all = BTreeMap::new();
+            for entry in db.begin_read()?.open_table(PLACEMENTS)?.iter()? {
+                let (name, placement) = entry?;
+                let what = || format!("what {} runs", name.value());
+                let Ok(connection) = name.value().parse() else { continue };
+                all.insert(connection, parse(placement.value(), what)?);
+            }
+            Ok(all)
+        };
+        Ok(self.with(read)?)
+    }
+
+    fn revisions(&self) -> Result<BTreeMap<ConnectorName, Vec<Revision>>, ReadError> {
+        let read = |db: &Database| {
+            let mut all: BTreeMap<ConnectorName, Vec<Revision>> = BTreeMap::new();
+            for entry in db.begin_read()?.open_table(REVISIONS)?.iter()? {
+                let (key, revision) = entry?;
+                let (name, sha256) = key.value();
+                let what = || format!("the file {sha256} of {name}");
+                let Ok(connector) = name.parse() else { continue };
+                all.entry(connector).or_default().push(parse(revision.value(), what)?);
+            }
+            Ok(all)
+        };
+        Ok(self.with(read)?)
     }
 
     fn shadow(&self, key: &TypeKey) -> Result<Option<Shadow>, ReadError> {

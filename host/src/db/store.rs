@@ -16,6 +16,7 @@ use super::consumer::{Consumer, ConsumerError};
 use super::dead_letter::{Letters, StoredLetter};
 use super::refused::{Delivered, RefusedEntry};
 use super::retain::{Policy, Retained};
+use super::revision::{Placement, Revision};
 use super::segment::{Segment, SegmentDamage};
 use super::shadow::{Shadow, ShadowChore, StoredRow};
 use super::{CommitError, Committed, StagedSegment, TokenChange};
@@ -60,6 +61,10 @@ pub(super) trait Store: Send + Sync + 'static {
     fn approved(&self, connection: &ConnectionName) -> Result<Option<Approved>, ReadError>;
     /// What went wrong with a connector; none: nothing ever did.
     fn faults(&self, connector: &ConnectorName) -> Result<Option<super::Faults>, ReadError>;
+    /// What connections run; those that never ran aren't there.
+    fn placements(&self) -> Result<BTreeMap<ConnectionName, Placement>, ReadError>;
+    /// The files that were met of each connector.
+    fn revisions(&self) -> Result<BTreeMap<ConnectorName, Vec<Revision>>, ReadError>;
     /// The shadow of a type.
     fn shadow(&self, key: &TypeKey) -> Result<Option<Shadow>, ReadError>;
     /// All shadows.
@@ -186,6 +191,15 @@ pub(super) enum Write {
     Faults {
         connector: ConnectorName,
         faults: super::Faults,
+    },
+    /// Connections run this.
+    Place {
+        placements: Vec<(ConnectionName, Placement)>,
+    },
+    /// A file of a connector was met.
+    Revision {
+        connector: ConnectorName,
+        revision: Revision,
     },
     /// Keep this for a credential, sealed.
     Keep {
@@ -391,7 +405,12 @@ impl<'a, S: Stored> Plan<'a, S> {
                 self.counters.letter += delivered.kept.len() as u64;
                 Ok(Step::Do)
             }
-            Write::Keep { .. } | Write::Sensitive { .. } | Write::Approve { .. } | Write::Faults { .. } => Ok(Step::Do),
+            Write::Keep { .. }
+            | Write::Sensitive { .. }
+            | Write::Approve { .. }
+            | Write::Faults { .. }
+            | Write::Place { .. }
+            | Write::Revision { .. } => Ok(Step::Do),
             Write::AddConsumer { name, consumer } => match self.consumer(name)? {
                 Some(_) => Err(ConsumerError::Exists { name: name.clone() }.into()),
                 None if consumer.position > self.counters.sequence => {

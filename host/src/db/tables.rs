@@ -73,6 +73,12 @@ pub(super) const APPROVED: TableDefinition<'_, &str, &[u8]> = TableDefinition::n
 /// Runs of connectors that went wrong in a row. Key: connector. Value: JSON of `Faults`.
 pub(super) const FAULTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("faults");
 
+/// What connections run. Key: connection. Value: JSON of `Placement`.
+pub(super) const PLACEMENTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("placements");
+
+/// Files of connectors that were met. Key: connector, hash of the file in hexadecimal. Value: JSON of `Revision`.
+pub(super) const REVISIONS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("revisions");
+
 /// Shadows. Key: connection, object type. Value: JSON of `Shadow`, sealed.
 pub(super) const SHADOWS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("shadows");
 

@@ -20,6 +20,9 @@ use crate::sink::{Journal, Sink, Undelivered};
 /// How long a sink that failed waits before it is tried again.
 const RETRY: Backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(60) };
 
+/// How long it waits where a host ends that waits for it.
+const LAST_RETRY: Duration = Duration::from_millis(200);
+
 #[derive(Debug, thiserror::Error)]
 enum DeliveryError {
     #[error(transparent)]
@@ -130,7 +133,9 @@ impl Delivery {
                     let _ = closing.run_until_cancelled(news).await;
                 }
                 // The next host would begin to count anew.
-                Err(error) if closing.is_cancelled() && self.line.gives_up() && error.is_refusal() => {}
+                Err(error) if closing.is_cancelled() && self.line.gives_up() && error.is_refusal() => {
+                    tokio::time::sleep(LAST_RETRY).await;
+                }
                 Err(error) => {
                     failures += 1;
                     self.is_ready = false;

@@ -4,13 +4,16 @@ mod connection;
 mod deliver;
 mod pass;
 pub(crate) mod retain;
+mod roster;
 mod run;
 mod schedule;
 mod session;
 
 pub use connection::{Allowed, Awaiting, Connection};
+pub(crate) use connection::{TRIAL_RUNS, Trial};
 pub(crate) use deliver::{Delivery, Reached};
 pub use pass::{Comparison, Manner, Progress};
+pub(crate) use roster::Roster;
 pub use run::{Order, Performed, Signal, perform};
 pub use schedule::Lateness;
 pub(crate) use schedule::{Request, Task};

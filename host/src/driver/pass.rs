@@ -237,7 +237,8 @@ impl Comparison {
             let change = match verdict {
                 Verdict::Same | Verdict::Newer => continue,
                 Verdict::New if inner.knows_all => Change::Create(object),
-                Verdict::New => Change::CreateOrUpdate { object, previous_uid },
+                // Somebody may not have it.
+                Verdict::New | Verdict::Doubted => Change::CreateOrUpdate { object, previous_uid },
                 Verdict::Changed => Change::Update { object, previous_uid },
             };
             told.push(SyncDelta { object_class, change, source_time });

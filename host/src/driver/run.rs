@@ -81,8 +81,14 @@ pub struct Performed {
     pub next: Option<Vec<u8>>,
 }
 
-/// A commit, or a staging with what it staged.
-type Writing = Result<Vec<StagedSegment>, CommitError>;
+/// A commit or a staging.
+type Writing = Result<Written, CommitError>;
+
+enum Written {
+    Committed,
+    Staged(Vec<StagedSegment>),
+}
+
 /// A call into the connector, part of the run's task: a run that finds nothing wakes nobody. The error is a panic of ours.
 type Calling = Pin<Box<dyn Future<Output = Result<Answer, Box<dyn Any + Send>>> + Send>>;
 
@@ -121,6 +127,13 @@ struct Batch {
     letters: Letters,
 }
 
+/// What was staged at a time; what came with it and is kept out of the journal is here.
+#[derive(Default)]
+struct Staging {
+    segments: Vec<StagedSegment>,
+    letters: Letters,
+}
+
 struct Performer {
     order: Order,
     machine: Run,
@@ -140,11 +153,12 @@ struct Performer {
     writing: JoinSet<Writing>,
     /// A shadow that is brought up.
     beside: JoinSet<()>,
-    /// Written and not published yet; dropped if the run ends without. What came with it and is kept out of the journal is here.
-    staged: Vec<StagedSegment>,
-    staged_letters: Letters,
-    /// The commit under way names what is staged.
-    publishes: bool,
+    /// Written and not published yet, as it was staged; dropped if the run ends without.
+    staged: VecDeque<Staging>,
+    /// What comes with the staging under way.
+    staging: Letters,
+    /// So many of them are named by the commit under way.
+    publishes: usize,
     time_up: Option<Pin<Box<tokio::time::Sleep>>>,
     gauge: Arc<Gauge>,
     flush: Option<oneshot::Sender<bool>>,
@@ -193,9 +207,9 @@ pub async fn perform(mut order: Order, mut signals: mpsc::Receiver<Signal>) -> P
         read_bytes: 0,
         writing: JoinSet::new(),
         beside: JoinSet::new(),
-        staged: Vec::new(),
-        staged_letters: Letters::default(),
-        publishes: false,
+        staged: VecDeque::new(),
+        staging: Letters::default(),
+        publishes: 0,
         time_up: Some(Box::pin(tokio::time::sleep(limits.run_time_max))),
         gauge,
         flush: None,
@@ -302,10 +316,11 @@ impl Performer {
 
     fn written(&mut self, result: Result<Writing, JoinError>) {
         let result = result.unwrap_or_else(|error| Err(CommitError::Storage(error.to_string())));
-        let result = result.map(|staged| match staged.is_empty() {
-            // A commit publishes all that is staged, or nothing of it: the last one of a run that failed.
-            true if self.publishes => self.staged.clear(),
-            _ => self.staged.extend(staged),
+        let result = result.map(|written| match written {
+            Written::Committed => drop(self.staged.drain(..self.publishes)),
+            Written::Staged(segments) => {
+                self.staged.push_back(Staging { segments, letters: std::mem::take(&mut self.staging) })
+            }
         });
         self.machine.handle_committed(result.map_err(Into::into), self.order.clock.now());
     }
@@ -313,10 +328,10 @@ impl Performer {
     /// Drops what was staged and is not published.
     async fn discard(&mut self) {
         // A run that was superseded may have a staging under way, which would be nobody's.
-        if let Some(Ok(Ok(staged))) = self.writing.join_next().await {
-            self.staged.extend(staged);
+        if let Some(Ok(Ok(Written::Staged(segments)))) = self.writing.join_next().await {
+            self.staged.push_back(Staging { segments, ..Staging::default() });
         }
-        let staged = std::mem::take(&mut self.staged);
+        let staged: Vec<StagedSegment> = self.staged.drain(..).flat_map(|staging| staging.segments).collect();
         if !staged.is_empty()
             && let Err(error) = self.order.db.discard(staged).await
         {
@@ -496,19 +511,22 @@ impl Performer {
                     (self.order.db.clone(), self.order.key.clone(), self.order.run, self.order.clock.now());
                 let generation = self.order.state.generation;
                 let (batches, letters) = self.take(batches);
-                self.staged_letters.append(letters);
-                self.writing.spawn(async move { db.stage(&key, generation, run, batches, at).await });
+                self.staging = letters;
+                self.writing
+                    .spawn(async move { db.stage(&key, generation, run, batches, at).await.map(Written::Staged) });
             }
             Effect::Forget { batches } => drop(self.held.drain(..batches)),
             Effect::Commit { published, batches, expected_revision, state, marker, report } => {
                 self.publishes = published;
                 let (batches, mut letters) = self.take(batches);
-                if published {
-                    letters.prepend(std::mem::take(&mut self.staged_letters));
+                let mut staged = Vec::new();
+                for staging in self.staged.iter_mut().take(published).rev() {
+                    letters.prepend(std::mem::take(&mut staging.letters));
+                    staged.splice(..0, staging.segments.iter().cloned());
                 }
                 self.log_letters(&letters);
                 let commit = Commit {
-                    staged: if published { self.staged.clone() } else { Vec::new() },
+                    staged,
                     key: self.order.key.clone(),
                     expected_revision,
                     state,
@@ -520,7 +538,7 @@ impl Performer {
                     at: self.order.clock.now(),
                 };
                 let db = self.order.db.clone();
-                self.writing.spawn(async move { db.commit(commit).await.map(|_| Vec::new()) });
+                self.writing.spawn(async move { db.commit(commit).await.map(|_| Written::Committed) });
             }
             Effect::Stop => {
                 self.stop.store(true, Ordering::Relaxed);
@@ -533,7 +551,7 @@ impl Performer {
             Effect::Finish { report, state } => {
                 let report = self.with_spent(report);
                 self.log_end(&report);
-                if matches!(report.outcome, Outcome::Failed(_)) {
+                if matches!(report.outcome, Outcome::Failed(_) | Outcome::WentBack(_)) {
                     self.order.connection.forget_classes();
                 }
                 return Some((report, state));

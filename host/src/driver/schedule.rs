@@ -17,9 +17,10 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::connection::Connection;
 use super::pass::Comparison;
+use super::roster::Roster;
 use super::run::{Order, Performed, Signal, perform};
 use crate::clock::Clock;
-use crate::db::{Db, Faults};
+use crate::db::{Db, Faults, RefusedRevision};
 
 /// Something asked of the scheduler.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(crate) enum Request {
     },
     /// An operator wrote this state.
     StateChanged { key: TypeKey, state: TypeState },
+    /// These connections run another revision of their connector; with the types of those that could not run before.
+    Placed { connections: Vec<ConnectionName>, new: Vec<Scheduled> },
     /// From now on what is due is run.
     Begin,
     /// End every run at a checkpoint, then end.
@@ -101,12 +104,14 @@ struct Running {
     /// Who is told what was read; none: it is live sync.
     reader: Option<oneshot::Sender<Result<Performed, Refusal>>>,
     signals: mpsc::Sender<Signal>,
+    /// As it was when the run began.
+    connection: Arc<Connection>,
 }
 
 pub(crate) struct Task {
     db: Db,
     clock: Clock,
-    connections: HashMap<ConnectionName, Arc<Connection>>,
+    roster: Arc<Roster>,
     scheduler: Scheduler,
     waiters: HashMap<WaiterId, oneshot::Sender<Result<RunReport, Refusal>>>,
     /// What is to be read, and for whom.
@@ -133,7 +138,7 @@ impl Task {
     pub(crate) fn new(
         db: Db,
         clock: Clock,
-        connections: HashMap<ConnectionName, Arc<Connection>>,
+        roster: Arc<Roster>,
         concurrency: Concurrency,
         (lateness, last_run): (Arc<Lateness>, Arc<AtomicU64>),
         types: Vec<Scheduled>,
@@ -145,7 +150,7 @@ impl Task {
         Self {
             db,
             clock,
-            connections,
+            roster,
             scheduler,
             waiters: HashMap::new(),
             readings: HashMap::new(),
@@ -209,6 +214,9 @@ impl Task {
             Request::StateChanged { key, state } => {
                 self.scheduler.handle_state_changed(&key, state, self.clock.both());
             }
+            Request::Placed { connections, new } => {
+                self.scheduler.handle_placed(&connections, new, self.clock.both());
+            }
             Request::Begin => self.scheduler.handle_begin(self.clock.both()),
             Request::Shutdown => {
                 self.shutting_down = true;
@@ -247,8 +255,7 @@ impl Task {
                 "the connector is in quarantine: so many runs in a row trapped or broke the contract; one is tried now and then"
             );
         }
-        let runs = |connection: &&Arc<Connection>| connection.config.connector == connector;
-        let Some(sha256) = self.connections.values().find(runs).map(|found| found.connector.sha256().to_owned()) else {
+        let Some(sha256) = self.roster.of(&connector).first().map(|found| found.connector.sha256().to_owned()) else {
             return;
         };
         let (db, faults) = (self.db.clone(), Faults { sha256, count, at: self.clock.now() });
@@ -275,14 +282,16 @@ impl Task {
         since: Option<Moment>,
         wanted: Option<Wanted>,
     ) {
-        let Some(connection) = self.connections.get(&key.connection).map(Arc::clone) else { return };
+        let Some(connection) = self.roster.get(&key.connection) else { return };
         let run = self.last_run.fetch_add(1, Ordering::AcqRel) + 1;
         let (signals, received) = mpsc::channel(2);
         let (mut reading, mut comparison, mut reader) = (None, None, None);
         if let Some(wanted) = wanted {
             (reading, comparison, reader) = (Some(wanted.reading), wanted.comparison, Some(wanted.reader));
         }
-        self.running.insert(key.clone(), Running { order: (run, trigger, state.clone()), reader, signals });
+        let running =
+            Running { order: (run, trigger, state.clone()), reader, signals, connection: Arc::clone(&connection) };
+        self.running.insert(key.clone(), running);
         let (db, of) = (self.db.clone(), key.clone());
         let order =
             Order { db, clock: self.clock, connection, key: key.clone(), run, trigger, state, reading, comparison };
@@ -300,6 +309,7 @@ impl Task {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         let Some(key) = self.keys.remove(&id) else { return };
         let Some(mut running) = self.running.remove(&key) else { return };
+        let connection = Arc::clone(&running.connection);
         let reader = running.reader.take();
         let mut performed = match ended {
             Ok((_, (_, performed))) => performed,
@@ -318,14 +328,47 @@ impl Task {
             let _ = reader.send(Ok(performed));
             return;
         }
+        self.judge_revision(&connection, report);
         if report.outcome.is_refused_login() || report.outcome.is_misconfigured() {
             self.watch_secrets(&key.connection);
         }
         self.scheduler.handle_finished(&performed.report, performed.state, self.clock.both());
     }
 
+    /// What a run says of its connector, where that is on trial.
+    fn judge_revision(&mut self, connection: &Arc<Connection>, report: &RunReport) {
+        let key = &report.key;
+        let is_news = match &report.outcome {
+            Outcome::WentBack(failure) => {
+                let (sha256, at) = (connection.connector.sha256().to_owned(), report.ended);
+                let why = format!("run {} of {key} failed ({}): {failure}", report.run, failure.code());
+                let back = self.roster.go_back(connection);
+                if let Some(previous) = &back {
+                    tracing::error!(
+                        target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, code = "went-back",
+                        sha256, back_to = previous.connector.sha256(), "the connector's new revision is not run any more: {why}"
+                    );
+                    previous.refuse(Some(RefusedRevision { sha256, why, at }));
+                }
+                back.is_some()
+            }
+            Outcome::Ok | Outcome::More if report.deltas + report.dead_letters > 0 => {
+                connection.passes(&key.object_type)
+            }
+            _ => false,
+        };
+        if is_news {
+            let (roster, db, name) = (Arc::clone(&self.roster), self.db.clone(), key.connection.clone());
+            self.notes.spawn(async move {
+                if let Err(error) = roster.note(&name, &db).await {
+                    tracing::warn!(target: "tidewaiter::run", connection = %name, "what it runs is not noted: {error}");
+                }
+            });
+        }
+    }
+
     fn watch_secrets(&mut self, name: &ConnectionName) {
-        let Some(connection) = self.connections.get(name).map(Arc::clone) else { return };
+        let Some(connection) = self.roster.get(name) else { return };
         if self.watched.insert(name.clone()) {
             let name = name.clone();
             self.secrets.spawn(async move {

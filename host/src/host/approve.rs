@@ -55,9 +55,7 @@ impl Host {
             self.audit.note(&Event::NotAllowed { by: by.to_string(), act: APPROVE, on: name.to_string() })?;
             return Err(HostError::NotSecurity { by });
         }
-        self.can_run(name)?;
-        let connection = self.connections.get(name).ok_or_else(|| HostError::UnknownConnection(name.clone()))?;
-        let (connection, id, approving) = (Arc::clone(connection), id.to_owned(), Arc::clone(&self.approving));
+        let (connection, id, approving) = (self.placed(name)?, id.to_owned(), Arc::clone(&self.approving));
         let (db, audit) = (self.db.clone(), self.audit.clone());
         self.act(async move {
             let _alone = approving.lock().await;

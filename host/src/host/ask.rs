@@ -18,10 +18,10 @@ use tidewaiter_core::state::Actor;
 use tidewaiter_core::token::SyncToken;
 use tokio::task::spawn_blocking;
 
-use super::view::{ConnectionView, TokenView, TypeView};
+use super::view::{ConnectionView, ConsumerView, TokenView, TypeView};
 use super::{BroughtUp, Host, HostError, LetterView, Reconciled, Scope, Settled, SinkView, Synced};
 use crate::audit::Event;
-use crate::db::{Checked, CommitError, Consumer, ConsumerError, ReadError, TokenChange};
+use crate::db::{Checked, CommitError, ConsumerError, ReadError, TokenChange};
 use crate::driver::Progress;
 use crate::sink::render;
 
@@ -186,7 +186,7 @@ pub enum Answer {
     /// As `sink::render` has them.
     Changes(Vec<Json>),
     Sinks(Vec<SinkView>),
-    Consumers(BTreeMap<String, Consumer>),
+    Consumers(Vec<ConsumerView>),
     /// By connection; one that has not run yet is not there.
     Approved(BTreeMap<ConnectionName, Approved>),
     /// A sequence.
@@ -427,21 +427,21 @@ impl Host {
                 }
             }
             Ask::Sinks => Answer::Sinks(self.sinks().await?),
-            Ask::Consumers => Answer::Consumers(self.db.consumers()?),
+            Ask::Consumers => Answer::Consumers(self.consumers()?),
             Ask::ConsumerPosition(consumer) => Answer::Position(self.db.consumer_position(consumer.as_str())?),
             Ask::ConsumerAdd { consumer, after, max_lag } => {
                 let position = self.sequence(after)?;
                 self.db.add_consumer(consumer.as_str(), position, max_lag, self.clock.now()).await?;
-                Answer::Consumers(self.db.consumers()?)
+                Answer::Consumers(self.consumers()?)
             }
             Ask::ConsumerAck { consumer, upto } => {
                 let (sequence, knows) = (self.sequence(upto)?, matches!(upto, After::Id(_)));
                 self.db.acknowledge(consumer.as_str(), (sequence, knows), self.clock.now()).await?;
-                Answer::Consumers(self.db.consumers()?)
+                Answer::Consumers(self.consumers()?)
             }
             Ask::ConsumerRemove(consumer) => {
                 self.db.remove_consumer(consumer.as_str()).await?;
-                Answer::Consumers(self.db.consumers()?)
+                Answer::Consumers(self.consumers()?)
             }
             Ask::Backup { to } => {
                 let (db, last) = (self.db.clone(), self.db.last_sequence());

@@ -78,6 +78,9 @@ pub struct Settled {
     pub settled: Vec<u64>,
     /// Numbers of those that waited for them, and are journaled now.
     pub released: Vec<u64>,
+    /// What is to be known of it, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl Host {
@@ -214,7 +217,7 @@ impl Settling {
             Outcome::Ok => {
                 let left: HashSet<u64> = self.letters().await?.iter().map(|stored| stored.number).collect();
                 let settled = about.into_iter().filter(|number| !left.contains(number)).collect();
-                return Ok(Settled { settled, released: Vec::new() });
+                return Ok(Settled { settled, ..Settled::default() });
             }
             Outcome::Failed(failure) => format!("run {} failed ({}): {failure}", report.run, failure.code()),
             Outcome::Held(why) => why,
@@ -265,7 +268,7 @@ impl Settling {
             let expected_revision = stored.revision;
             let state = TypeState { revision: expected_revision + 1, changed_at: at, ..stored };
             if self.0.write(Written { expected_revision, state, marker: None, letters, at }).await? {
-                return Ok(Settled { settled, released });
+                return Ok(Settled { settled, released, ..Settled::default() });
             }
         }
     }

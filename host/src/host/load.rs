@@ -1,19 +1,23 @@
-//! Loading what connections run: each connector once, and what each connection may do with it.
+//! Loading what connections run: each file of a connector once, and what each connection may do with it. A connection runs what is in the
+//! folder, unless it went back from that; then it runs what was kept.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tidewaiter_core::grant::approval::Approved;
-use tidewaiter_core::name::{ConnectionName, ConnectorName};
+use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey, TypeName};
+use tidewaiter_core::state::{SyncState, TypeState};
 use tidewaiter_core::text::shown;
 
+use super::kept::{Bytes, Kept};
 use super::seal::DbVault;
 use super::{StartError, approve};
 use crate::audit::{Audit, Event};
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::db::Db;
-use crate::driver::Connection;
+use crate::config::{Config, ConnectionConfig};
+use crate::db::{Db, Placement, ReadError, RefusedRevision, Revision};
+use crate::driver::{Connection, Trial};
 use crate::egress::{NoVault, Outside, SystemResolver, Trust, Vault};
 use crate::wasm::{Connector, Engine, EngineOptions};
 
@@ -21,6 +25,8 @@ use crate::wasm::{Connector, Engine, EngineOptions};
 const INSTANCES_BESIDE: usize = 32;
 /// More of a connector's own version isn't written down.
 const VERSION_BYTES_MAX: usize = 100;
+/// So many files of each connector are kept, the ones that were met last, beside those that are run.
+const REVISIONS_KEPT: usize = 5;
 
 /// What is approved for connections.
 #[derive(Clone, Copy, Debug)]
@@ -46,73 +52,350 @@ pub struct Loaded {
 /// # Errors
 /// What concerns all: this machine can't run connectors, or the db or the audit can't be used.
 pub async fn load(config: &Config, known: Known<'_>) -> Result<Loaded, StartError> {
-    let options = EngineOptions {
-        // Each run has one, and for a moment a second one that reads classes.
-        instances: u32::try_from(config.concurrency.total * 2 + INSTANCES_BESIDE).unwrap_or(u32::MAX),
-        compiler: config.compiler.clone(),
-        cache: Some(config.compiled()),
-        ..EngineOptions::default()
+    let (noted, told) = match known {
+        Known::Db(audit, db) => (Some((audit.clone(), db.clone())), BTreeMap::new()),
+        Known::Told(approved) => (None, approved.clone()),
     };
-    let engine = Engine::new(&options).map_err(StartError::Engine)?;
-    let resolver = config.resolver.clone().unwrap_or_else(|| Arc::new(SystemResolver));
-    let vault: Arc<dyn Vault> = match &known {
-        Known::Db(_, db) => Arc::new(DbVault((*db).clone())),
-        Known::Told(_) => Arc::new(NoVault),
-    };
-    let outside = Outside::new(resolver, Trust::load(&config.trust)?, vault, Clock::start());
-    let mut connectors: BTreeMap<&ConnectorName, Result<Connector, String>> = BTreeMap::new();
-    let mut loaded = Loaded::default();
-    for (name, written) in &config.connections {
-        if !connectors.contains_key(&written.connector) {
-            connectors.insert(&written.connector, component(config, &engine, &written.connector).await);
+    Loader::new(config, noted, told)?.all().await
+}
+
+/// Loads connectors, at the start and whenever a file comes.
+pub(super) struct Loader {
+    folder: PathBuf,
+    connections: BTreeMap<ConnectionName, Arc<ConnectionConfig>>,
+    engine: Engine,
+    outside: Outside,
+    kept: Kept,
+    clock: Clock,
+    /// Where it is noted what is loaded; none: nowhere.
+    noted: Option<(Audit, Db)>,
+    /// Without a db: what is approved.
+    told: BTreeMap<ConnectionName, Approved>,
+}
+
+/// Why a connection doesn't get something else to run.
+pub(super) enum NotLoaded {
+    /// Its connector is at fault.
+    Connector(String),
+    /// Nothing can be done now.
+    Host(StartError),
+}
+
+impl<E: Into<StartError>> From<E> for NotLoaded {
+    fn from(error: E) -> Self {
+        Self::Host(error.into())
+    }
+}
+
+/// What comes of a file.
+#[derive(Default)]
+pub(super) struct Revised {
+    /// Connections that run it, or can run at all only now.
+    pub(super) placed: Vec<Arc<Connection>>,
+    /// Connections that go on with what they had.
+    pub(super) refused: Vec<ConnectionName>,
+}
+
+/// Files of one connector, loaded once each.
+struct Shelf<'a> {
+    loader: &'a Loader,
+    name: &'a ConnectorName,
+    /// What the folder has.
+    file: Result<Bytes, String>,
+    loaded: HashMap<String, Result<Connector, String>>,
+}
+
+impl Loader {
+    pub(super) fn new(
+        config: &Config,
+        noted: Option<(Audit, Db)>,
+        told: BTreeMap<ConnectionName, Approved>,
+    ) -> Result<Self, StartError> {
+        let options = EngineOptions {
+            // Each run has one, and for a moment a second one that reads classes.
+            instances: u32::try_from(config.concurrency.total * 2 + INSTANCES_BESIDE).unwrap_or(u32::MAX),
+            compiler: config.compiler.clone(),
+            cache: Some(config.compiled()),
+            ..EngineOptions::default()
+        };
+        let engine = Engine::new(&options).map_err(StartError::Engine)?;
+        let resolver = config.resolver.clone().unwrap_or_else(|| Arc::new(SystemResolver));
+        let vault: Arc<dyn Vault> = match &noted {
+            Some((_, db)) => Arc::new(DbVault(db.clone())),
+            None => Arc::new(NoVault),
+        };
+        let clock = Clock::start();
+        let outside = Outside::new(resolver, Trust::load(&config.trust)?, vault, clock);
+        let (folder, connections, kept) =
+            (config.connectors.clone(), config.connections.clone(), Kept::new(&config.data));
+        Ok(Self { folder, connections, engine, outside, kept, clock, noted, told })
+    }
+
+    /// The connectors that connections name.
+    pub(super) fn connectors(&self) -> BTreeSet<&ConnectorName> {
+        self.connections.values().map(|written| &written.connector).collect()
+    }
+
+    pub(super) fn path(&self, connector: &ConnectorName) -> PathBuf {
+        self.folder.join(format!("{connector}.wasm"))
+    }
+
+    fn shelf<'a>(&'a self, name: &'a ConnectorName) -> Shelf<'a> {
+        let path = self.path(name);
+        let file = Bytes::read(&path).map_err(|error| format!("can't read its connector {}: {error}", path.display()));
+        Shelf { loader: self, name, file, loaded: HashMap::new() }
+    }
+
+    /// All connections, as a host begins with them.
+    pub(super) async fn all(&self) -> Result<Loaded, StartError> {
+        let mut placements = match &self.noted {
+            Some((_, db)) => db.placements()?,
+            None => BTreeMap::new(),
+        };
+        let (mut loaded, mut placed) = (Loaded::default(), Vec::new());
+        for connector in self.connectors() {
+            let mut shelf = self.shelf(connector);
+            for (name, written) in self.connections.iter().filter(|(_, written)| written.connector == *connector) {
+                let stored = placements.remove(name).filter(|stored| stored.connector == *connector);
+                match self.begin(name, written, &mut shelf, stored.as_ref()).await {
+                    Ok(connection) => {
+                        let placement = connection.placement();
+                        if stored.as_ref() != Some(&placement) {
+                            placed.push((name.clone(), placement));
+                        }
+                        loaded.connections.insert(name.clone(), connection);
+                    }
+                    Err(NotLoaded::Connector(problem)) => {
+                        loaded.broken.insert(name.clone(), problem);
+                    }
+                    Err(NotLoaded::Host(error)) => return Err(error),
+                }
+            }
         }
-        let connector = match &connectors[&written.connector] {
-            Ok(connector) => connector,
-            Err(problem) => {
-                loaded.broken.insert(name.clone(), problem.clone());
-                continue;
+        if let Some((_, db)) = &self.noted {
+            if !placed.is_empty() {
+                db.place(placed).await?;
+            }
+            self.sweep(db)?;
+        }
+        Ok(loaded)
+    }
+
+    /// What a connection begins with, by what it ran last and by what there is now.
+    async fn begin(
+        &self,
+        name: &ConnectionName,
+        written: &Arc<ConnectionConfig>,
+        shelf: &mut Shelf<'_>,
+        stored: Option<&Placement>,
+    ) -> Result<Arc<Connection>, NotLoaded> {
+        let file = shelf.sha256()?;
+        let Some(stored) = stored else { return self.connection(name, written, shelf, &file).await };
+        let proven = stored.previous.as_ref().unwrap_or(&stored.sha256);
+        if *proven == file {
+            return self.connection(name, written, shelf, &file).await;
+        }
+        let refused = stored.refused.clone().filter(|refused| refused.sha256 == file);
+        let before = match self.connection(name, written, shelf, proven).await {
+            Ok(before) => before,
+            Err(NotLoaded::Host(error)) => return Err(NotLoaded::Host(error)),
+            Err(NotLoaded::Connector(problem)) => {
+                tracing::warn!(
+                    target: "tidewaiter", connection = %name, sha256 = file, "there is no way back from the connector's revision: {problem}"
+                );
+                return self.connection(name, written, shelf, &file).await;
             }
         };
-        let before = match &known {
-            Known::Db(_, db) => db.approved(name)?,
-            Known::Told(approved) => approved.get(name).cloned(),
+        if let Some(refused) = refused {
+            before.refuse(Some(refused));
+            return Ok(before);
+        }
+        let passed = if stored.sha256 == file { stored.passed.clone() } else { BTreeMap::new() };
+        match self.in_place_of(&before, shelf, passed).await {
+            Err(NotLoaded::Connector(why)) => {
+                self.refuse(&before, file, why);
+                Ok(before)
+            }
+            connection => connection,
+        }
+    }
+
+    /// The connection with what the folder has, on trial.
+    async fn in_place_of(
+        &self,
+        before: &Arc<Connection>,
+        shelf: &mut Shelf<'_>,
+        passed: BTreeMap<TypeName, u32>,
+    ) -> Result<Arc<Connection>, NotLoaded> {
+        let file = shelf.sha256()?;
+        let connection = self.connection(&before.name, &before.config, shelf, &file).await?;
+        if let Some((_, db)) = &self.noted {
+            let states = db.states()?;
+            let unread = states.iter().find_map(|(key, state)| unread(&connection, key, state));
+            if let Some(why) = unread {
+                return Err(NotLoaded::Connector(why));
+            }
+        }
+        connection.on_trial(Trial { previous: Arc::clone(before), passed });
+        Ok(connection)
+    }
+
+    /// The connections of a connector that get what the folder has by now, and those that can run only now. What is wrong is told of the rest.
+    pub(super) async fn revise(
+        &self,
+        connector: &ConnectorName,
+        running: &[Arc<Connection>],
+    ) -> Result<Revised, StartError> {
+        let (mut shelf, mut revised) = (self.shelf(connector), Revised::default());
+        let file = match &shelf.file {
+            Ok(file) => file.sha256.clone(),
+            Err(problem) => {
+                tracing::warn!(target: "tidewaiter", %connector, code = "connector-gone", "what runs goes on: {problem}");
+                return Ok(revised);
+            }
+        };
+        for (name, written) in self.connections.iter().filter(|(_, written)| written.connector == *connector) {
+            let now = running.iter().find(|connection| connection.name == *name);
+            let made = match now {
+                None => self.connection(name, written, &mut shelf, &file).await,
+                Some(now) if now.connector.sha256() == file => continue,
+                Some(now) => {
+                    let before = now.trial().map_or_else(|| Arc::clone(now), |trial| trial.previous);
+                    match before.connector.sha256() == file {
+                        true => {
+                            before.refuse(None);
+                            Ok(before)
+                        }
+                        false => self.in_place_of(&before, &mut shelf, BTreeMap::new()).await,
+                    }
+                }
+            };
+            match (made, now) {
+                (Ok(connection), _) => revised.placed.push(connection),
+                (Err(NotLoaded::Host(error)), _) => return Err(error),
+                (Err(NotLoaded::Connector(why)), Some(now)) => {
+                    self.refuse(now, file.clone(), why);
+                    revised.refused.push(name.clone());
+                }
+                (Err(NotLoaded::Connector(problem)), None) => {
+                    tracing::error!(target: "tidewaiter", connection = %name, "this connection can't run: {problem}");
+                }
+            }
+        }
+        Ok(revised)
+    }
+
+    /// Says why a connection doesn't run a file.
+    fn refuse(&self, connection: &Connection, sha256: String, why: String) {
+        tracing::error!(
+            target: "tidewaiter", connection = %connection.name, code = "revision-refused", sha256,
+            "the connector's new revision is not run, and what ran before goes on: {why}"
+        );
+        connection.refuse(Some(RefusedRevision { sha256, why, at: self.clock.now() }));
+    }
+
+    /// A connection with a file of its connector.
+    async fn connection(
+        &self,
+        name: &ConnectionName,
+        written: &Arc<ConnectionConfig>,
+        shelf: &mut Shelf<'_>,
+        sha256: &str,
+    ) -> Result<Arc<Connection>, NotLoaded> {
+        let connector = shelf.connector(sha256).await?;
+        let before = match &self.noted {
+            Some((_, db)) => db.approved(name)?,
+            None => self.told.get(name).cloned(),
         };
         let approved = approve::of(before.clone(), &written.connector, connector.info());
         let source = Arc::new(connector.clone());
-        let connection = match Connection::new(name.clone(), Arc::clone(written), source, &approved, &outside) {
-            Ok(connection) => connection,
-            Err(problem) => {
-                loaded.broken.insert(name.clone(), problem.to_string());
-                continue;
-            }
-        };
-        let connection = match known {
-            Known::Told(_) => connection,
-            Known::Db(audit, db) => {
-                let (connection_name, connector_name) = (name.as_str(), written.connector.as_str());
-                let version = shown(&connector.info().version, VERSION_BYTES_MAX);
-                audit.note(&Event::Connector {
-                    connection: connection_name,
-                    connector: connector_name,
-                    version: &version,
-                    sha256: connector.sha256(),
-                })?;
-                if before.as_ref() != Some(&approved) {
-                    approve::bring_up(name, approved, audit, db).await?;
-                }
-                approve::tell(&connection);
-                audit.note(&Event::Grants { connection: connection_name, decided: &connection.allowed().decided })?;
-                connection.noted(audit.clone(), db.clone())
-            }
-        };
-        loaded.connections.insert(name.clone(), Arc::new(connection));
+        let connection = Connection::new(name.clone(), Arc::clone(written), source, &approved, &self.outside);
+        let connection = connection.map_err(|problem| NotLoaded::Connector(problem.to_string()))?;
+        let Some((audit, db)) = &self.noted else { return Ok(Arc::new(connection)) };
+        let (connection_name, connector_name) = (name.as_str(), written.connector.as_str());
+        let version = shown(&connector.info().version, VERSION_BYTES_MAX);
+        audit.note(&Event::Connector {
+            connection: connection_name,
+            connector: connector_name,
+            version: &version,
+            sha256: connector.sha256(),
+        })?;
+        if before.as_ref() != Some(&approved) {
+            approve::bring_up(name, approved, audit, db).await?;
+        }
+        approve::tell(&connection);
+        audit.note(&Event::Grants { connection: connection_name, decided: &connection.allowed().decided })?;
+        Ok(Arc::new(connection.noted(audit.clone(), db.clone())))
     }
-    Ok(loaded)
+
+    /// Drops the files that nobody goes back to.
+    pub(super) fn sweep(&self, db: &Db) -> Result<(), ReadError> {
+        let placements = db.placements()?.into_values();
+        let mut wanted: BTreeSet<String> =
+            placements.flat_map(|placement| placement.previous.into_iter().chain([placement.sha256])).collect();
+        for mut revisions in db.revisions()?.into_values() {
+            revisions.sort_by_key(|revision| std::cmp::Reverse(revision.last_seen));
+            wanted.extend(revisions.into_iter().take(REVISIONS_KEPT).map(|revision| revision.sha256));
+        }
+        if let Err(error) = self.kept.sweep(&wanted) {
+            tracing::warn!(target: "tidewaiter", "files of connectors that nobody runs can't be dropped: {error}");
+        }
+        Ok(())
+    }
 }
 
-async fn component(config: &Config, engine: &Engine, name: &ConnectorName) -> Result<Connector, String> {
-    let path = config.connectors.join(format!("{name}.wasm"));
-    let bytes =
-        std::fs::read(&path).map_err(|error| format!("can't read its connector {}: {error}", path.display()))?;
-    Connector::load(engine, name, &bytes).await.map_err(|error| error.to_string())
+impl Shelf<'_> {
+    /// The hash of what the folder has.
+    fn sha256(&self) -> Result<String, NotLoaded> {
+        self.file.as_ref().map(|file| file.sha256.clone()).map_err(|problem| NotLoaded::Connector(problem.clone()))
+    }
+
+    /// A file of the connector, from the folder or as it was kept.
+    async fn connector(&mut self, sha256: &str) -> Result<Connector, NotLoaded> {
+        if !self.loaded.contains_key(sha256) {
+            let connector = self.load(sha256).await?;
+            self.loaded.insert(sha256.to_owned(), connector);
+        }
+        self.loaded[sha256].clone().map_err(NotLoaded::Connector)
+    }
+
+    async fn load(&self, sha256: &str) -> Result<Result<Connector, String>, NotLoaded> {
+        let Loader { engine, kept, noted, clock, .. } = self.loader;
+        let of_folder = self.file.as_ref().ok().filter(|file| file.sha256 == sha256);
+        let bytes = match of_folder {
+            Some(file) => file.clone(),
+            None => match kept.read(sha256) {
+                Ok(bytes) => bytes,
+                Err(error) => return Ok(Err(format!("what was kept of its connector can't be read: {error}"))),
+            },
+        };
+        let connector = match Connector::load(engine, self.name, &bytes.bytes).await {
+            Ok(connector) => connector,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        if let (Some((_, db)), Some(file)) = (noted, of_folder) {
+            if let Err(error) = kept.keep(file) {
+                tracing::warn!(
+                    target: "tidewaiter", connector = %self.name, sha256, "the file can't be kept, and after a restart there is no way back to it: {error}"
+                );
+            }
+            let known = db.revisions()?.remove(self.name).unwrap_or_default();
+            let known = known.into_iter().find(|known| known.sha256 == sha256);
+            let now = clock.now();
+            let version = shown(&connector.info().version, VERSION_BYTES_MAX);
+            let (seen, bytes) = (known.map_or(now, |known| known.seen), connector.component_bytes());
+            let revision = Revision { sha256: sha256.to_owned(), version, bytes, seen, last_seen: now };
+            db.note_revision(self.name, revision).await?;
+        }
+        Ok(Ok(connector))
+    }
+}
+
+/// That a connection with another file would not read the token that one of its types holds, where that is so.
+fn unread(connection: &Connection, key: &TypeKey, state: &TypeState) -> Option<String> {
+    let is_its = key.connection == connection.name && connection.config.types.contains_key(&key.object_type);
+    let SyncState::Live(_) = &state.sync else { return None };
+    let terms = connection.terms(&key.object_type);
+    let is_unread = is_its && !state.token_basis.is_read(&terms.token_formats);
+    is_unread.then(|| format!("the token of {key} has a format that it doesn't read; `token reset` or `token set` it, then save the file again"))
 }

@@ -176,12 +176,11 @@ impl Host {
     }
 
     pub(super) fn reconciler(&self, key: &TypeKey) -> Result<Reconciler, HostError> {
-        self.can_run(&key.connection)?;
+        let connection = self.placed(&key.connection)?;
         self.type_config(key)?;
-        let connection = self.connections.get(&key.connection).map(Arc::clone);
         Ok(Reconciler {
             key: key.clone(),
-            connection: connection.ok_or_else(|| HostError::UnknownConnection(key.connection.clone()))?,
+            connection,
             db: self.db.clone(),
             clock: self.clock,
             requests: self.requests.clone(),

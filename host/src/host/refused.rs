@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use tidewaiter_core::journal::{Body, Entry};
+use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::refusal::{Letter, Line, Patience};
 use tidewaiter_core::state::Actor;
 use tokio::task::spawn_blocking;
@@ -94,7 +95,7 @@ impl Host {
                     None if !goes || why.is_some() => {
                         let others = before.iter().map(|(_, one)| one.number).filter(|other| *other != number);
                         let released = others.filter(|number| !is_left(*number)).collect();
-                        return Ok(Settled { settled: vec![number], released });
+                        return Ok(Settled { settled: vec![number], released, ..Settled::default() });
                     }
                     Some((_, one)) if one.is_refused() => return not_retried(one.problem.clone().unwrap_or_default()),
                     Some(_) if !due.contains(&sequence) => return Err(HostError::OnlyWaits { number }),
@@ -118,14 +119,14 @@ impl Host {
                 return Err(HostError::OnlyWaits { number });
             }
             audit.act(&by, "dead-letters drop", format!("{} {number} of sink {sink}", entry.key)).await?;
-            forget_what_was_said(&db, &entry).await?;
+            let forgotten = forget_what_was_said(&db, &entry).await?;
             db.delivered(&sink, Delivered { gone: vec![sequence], ..Delivered::nothing(clock.now()) }).await?;
             tracing::warn!(
                 target: "tidewaiter::sink", sink, connection = %entry.key.connection, r#type = %entry.key.object_type,
                 code = "dead-letter-dropped", uid = entry.body.delta().map_or("", |delta| delta.change.uid()), sequence, number,
                 by = %by, "never delivered"
             );
-            Ok(Settled { settled: vec![number], released: Vec::new() })
+            Ok(Settled { settled: vec![number], notes: forgotten.err().into_iter().collect(), ..Settled::default() })
         })
         .await
     }
@@ -143,13 +144,18 @@ fn is_behind(letters: &[OfSink], sequence: u64) -> bool {
     letters.iter().any(|(_, one)| one.entry.id.sequence == sequence) && !due(letters).contains(&sequence)
 }
 
-async fn forget_what_was_said(db: &Db, entry: &Entry) -> Result<(), HostError> {
-    let Some(delta) = entry.body.delta() else { return Ok(()) };
+/// So that the next comparison tells it again; the error says why none does.
+async fn forget_what_was_said(db: &Db, entry: &Entry) -> Result<Result<(), String>, HostError> {
+    let Some(delta) = entry.body.delta() else { return Ok(Ok(())) };
     if db.shadow(&entry.key)?.is_none() {
-        return Ok(());
+        let TypeKey { connection, object_type } = &entry.key;
+        return Ok(Err(format!(
+            "{} was never reconciled, so nothing finds by itself what was dropped: `tidewaiter reconcile {connection} {object_type} --uid UID`              tells the object again, or `--full` every object, where its connector reads none by uid",
+            entry.key
+        )));
     }
     let hold = db.wait_for_shadow(&entry.key).await;
     let hold = hold.ok_or_else(|| HostError::PassUnderWay { key: entry.key.clone() })?;
     let uids = delta.change.previous_uid().into_iter().chain([delta.change.uid()]);
-    Ok(hold.doubt(uids).await?)
+    Ok(Ok(hold.doubt(uids).await?))
 }

@@ -1,6 +1,6 @@
 //! The sinks that the configuration names, each with its task to be, and waiting for those that are inline.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub struct NotTaken {
     pub sink: String,
     /// The sequence of the first entry of the run that it hasn't got.
     pub sequence: u64,
-    /// Why not. It is tried again.
+    /// Why not.
     pub problem: String,
 }
 
@@ -52,7 +52,7 @@ pub struct SinkView {
     pub behind: u64,
     /// How many dead letters it has, with what waits for them.
     pub dead_letters: u64,
-    /// Why the last attempt failed; none: it didn't, or no host delivers now.
+    /// Why the last attempt failed, or why there is none; none: nothing is wrong.
     pub problem: Option<String>,
 }
 
@@ -94,12 +94,23 @@ impl Host {
         let view = |(name, written): (&String, &SinkConfig)| {
             let position = self.db.sink_position(name)?;
             let dead_letters = refused.iter().filter(|(sink, _)| sink == name).count() as u64;
-            let problem = self.sinks.get(name).and_then(|reached| reached.borrow().problem.clone());
+            let nobody = || Some("no host runs that delivers: `tidewaiter serve` does".to_owned());
+            let problem = self.sinks.get(name).map_or_else(nobody, |reached| reached.borrow().problem.clone());
             let (sink, r#type, inline) = (name.clone(), written.to.name().to_owned(), written.inline);
             let behind = self.db.last_sequence().saturating_sub(position);
             Ok(SinkView { sink, r#type, inline, position, behind, dead_letters, problem })
         };
-        self.config.sinks.iter().map(view).collect()
+        let mut sinks = self.config.sinks.iter().map(view).collect::<Result<Vec<_>, HostError>>()?;
+        // Whoever took one out of the configuration may have forgotten these.
+        let left: BTreeSet<&String> = refused.iter().map(|(sink, _)| sink).collect();
+        for name in left.into_iter().filter(|name| !self.config.sinks.contains_key(*name)) {
+            let position = self.db.sink_position(name)?;
+            let dead_letters = refused.iter().filter(|(sink, _)| sink == name).count() as u64;
+            let problem = Some("it is not in the configuration, and has dead letters".to_owned());
+            let (sink, r#type, behind) = (name.clone(), "-".to_owned(), 0);
+            sinks.push(SinkView { sink, r#type, inline: false, position, behind, dead_letters, problem });
+        }
+        Ok(sinks)
     }
 
     /// Runs live sync of a type, as `sync`, and waits until every inline sink has what the run journaled, or one fails to take it.
@@ -127,6 +138,12 @@ impl Host {
             let Reached { upto: has, problem, letters } = stands.ok()?.clone();
             let first = (upto + 1).saturating_sub(entries);
             if let (true, Some(problem)) = (has < upto, problem) {
+                let problem = match has + 1 {
+                    before if before < first => {
+                        format!("entry {before} comes before it, and is tried again: {problem}")
+                    }
+                    _ => format!("it is tried again: {problem}"),
+                };
                 return Some(NotTaken { sink: name.clone(), sequence: first.max(has + 1), problem });
             }
             if letters > 0

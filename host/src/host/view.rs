@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use tidewaiter_core::grant::{Decided, Decision};
 use tidewaiter_core::limit::Limits;
-use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
+use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey, TypeName};
 use tidewaiter_core::run::RunReport;
 use tidewaiter_core::schedule::QUARANTINE_FAULTS;
 use tidewaiter_core::schema::masked;
@@ -17,8 +17,8 @@ use tidewaiter_core::token::SyncToken;
 
 use super::{Host, HostError};
 use crate::config::Access;
-use crate::db::{Faults, KEPT, Shadow};
-use crate::driver::Source;
+use crate::db::{Consumer, Faults, KEPT, Placement, RefusedRevision, Shadow};
+use crate::driver::{Connection, Source, TRIAL_RUNS};
 use crate::egress::{self, Credential};
 
 /// Runs that are shown with their connection.
@@ -115,6 +115,8 @@ pub struct ConnectionView {
     pub connector: ConnectorName,
     /// The connector's version, in its words.
     pub connector_version: String,
+    /// Which file of it.
+    pub revision: RevisionView,
     /// Its settings; those that its schema calls `writeOnly` are masked.
     pub settings: Json,
     /// What the connector asked for, and what was decided.
@@ -135,6 +137,44 @@ pub struct ConnectionView {
     pub types: Vec<TypeView>,
     /// Its last runs, newest first.
     pub runs: Vec<RunReport>,
+}
+
+/// Somebody who reads the journal by itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ConsumerView {
+    /// Its name.
+    pub name: String,
+    /// As it is stored.
+    #[serde(flatten)]
+    pub consumer: Consumer,
+    /// So many entries come after what it acknowledged; none: it can't go on there.
+    pub behind: Option<u64>,
+    /// Why it can't read on; none: it can.
+    pub problem: Option<String>,
+}
+
+/// Which file of its connector a connection runs. Files are named by their hash, in hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RevisionView {
+    /// What it runs.
+    pub sha256: String,
+    /// It is on trial, and goes back to this if it fails; none: it is not.
+    pub goes_back_to: Option<String>,
+    /// Runs with changes that ended well while it is on trial, by type.
+    pub passed: BTreeMap<TypeName, u32>,
+    /// How many it takes.
+    pub passes_at: u32,
+    /// A newer file that it doesn't run.
+    pub refused: Option<RefusedRevision>,
+}
+
+impl RevisionView {
+    fn of(connection: &Connection) -> Self {
+        let Placement { sha256, previous, passed, refused, .. } = connection.placement();
+        Self { sha256, goes_back_to: previous, passed, passes_at: TRIAL_RUNS, refused }
+    }
 }
 
 /// Something that a connector asked for.
@@ -290,6 +330,26 @@ fn run_ms(run: &RunReport) -> u64 {
 }
 
 impl Host {
+    /// Those who read the journal by themselves.
+    ///
+    /// # Errors
+    /// The db.
+    pub fn consumers(&self) -> Result<Vec<ConsumerView>, HostError> {
+        let (incarnation, last) = (self.db.incarnation(), self.db.last_sequence());
+        let view = |(name, consumer): (String, Consumer)| {
+            let problem = match consumer.expired {
+                Some(since) => Some(format!("expired since {since}")),
+                None if consumer.incarnation != incarnation => {
+                    Some(format!("incarnation-changed: it read the journal {}", consumer.incarnation))
+                }
+                None => None,
+            };
+            let behind = problem.is_none().then(|| last.saturating_sub(consumer.position));
+            ConsumerView { name, consumer, behind, problem }
+        };
+        Ok(self.db.consumers()?.into_iter().map(view).collect())
+    }
+
     /// The types of a connection, or all.
     ///
     /// # Errors
@@ -301,15 +361,17 @@ impl Host {
         let view = |key: TypeKey| {
             let connection = &self.config.connections[&key.connection];
             let config = self.type_config(&key)?;
-            let loaded = self.connections.get(&key.connection).map(|loaded| loaded.connector.sha256());
-            let broken = self.broken.get(&key.connection).cloned();
+            let loaded = self.roster.get(&key.connection);
+            let broken = self.roster.problem(&key.connection);
             let last_run = self.db.runs(Some(&key), 1)?.into_iter().next();
             let broken = broken.or_else(|| config.timing.as_ref().and(last_run.as_ref()).and_then(waits));
             Ok(TypeView {
                 token: self.token(&key)?,
                 connector: connection.connector.clone(),
                 class: config.class.clone(),
-                problem: broken.or(self.quarantine(&connection.connector, loaded)?),
+                problem: broken
+                    .or(self
+                        .quarantine(&connection.connector, loaded.as_ref().map(|loaded| loaded.connector.sha256()))?),
                 schedule: config.timing.as_ref().map(ToString::to_string),
                 dead_letters: letters.iter().filter(|stored| stored.key == key).count() as u64,
                 reconciled: shadows.get(&key).and_then(Shadow::complete_at),
@@ -336,8 +398,7 @@ impl Host {
     /// # Errors
     /// Unknown, or the db.
     pub fn connection(&self, name: &ConnectionName) -> Result<ConnectionView, HostError> {
-        self.can_run(name)?;
-        let connection = self.connections.get(name).ok_or_else(|| HostError::UnknownConnection(name.clone()))?;
+        let connection = self.placed(name)?;
         let (info, allowed) = (connection.connector.info(), connection.allowed());
         let schema = serde_json::from_str(&info.settings_schema).unwrap_or_default();
         let mut runs = Vec::new();
@@ -359,6 +420,7 @@ impl Host {
             name: name.clone(),
             connector: connection.config.connector.clone(),
             connector_version: info.version.clone(),
+            revision: RevisionView::of(&connection),
             settings: masked(&connection.config.settings, &schema, &"***".into()),
             capabilities: allowed.decided.iter().map(Asked::from).collect(),
             awaits_approval: allowed.awaiting.as_ref().map(|awaiting| awaiting.id.clone()),

@@ -28,6 +28,8 @@ const ADDRESS_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
 const ARTIFACT_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// What a child may say of its failure.
 const MESSAGE_BYTES_MAX: u64 = 64 * 1024;
+/// A component that is compiled in a moment; those of the connectors in Rust have less than a mebibyte.
+const SMALL_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How much less than others the child may compute.
 const NICE: i32 = 10;
 /// The child refuses the component; any other end is a failure of the compiler.
@@ -74,14 +76,14 @@ pub(super) struct Compiler {
     program: Option<PathBuf>,
     cache: Option<Cache>,
     time_max: Duration,
-    /// One at a time: a compiler takes all processors, and much memory.
-    turn: Semaphore,
+    /// One small one and one large one at a time: a compiler takes all processors, and much memory, and a large connector takes its time.
+    turns: [Semaphore; 2],
 }
 
 impl Compiler {
     pub(super) fn new(options: &EngineOptions, cache: Option<Cache>) -> Self {
         let (program, time_max) = (options.compiler.clone(), options.compile_time);
-        Self { program, cache, time_max, turn: Semaphore::new(1) }
+        Self { program, cache, time_max, turns: [1, 1].map(Semaphore::new) }
     }
 
     /// The component of these bytes.
@@ -90,7 +92,7 @@ impl Compiler {
         if let Some(component) = cached {
             return Ok(component);
         }
-        let _turn = self.turn.acquire().await;
+        let _turn = self.turns[usize::from(bytes.len() > SMALL_BYTES_MAX)].acquire().await;
         let Some(program) = &self.program else {
             let (engine, bytes) = (engine.inner().clone(), bytes.to_vec());
             let compiled = spawn_blocking(move || Component::from_binary(&engine, &bytes)).await?;

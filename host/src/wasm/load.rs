@@ -24,7 +24,7 @@ use super::state::{self, Inside, State};
 use super::{files, http, sockets};
 
 /// The largest component that is loaded, in bytes.
-const COMPONENT_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(crate) const COMPONENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long `describe` may take.
 const DESCRIBE_TIME_MAX: Duration = Duration::from_secs(5);
 /// What may be imported, up to the version.

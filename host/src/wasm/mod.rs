@@ -22,6 +22,7 @@ pub use compile::{CompileError, child as compiler};
 pub use engine::{Allocation, Engine, EngineOptions};
 pub use gauge::Gauge;
 pub use instance::{Session, Setup, SyncOptions};
+pub(crate) use load::COMPONENT_BYTES_MAX;
 pub use load::{Connector, LoadError};
 pub use log::LogSource;
 pub use state::{

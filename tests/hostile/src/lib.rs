@@ -7,6 +7,7 @@
 mod faulty;
 mod http;
 mod queue;
+mod revised;
 mod tcp;
 
 use std::hint::black_box;
@@ -24,6 +25,11 @@ bindings::__export_bindings!(Hostile with_types_in bindings);
 
 /// Tests overwrite the last word in the file.
 static DESCRIBE: &str = "describe:well-behaved";
+
+/// What the last word says.
+fn how() -> &'static str {
+    black_box(DESCRIBE).trim_start_matches("describe:").trim()
+}
 
 /// The settings.
 fn setting(name: &str) -> serde_json::Value {
@@ -85,7 +91,7 @@ fn recurse(depth: u64) -> u64 {
 
 impl exports::descriptor::Guest for Hostile {
     fn describe() -> ConnectorInfo {
-        let how = black_box(DESCRIBE).trim_start_matches("describe:").trim();
+        let how = how();
         let mut info = ConnectorInfo {
             name: "hostile".into(),
             version: "0.1.0".into(),
@@ -109,6 +115,8 @@ impl exports::descriptor::Guest for Hostile {
             "huge-text" => info.summary = "x".repeat(10_000_000),
             "nothing" => info.operations.clear(),
             "only-sync" => info.operations = vec![Operation::LiveSync],
+            "format-1" => (info.token_formats_read, info.token_format_written) = (vec!["1".into()], "1".into()),
+            "format-2" => (info.token_formats_read, info.token_format_written) = (vec!["2".into()], "2".into()),
             "asks-more" => info.capabilities.extend(asked_more()),
             _ => {}
         }
@@ -323,6 +331,7 @@ impl exports::live_sync::Guest for Hostile {
             }
             "faulty" => return faulty::sync(token),
             "queue" => return queue::sync(token),
+            "revised" => return revised::sync(token),
             "list-bomb" => return Err(error(list_bomb())),
             "read-paths" => return Err(error(read_paths())),
             "open-bomb" => {

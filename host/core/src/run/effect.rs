@@ -22,6 +22,8 @@ pub struct Terms {
     pub token_basis: TokenBasis,
     /// Hashes of the formats of token that the connector reads; none: it doesn't say.
     pub token_formats: BTreeSet<u64>,
+    /// Its connector has to show first that it can: nothing is journaled before a run of it has come to its end.
+    pub on_trial: bool,
 }
 
 /// What a run reads where it reads objects as they are now, and no changes.
@@ -114,11 +116,11 @@ pub enum Effect {
         /// How many of the batches held, from the oldest.
         batches: usize,
     },
-    /// Journal what is staged and then the first `batches` that are held, and store the state, in one transaction, if the stored
-    /// revision is the expected one.
+    /// Journal the first of what is staged and then the first `batches` that are held, and store the state, in one transaction, if the
+    /// stored revision is the expected one.
     Commit {
-        /// What is staged is journaled too.
-        published: bool,
+        /// How many stagings, from the oldest.
+        published: usize,
         /// How many of the batches held, from the oldest.
         batches: usize,
         /// The revision that must be stored for this to happen.

@@ -1,7 +1,7 @@
 //! How a run ends: what of it is journaled with which token, what its type is from then on, and what is told of it.
 
-use super::{Effect, Outcome, Phase, RunReport, Spent};
-use super::{ErrorKind, Failure, Kind, Run, Sum};
+use super::{Covered, Failure, Run, Sum};
+use super::{Effect, Kind, Outcome, Phase, RunReport, Spent};
 use crate::journal::Marker;
 use crate::state::{Actor, OnTokenLost, SyncState, TokenBasis, TypeState};
 use crate::time::UnixMillis;
@@ -10,68 +10,67 @@ impl Run {
     /// The rest of what was read is journaled, unless the call failed; live sync is as it was.
     pub(super) fn conclude_reading(&mut self, outcome: Outcome, now: UnixMillis) {
         let batches = if self.searched { self.held.len() } else { 0 };
-        let sum = Sum::of(self.held.iter().take(batches));
+        let sum = self.sum((0, batches));
         let report = self.report(outcome, sum, &self.stored.sync, now);
         if sum.is_nothing() {
             return self.finish(report);
         }
-        self.commit_with(true, batches, self.next_revision(now), None, Some(report));
+        self.commit((0, batches), self.next_revision(now), None, Some(report));
     }
 
-    /// What was found by comparison is journaled whatever comes after it, unless it is too much.
+    /// What was found by comparison is journaled whatever comes after it, unless it is too much, or of a connector that is on trial and fails.
     pub(super) fn conclude_comparing(&mut self, outcome: Outcome, now: UnixMillis) {
-        let sum = Sum::of(&self.held);
+        let goes_back = matches!(outcome, Outcome::WentBack(_));
+        let journaled = if goes_back { (0, 0) } else { (self.staged.len(), self.held.len()) };
         let mut next = self.stored.clone();
         match &outcome {
             Outcome::Ok => (next.failures, next.released, next.sync) = (0, false, SyncState::Compared),
             Outcome::Guarded(why) => next.held = Some(why.clone()),
             Outcome::Failed(_) => next.failures = next.failures.saturating_add(1),
-            Outcome::More | Outcome::Stopped | Outcome::Held(_) | Outcome::Superseded => {}
+            Outcome::More | Outcome::Stopped | Outcome::Held(_) | Outcome::Superseded | Outcome::WentBack(_) => {}
         }
         let why = match () {
             () if next.held != self.stored.held => format!("held by the guard in run {}", self.run),
             () if next.sync != self.stored.sync => format!("compared by run {}", self.run),
             () => self.stored.why.clone(),
         };
-        self.settle((true, self.held.len(), sum), outcome, next, why, None, now);
+        self.settle(journaled, outcome, next, why, None, now);
     }
 
     /// Commits the rest with the report of the run, if there is something to write.
     fn settle(
         &mut self,
-        (published, batches, sum): (bool, usize, Sum),
+        journaled: (usize, usize),
         outcome: Outcome,
         next: TypeState,
         why: String,
         marker: Option<Marker>,
         now: UnixMillis,
     ) {
-        // Nothing came and nothing is new: there is nothing to write. A run that wrote something is recorded.
-        if !self.wrote && sum.is_nothing() && next == self.stored {
+        let sum = self.sum(journaled);
+        // Nothing came and nothing is new: there is nothing to write. A run that wrote something is recorded, and one that changes what runs next.
+        let goes_back = matches!(outcome, Outcome::WentBack(_));
+        if !self.wrote && !goes_back && sum.is_nothing() && next == self.stored {
             let report = self.report(outcome, Sum::default(), &next.sync, now);
             return self.finish(report);
         }
         let state = TypeState { why, revision: next.revision + 1, changed_at: now, changed_by: Actor::Host, ..next };
         let report = self.report(outcome, sum, &state.sync, now);
-        self.commit_with(published, batches, state, marker, Some(report));
+        self.commit(journaled, state, marker, Some(report));
     }
 
     pub(super) fn conclude(&mut self, outcome: Outcome, now: UnixMillis) {
-        let covered = self.covered();
+        let covered = self.covered().filter(|_| !matches!(outcome, Outcome::WentBack(_)));
+        let journaled = covered.as_ref().map_or((0, 0), |covered| (covered.staged, covered.batches));
         let refused = refused_token(&outcome);
         let skips = refused.is_some() && self.terms.on_token_lost != OnTokenLost::Stop;
-        if let (true, Some((batches, token))) = (skips, &covered) {
+        if let (true, Some(Covered { token, .. })) = (skips, &covered) {
             // It belongs to the generation before the marker. This comes again when it is written.
             let state = self.live(token.clone(), now);
-            return self.commit(*batches, state);
+            return self.commit(journaled, state, None, None);
         }
-        let (published, batches) = (covered.is_some(), covered.as_ref().map_or(0, |(batches, _)| *batches));
-        let sum = match published {
-            true => self.staged + Sum::of(self.held.iter().take(batches)),
-            false => Sum::default(),
-        };
         let mut next = self.stored.clone();
-        if let Some((_, token)) = covered {
+        if let Some(Covered { token, .. }) = covered {
             (next.sync, next.token_basis) = (SyncState::Live(token), self.terms.token_basis.clone());
         }
         match &outcome {
@@ -79,7 +78,7 @@ impl Run {
             Outcome::More => next.failures = 0,
             Outcome::Guarded(why) => next.held = Some(why.clone()),
             Outcome::Failed(_) => next.failures = next.failures.saturating_add(1),
-            Outcome::Stopped | Outcome::Held(_) | Outcome::Superseded => {}
+            Outcome::Stopped | Outcome::Held(_) | Outcome::Superseded | Outcome::WentBack(_) => {}
         }
         match refused {
             None => {}
@@ -104,7 +103,7 @@ impl Run {
             _ => format!("reached by run {}", self.run),
         };
         let marker = skips.then_some(Marker::TokenLost);
-        self.settle((published, batches, sum), outcome, next, why, marker, now);
+        self.settle(journaled, outcome, next, why, marker, now);
     }
 
     /// Ends without writing anything.
@@ -152,9 +151,7 @@ impl Run {
 /// Why the source refused the token, if it did: a state of its own. Every other failure keeps what there is.
 fn refused_token(outcome: &Outcome) -> Option<String> {
     match outcome {
-        Outcome::Failed(Failure::Connector(error)) if error.kind == ErrorKind::InvalidSyncToken => {
-            Some(error.message.clone())
-        }
+        Outcome::Failed(failure @ Failure::Connector(error)) if failure.refuses_token() => Some(error.message.clone()),
         _ => None,
     }
 }

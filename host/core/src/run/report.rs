@@ -27,6 +27,8 @@ pub enum Trigger {
     Continue,
     /// Objects are read as they are now.
     Reconcile,
+    /// Another revision of its connector runs it from now on.
+    Revision,
 }
 
 impl fmt::Display for Trigger {
@@ -38,6 +40,7 @@ impl fmt::Display for Trigger {
             Self::Retry => "retry",
             Self::Continue => "continue",
             Self::Reconcile => "reconcile",
+            Self::Revision => "revision",
         })
     }
 }
@@ -129,6 +132,11 @@ impl Failure {
         }
     }
 
+    /// Whether the source refuses the token.
+    pub fn refuses_token(&self) -> bool {
+        matches!(self, Self::Connector(error) if error.kind == ErrorKind::InvalidSyncToken)
+    }
+
     fn retry_after_ms(&self) -> Option<u64> {
         match self {
             Self::Connector(error) => error.retry_after_ms,
@@ -167,6 +175,8 @@ pub enum Outcome {
     Superseded,
     /// It failed; what was checkpointed is kept.
     Failed(Failure),
+    /// It failed with a connector that is on trial: nothing of it is kept, and what ran before goes on from the same token.
+    WentBack(Failure),
 }
 
 impl Outcome {
@@ -192,6 +202,7 @@ impl Outcome {
             Self::Guarded(_) => "guarded",
             Self::Superseded => "superseded",
             Self::Failed(_) => "failed",
+            Self::WentBack(_) => "went-back",
         }
     }
 }
@@ -296,12 +307,14 @@ impl RunReport {
         let mut take = |text: &mut String| found |= erase(text, uid);
         self.spent.log.iter_mut().for_each(&mut take);
         match &mut self.outcome {
-            Outcome::Failed(Failure::Connector(error)) => take(&mut error.message),
-            Outcome::Failed(Failure::Trapped { message, .. } | Failure::Host { message }) => take(message),
-            Outcome::Failed(Failure::Contract { message, uid: of, .. }) => {
-                take(message);
-                of.iter_mut().for_each(take);
-            }
+            Outcome::Failed(failure) | Outcome::WentBack(failure) => match failure {
+                Failure::Connector(error) => take(&mut error.message),
+                Failure::Trapped { message, .. } | Failure::Host { message } => take(message),
+                Failure::Contract { message, uid: of, .. } => {
+                    take(message);
+                    of.iter_mut().for_each(take);
+                }
+            },
             Outcome::Ok
             | Outcome::More
             | Outcome::Stopped

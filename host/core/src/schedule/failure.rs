@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::turn::{Lane, Pool};
-use super::{Effect, Refusal, Scheduler, Slot};
+use super::{Effect, Refusal, Scheduler, Slot, WaiterId};
 use crate::backoff::Backoff;
 use crate::name::{ConnectionName, TypeKey};
 use crate::run::{Outcome, RunReport, Trigger};
@@ -99,6 +99,22 @@ impl Scheduler {
             return None;
         }
         Some(Refusal::Quarantined { key: key.clone(), connector, faults })
+    }
+
+    /// A run failed on trial. It says nothing of what ran before, which runs at once, and whoever waits gets the end of that.
+    pub(super) fn goes_back(&mut self, report: &RunReport, waiters: Vec<WaiterId>, now: Now) {
+        self.ended(&report.key.connection);
+        match self.refusal(&report.key) {
+            Some(_) => self.answer(waiters, &Ok(report.clone())),
+            None => {
+                self.want(&report.key, Trigger::Retry, None, now.steady);
+                for waiter in waiters {
+                    self.want(&report.key, Trigger::Retry, Some(waiter), now.steady);
+                }
+            }
+        }
+        self.queue(&report.key.connection);
+        self.start_ready();
     }
 
     fn pool(&self, key: &TypeKey) -> Option<&Pool> {

@@ -13,10 +13,10 @@ use crate::db::seal::{Keys, Kind};
 use crate::db::segment::Unpacked;
 use crate::db::shadow::decode;
 use crate::db::tables::{
-    APPROVED, CONSUMERS, DEAD_LETTERS, FAULTS, INDEX, META, RUNS, SEGMENTS, SHADOW_ROWS, SHADOWS, STAGED, STATES,
-    TOKENS, USAGE, VAULT, parse,
+    APPROVED, CONSUMERS, DEAD_LETTERS, FAULTS, INDEX, META, PLACEMENTS, REVISIONS, RUNS, SEGMENTS, SHADOW_ROWS,
+    SHADOWS, STAGED, STATES, TOKENS, USAGE, VAULT, parse,
 };
-use crate::db::{Checked, Faults, TokenChange};
+use crate::db::{Checked, Faults, Placement, Revision, TokenChange};
 
 pub(super) fn check(db: &impl ReadableDatabase, deep: bool, keys: &Keys) -> Result<Checked, Fault> {
     let txn = db.begin_read()?;
@@ -85,6 +85,15 @@ pub(super) fn check(db: &impl ReadableDatabase, deep: bool, keys: &Keys) -> Resu
     read_consumers(&txn.open_table(CONSUMERS)?)?;
     plain::<Approved>(&mut checked, &txn.open_table(APPROVED)?, "what is approved for")?;
     plain::<Faults>(&mut checked, &txn.open_table(FAULTS)?, "what went wrong with")?;
+    plain::<Placement>(&mut checked, &txn.open_table(PLACEMENTS)?, "what runs of")?;
+    for entry in txn.open_table(REVISIONS)?.iter()? {
+        let (key, revision) = entry?;
+        let (connector, sha256) = key.value();
+        let what = || format!("the file {sha256} of {connector}");
+        if let Err(error) = parse::<Revision>(revision.value(), what) {
+            checked.problems.push(error.to_string());
+        }
+    }
     if deep {
         for entry in txn.open_table(RUNS)?.iter()? {
             let (run, report) = entry?;

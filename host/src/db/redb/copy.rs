@@ -19,8 +19,8 @@ use crate::db::seal::{Keys, sealed};
 use crate::db::segment::{Encoder, Head};
 use crate::db::store::{Prepared, Quota, ReadError, StorageError, Write};
 use crate::db::tables::{
-    APPROVED, CONSUMERS, DEAD_LETTERS, FAULTS, INCARNATION, INDEX, META, REFUSED, RUNS, RUNS_OF, SEGMENTS, SENSITIVE,
-    SHADOW_ROWS, SHADOWS, SINKS, STAGED, STATES, TOKENS, USAGE, VAULT,
+    APPROVED, CONSUMERS, DEAD_LETTERS, FAULTS, INCARNATION, INDEX, META, PLACEMENTS, REFUSED, REVISIONS, RUNS, RUNS_OF,
+    SEGMENTS, SENSITIVE, SHADOW_ROWS, SHADOWS, SINKS, STAGED, STATES, TOKENS, USAGE, VAULT,
 };
 
 /// Copies what one snapshot has into a new file.
@@ -50,7 +50,8 @@ fn copy(db: &Database, to: &Path, keys: &Keys) -> Result<(), Fault> {
     let target = builder().create(to)?;
     let txn = target.begin_write()?;
     copy_tables!(from, txn: META, STATES, INDEX, USAGE, RUNS, RUNS_OF, TOKENS);
-    copy_tables!(from, txn: SINKS, CONSUMERS, VAULT, SENSITIVE, APPROVED, FAULTS, SHADOWS, SHADOW_ROWS, DEAD_LETTERS, REFUSED);
+    copy_tables!(from, txn: SINKS, CONSUMERS, VAULT, SENSITIVE, APPROVED, FAULTS, PLACEMENTS, REVISIONS);
+    copy_tables!(from, txn: SHADOWS, SHADOW_ROWS, DEAD_LETTERS, REFUSED);
     {
         let (segments, mut copies) = (from.open_table(SEGMENTS)?, txn.open_table(SEGMENTS)?);
         for entry in from.open_table(INDEX)?.iter()? {

@@ -12,8 +12,8 @@ use crate::db::segment::Segment;
 use crate::db::store::{Counters, Done, KEPT, Known, Plan, Prepared, Quota, Step, Stored, Write, Written};
 use crate::db::tables::{
     APPROVED, BYTES, CONSUMERS, DEAD_LETTERS, FAULTS, INDEX, Indexed, LAST_DEAD_LETTER, LAST_RUN, LAST_SEGMENT,
-    LAST_SEQUENCE, META, Ordered, REFUSED, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SHADOWS, SINKS, STAGED, STATES, TOKENS,
-    USAGE, VAULT, ordered_key, row, state_key,
+    LAST_SEQUENCE, META, Ordered, PLACEMENTS, REFUSED, REVISIONS, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SHADOWS, SINKS,
+    STAGED, STATES, TOKENS, USAGE, VAULT, ordered_key, row, state_key,
 };
 use crate::db::{StagedSegment, TokenChange};
 
@@ -37,6 +37,8 @@ pub(super) struct Tables<'txn> {
     sensitive: Table<'txn, (&'static str, &'static str, &'static str), u8>,
     approved: Table<'txn, &'static str, &'static [u8]>,
     faults: Table<'txn, &'static str, &'static [u8]>,
+    placements: Table<'txn, &'static str, &'static [u8]>,
+    revisions: Table<'txn, (&'static str, &'static str), &'static [u8]>,
     pub(super) shadows: Table<'txn, (&'static str, &'static str), &'static [u8]>,
     pub(super) dead_letters: Table<'txn, Ordered, &'static [u8]>,
     pub(super) refused: Table<'txn, (&'static str, u64), &'static [u8]>,
@@ -136,6 +138,8 @@ impl<'txn> Tables<'txn> {
             sensitive: txn.open_table(SENSITIVE)?,
             approved: txn.open_table(APPROVED)?,
             faults: txn.open_table(FAULTS)?,
+            placements: txn.open_table(PLACEMENTS)?,
+            revisions: txn.open_table(REVISIONS)?,
             shadows: txn.open_table(SHADOWS)?,
             dead_letters: txn.open_table(DEAD_LETTERS)?,
             refused: txn.open_table(REFUSED)?,
@@ -172,6 +176,17 @@ impl<'txn> Tables<'txn> {
             }
             (Write::Faults { connector, faults }, _) => {
                 self.faults.insert(connector.as_str(), row(faults)?.as_slice())?;
+                Ok(Done::Nothing)
+            }
+            (Write::Place { placements }, _) => {
+                for (connection, placement) in placements {
+                    self.placements.insert(connection.as_str(), row(placement)?.as_slice())?;
+                }
+                Ok(Done::Nothing)
+            }
+            (Write::Revision { connector, revision }, _) => {
+                let key = (connector.as_str(), revision.sha256.as_str());
+                self.revisions.insert(key, row(revision)?.as_slice())?;
                 Ok(Done::Nothing)
             }
             (Write::Sensitive { connection, attributes }, _) => {

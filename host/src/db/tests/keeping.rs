@@ -308,6 +308,7 @@ async fn a_file_of_every_older_format_is_opened_and_goes_on() {
     opened_and_goes_on(include_bytes!("../formats/4.redb"), "a0c5c8e0820e1dad").await;
     opened_and_goes_on(include_bytes!("../formats/5.redb"), "e27c3deb270d0381").await;
     opened_and_goes_on(include_bytes!("../formats/6.redb"), "a28981f925f807e0").await;
+    opened_and_goes_on(include_bytes!("../formats/7.redb"), "b6497ca6243b8c8d").await;
 }
 
 async fn opened_and_goes_on(older: &[u8], incarnation: &str) {

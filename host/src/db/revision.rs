@@ -1,0 +1,61 @@
+//! Which file of its connector a connection runs, and which files were met. Performs nothing.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tidewaiter_core::name::{ConnectorName, TypeName};
+use tidewaiter_core::time::UnixMillis;
+
+/// What a connection runs. Files are named by their hash, in hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Placement {
+    /// Of which connector. What is known of another one doesn't count.
+    pub connector: ConnectorName,
+    /// What it runs.
+    pub sha256: String,
+    /// What it goes back to if that fails; none: it is not on trial.
+    #[serde(default)]
+    pub previous: Option<String>,
+    /// Runs with changes that ended well while it is on trial.
+    #[serde(default)]
+    pub passed: BTreeMap<TypeName, u32>,
+    /// What it went back from, and doesn't run again by itself.
+    #[serde(default)]
+    pub refused: Option<RefusedRevision>,
+}
+
+/// A file that a connection doesn't run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RefusedRevision {
+    /// Which.
+    pub sha256: String,
+    /// Why, for people.
+    pub why: String,
+    /// Since when.
+    pub at: UnixMillis,
+}
+
+/// A file of a connector.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Revision {
+    /// Its hash.
+    pub sha256: String,
+    /// What it says of itself.
+    pub version: String,
+    /// Its size.
+    pub bytes: u64,
+    /// When it was met first.
+    pub seen: UnixMillis,
+    /// When it was met last.
+    pub last_seen: UnixMillis,
+}
+
+impl Placement {
+    /// A connection that goes by a file that nobody has to watch.
+    pub fn of(connector: ConnectorName, sha256: &str) -> Self {
+        Self { connector, sha256: sha256.to_owned(), previous: None, passed: BTreeMap::new(), refused: None }
+    }
+}

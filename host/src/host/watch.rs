@@ -1,0 +1,200 @@
+//! Watches the folder of connectors, and gives connections what comes there while they run. A file counts once nothing writes to it any
+//! more; its bytes are read once. Each connector is loaded in a task of its own, so that a large one holds up no other.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tidewaiter_core::name::ConnectorName;
+use tidewaiter_core::time::Moment;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
+use tokio_util::sync::CancellationToken;
+
+use super::load::{Loader, Revised};
+use super::{StartError, scheduled};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::db::Db;
+use crate::driver::{Request, Roster};
+
+/// A file that didn't change for so long is complete. One that was not, and is none yet, is tried again when it changes.
+const SETTLE: Duration = Duration::from_millis(100);
+/// How often it is looked, whether or not the system tells of changes: on some file systems it doesn't.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long it waits where the host could not do it.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Device, number, and when it was made, where the file system knows: numbers are used again.
+type Inode = (u64, u64, Option<SystemTime>);
+
+fn inode(metadata: &Metadata) -> Inode {
+    (metadata.dev(), metadata.ino(), metadata.created().ok())
+}
+
+/// What tells one content of a file from another without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: Inode,
+    bytes: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        let inode = inode(metadata);
+        Self { inode, bytes: metadata.len(), changed: (metadata.ctime(), metadata.ctime_nsec()) }
+    }
+}
+
+/// What became of a connector's file.
+type Done = (ConnectorName, Result<(), StartError>);
+type Stamps = BTreeMap<ConnectorName, Option<Stamp>>;
+
+pub(super) struct Watch {
+    config: Arc<Config>,
+    loader: Arc<Loader>,
+    roster: Arc<Roster>,
+    db: Db,
+    clock: Clock,
+    requests: mpsc::Sender<Request>,
+    /// What was looked at.
+    known: Stamps,
+    /// What may be written to still, and when it is looked at.
+    settling: HashMap<ConnectorName, (Option<Stamp>, Moment)>,
+    loading: JoinSet<Done>,
+    busy: BTreeMap<Id, ConnectorName>,
+}
+
+impl Watch {
+    pub(super) fn new(
+        config: Arc<Config>,
+        loader: Loader,
+        roster: Arc<Roster>,
+        (db, clock): (Db, Clock),
+        requests: mpsc::Sender<Request>,
+    ) -> Self {
+        let (loader, loading) = (Arc::new(loader), JoinSet::new());
+        let (known, settling, busy) = Default::default();
+        Self { config, loader, roster, db, clock, requests, known, settling, loading, busy }
+    }
+
+    /// Works until the host closes.
+    pub(super) async fn work(mut self, closing: CancellationToken) {
+        let news = Arc::new(Notify::new());
+        let mut watched = None;
+        loop {
+            watched = watch_again(watched, self.config.connectors.clone(), &news).await;
+            let wait = self.look().await;
+            tokio::select! {
+                () = closing.cancelled() => return,
+                () = news.notified() => {}
+                Some(done) = self.loading.join_next_with_id() => self.loaded(done),
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Begins to load what has settled. Answers when to look again.
+    async fn look(&mut self) -> Duration {
+        let loader = Arc::clone(&self.loader);
+        let stamps = spawn_blocking(move || {
+            let stamp = |name: &ConnectorName| std::fs::metadata(loader.path(name)).ok().map(|found| Stamp::of(&found));
+            loader.connectors().into_iter().map(|name| (name.clone(), stamp(name))).collect::<Stamps>()
+        });
+        let (stamps, now) = (stamps.await.unwrap_or_default(), self.clock.moment());
+        let mut wait = LOOK;
+        for (name, stamp) in stamps {
+            if self.known.get(&name) == Some(&stamp) {
+                self.settling.remove(&name);
+                continue;
+            }
+            let settles = now + SETTLE;
+            let (seen, due) = self.settling.entry(name.clone()).or_insert((stamp, settles));
+            if *seen != stamp {
+                (*seen, *due) = (stamp, settles);
+            }
+            let is_busy = self.busy.values().any(|busy| *busy == name);
+            match *due <= now {
+                true if is_busy => {}
+                true => {
+                    self.settling.remove(&name);
+                    self.known.insert(name.clone(), stamp);
+                    self.load(name);
+                }
+                false => wait = wait.min(self.clock.until(*due)),
+            }
+        }
+        wait
+    }
+
+    fn load(&mut self, name: ConnectorName) {
+        let (config, loader, roster) = (Arc::clone(&self.config), Arc::clone(&self.loader), Arc::clone(&self.roster));
+        let (db, clock, requests, of) = (self.db.clone(), self.clock, self.requests.clone(), name.clone());
+        let task = self.loading.spawn(async move {
+            let revised = async {
+                let Revised { placed, refused } = loader.revise(&of, &roster.of(&of)).await?;
+                for connection in refused {
+                    roster.note(&connection, &db).await?;
+                }
+                if placed.is_empty() {
+                    return Ok(());
+                }
+                let connections: Vec<_> = placed.iter().map(|connection| connection.name.clone()).collect();
+                let mut new = Vec::new();
+                for connection in placed.iter().filter(|connection| roster.get(&connection.name).is_none()) {
+                    new.extend(scheduled(&config, &db, connection, clock)?);
+                }
+                let (sha256, count) = (placed[0].connector.sha256().to_owned(), placed.len());
+                roster.place(placed, &db).await?;
+                tracing::info!(
+                    target: "tidewaiter", connector = %of, code = "revision-placed", sha256, connections = count,
+                    "the connector's new revision runs from now on"
+                );
+                let _ = requests.send(Request::Placed { connections, new }).await;
+                Ok(loader.sweep(&db)?)
+            };
+            let done = revised.await;
+            (of, done)
+        });
+        self.busy.insert(task.id(), name);
+    }
+
+    fn loaded(&mut self, done: Result<(Id, Done), JoinError>) {
+        let id = done.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let Some(name) = self.busy.remove(&id) else { return };
+        let error = match done {
+            Ok((_, (_, Ok(())))) => return,
+            Ok((_, (_, Err(error)))) => error,
+            Err(error) => error.into(),
+        };
+        tracing::error!(target: "tidewaiter", connector = %name, code = "revise-failed", "what runs goes on: {error}");
+        // The same content is looked at again.
+        let stamp = self.known.remove(&name).flatten();
+        self.settling.insert(name, (stamp, self.clock.moment() + RETRY));
+    }
+}
+
+/// The watcher of a folder, and which one it was: another one may have come in its place.
+type Watched = (RecommendedWatcher, Inode);
+
+/// Has the system tell of what changes in a folder, if it can. It is looked now and then all the same.
+async fn watch_again(watched: Option<Watched>, folder: PathBuf, news: &Arc<Notify>) -> Option<Watched> {
+    let news = Arc::clone(news);
+    let begun = spawn_blocking(move || {
+        let metadata = std::fs::metadata(&folder).ok()?;
+        let inode = inode(&metadata);
+        if let Some(watched) = watched.filter(|(_, known)| *known == inode) {
+            return Some(watched);
+        }
+        let tell = move |_: notify::Result<notify::Event>| news.notify_one();
+        let mut watcher = notify::recommended_watcher(tell).ok()?;
+        watcher.watch(&folder, RecursiveMode::NonRecursive).ok()?;
+        Some((watcher, inode))
+    });
+    begun.await.ok().flatten()
+}
