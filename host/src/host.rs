@@ -11,6 +11,7 @@ mod kept;
 mod load;
 mod reconcile;
 mod refused;
+mod revise;
 pub(crate) mod seal;
 mod sinks;
 mod token;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use tidewaiter_core::grant::BadAsk;
 use tidewaiter_core::journal::{Entry, EntryId, Incarnation};
-use tidewaiter_core::name::{ConnectionName, TypeKey};
+use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::run::{RunReport, Trigger};
 use tidewaiter_core::schedule::{Refusal, Scheduled};
 use tidewaiter_core::state::Actor;
@@ -40,6 +41,8 @@ use self::load::Loader;
 pub use self::load::{Known, Loaded, load};
 use self::reconcile::Passes;
 pub use self::reconcile::{BroughtUp, Reconciled, Scope};
+use self::revise::Reviser;
+pub use self::revise::RevisionRow;
 use self::seal::KeyError;
 pub use self::sinks::{NotTaken, SinkView, Synced};
 use self::watch::Watch;
@@ -224,6 +227,14 @@ pub enum HostError {
         /// What awaits approval, if anything does.
         now: Option<String>,
     },
+    /// No other file of it is run.
+    #[error("connector {connector}: {problem}")]
+    NotRevised {
+        /// Which.
+        connector: ConnectorName,
+        /// Why not.
+        problem: String,
+    },
     /// What is asked for can't be told.
     #[error(transparent)]
     Ask(#[from] BadAsk),
@@ -246,6 +257,8 @@ pub struct Host {
     clock: Clock,
     config: Arc<Config>,
     roster: Arc<Roster>,
+    /// None: it runs nothing.
+    reviser: Option<Arc<Reviser>>,
     requests: mpsc::Sender<Request>,
     lateness: Arc<Lateness>,
     sinks: sinks::Sinks,
@@ -334,10 +347,12 @@ impl Host {
                 Policy { keep: config.keep, quota: config.quota, sinks: config.sinks.keys().cloned().collect() };
             tasks.retention.spawn(retain::work(db.clone(), clock, policy, closing.clone()));
         }
-        if let (Some(loader), Runs::Scheduled) = (loader, runs) {
-            let parts = (Arc::clone(&config), loader, Arc::clone(&roster));
-            let watch = Watch::new(parts.0, parts.1, parts.2, (db.clone(), clock), requests.clone());
-            tasks.retention.spawn(watch.work(closing.clone()));
+        let reviser = loader.map(|loader| {
+            let (config, roster, turns) = (Arc::clone(&config), Arc::clone(&roster), Default::default());
+            Arc::new(Reviser { config, loader, roster, db: db.clone(), clock, requests: requests.clone(), turns })
+        });
+        if let (Some(reviser), Runs::Scheduled) = (&reviser, runs) {
+            tasks.retention.spawn(Watch::new(Arc::clone(reviser)).work(closing.clone()));
         }
         let host = Self {
             db,
@@ -347,6 +362,7 @@ impl Host {
             clock,
             config,
             roster,
+            reviser,
             requests,
             lateness,
             sinks,

@@ -134,6 +134,8 @@ fn a_revision_that_fails_on_trial_undoes_itself_and_nothing_is_lost_or_repeated(
         let server = place.serve();
         count(&place, 4);
         assert_eq!(has_told(&place, "hr", 4)[3], "one");
+        // Longer than a file takes to be looked at.
+        std::thread::sleep(Duration::from_millis(500));
         save(&place, "two");
         server.wait_for("runs from now on", 0);
         count(&place, 5);
@@ -186,6 +188,54 @@ fn a_connector_that_comes_later_is_run_and_one_that_is_none_is_not() {
     count(&place, 9);
     until("more changes", || told(&place, "hr").len() > before);
     assert_eq!(server.end().0, 0);
+}
+
+#[test]
+fn an_operator_goes_back_and_on_again_with_a_server_and_without() {
+    let place = place(&["hr"], "100ms");
+    let server = begun(&place);
+    save(&place, "two");
+    server.wait_for("runs from now on", 0);
+    for number in 1..=4 {
+        count(&place, number);
+        has_told(&place, "hr", usize::try_from(number).unwrap());
+    }
+    let on_trial = || shown(&place, "hr")["revision"]["goes-back-to"].clone();
+    until("the end of the trial", || on_trial().is_null());
+    let history = place.run("connectors history hostile --json").json();
+    assert_eq!((history[0]["runs"][0].clone(), history[1]["runs"].clone()), ("hr".into(), serde_json::json!([])));
+    let (two, one) = (history[0]["sha256"].as_str().unwrap(), history[1]["sha256"].as_str().unwrap());
+    assert_eq!(place.run("connectors rollback hostile").code, 0);
+    count(&place, 5);
+    assert_eq!(has_told(&place, "hr", 5)[4], "one");
+    let text = place.run("connectors history hostile").stdout;
+    assert!(text.contains("not run in hr: rolled back by uid"), "{text}");
+    assert_eq!(server.end().0, 0);
+
+    // Without a server, by its name, and with a restart in between.
+    count(&place, 6);
+    assert_eq!(place.run("sync hr account").code, 0);
+    assert_eq!(has_told(&place, "hr", 6)[5], "one");
+    assert_eq!(place.run("connectors retry hostile").code, 0);
+    count(&place, 7);
+    assert_eq!(place.run("sync hr account").code, 0);
+    assert_eq!(has_told(&place, "hr", 7)[6], "two");
+    assert_eq!(shown(&place, "hr")["revision"]["goes-back-to"], one);
+    assert_eq!(place.run(&format!("connectors rollback hostile --to {}", &one[..12])).code, 0);
+    assert_eq!(place.run(&format!("connectors rollback hostile --to {}", &two[..12])).code, 0);
+    count(&place, 8);
+    assert_eq!(place.run("sync hr account").code, 0);
+    assert_eq!(has_told(&place, "hr", 8)[7], "two");
+    for (words, why) in [
+        ("connectors rollback hostile --to 00", "6 digits are needed"),
+        ("connectors rollback nobody", "no connection runs it"),
+        ("connectors history nobody", "no file of it was met"),
+    ] {
+        let refused = place.run(words);
+        assert!(refused.code == 5 && refused.stderr.contains(why), "{refused:?}");
+    }
+    let audit = std::fs::read_to_string(place.path("data/audit.ndjson")).unwrap();
+    assert!(audit.contains(&format!(r#""act":"connectors rollback","on":"hostile {one}""#)), "{audit}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `tidewaiter connectors …`: looks at files, and needs no host.
+//! `tidewaiter connectors …`: looks at files, and at what runs of them.
 
 use std::path::{Path, PathBuf};
 
@@ -7,9 +7,12 @@ use serde_json::{Value as Json, json};
 use tidewaiter_core::name::ConnectorName;
 
 use super::OURSELVES;
+use super::door::Door;
 use super::fail::{Exit, Fail};
 use super::print;
 use crate::config::Config;
+use crate::host::Runs;
+use crate::host::ask::{Answer, Ask};
 use crate::wasm::{Connector, Engine, EngineOptions};
 
 #[derive(Debug, Subcommand)]
@@ -21,6 +24,40 @@ pub(super) enum Command {
         /// The file
         file: PathBuf,
     },
+    /// The files of a connector that were met, newest first, and which connections run each
+    History {
+        /// Its name
+        connector: ConnectorName,
+    },
+    /// Let its connections run another file of it, from the token that they hold; the one in the folder isn't run again before it is another one
+    Rollback {
+        /// Its name
+        connector: ConnectorName,
+        /// The file whose hash begins so [default: the one that was run before]
+        #[arg(long, value_name = "SHA256")]
+        to: Option<String>,
+    },
+    /// Let connections run the file in the folder, though they went back from it
+    Retry {
+        /// Its name
+        connector: ConnectorName,
+    },
+}
+
+/// What runs of a connector.
+pub(super) async fn revisions(config: Config, command: Command, json: bool) -> Result<(), Fail> {
+    let (runs, ask) = match command {
+        Command::History { connector } => (Runs::Never, Ask::Revisions(connector)),
+        Command::Rollback { connector, to } => (Runs::WhenAsked, Ask::RollBack { connector, to }),
+        Command::Retry { connector } => (Runs::WhenAsked, Ask::TryAgain(connector)),
+        Command::List => return list(&config, json).await,
+        Command::Inspect { file } => return inspect(&file, json).await,
+    };
+    let mut door = Door::open(config, runs).await?;
+    let answer = door.ask(&ask).await;
+    door.close().await;
+    let Answer::Revisions(revisions) = answer? else { return Err(Fail::other_answer()) };
+    print::out(json, &revisions, |revisions| print::revisions(revisions))
 }
 
 pub(super) async fn inspect(file: &Path, json: bool) -> Result<(), Fail> {

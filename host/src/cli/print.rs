@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value as Json;
+use tidewaiter_core::name::ConnectionName;
 use tidewaiter_core::object::encoded;
 use tidewaiter_core::run::{Outcome, RunReport};
 use tidewaiter_core::schema::ConnectorInfo;
@@ -15,9 +16,9 @@ use tidewaiter_core::token::{Shown, SyncToken};
 
 use super::check::Finding;
 use super::fail::{Exit, Fail};
-use crate::db::{Checked, TokenChange};
+use crate::db::{Checked, Revision, TokenChange};
 use crate::host::view::{Asked, ConnectionView, ConsumerView, Limit, RevisionView, TokenView, TypeView};
-use crate::host::{BroughtUp, LetterView, Reconciled, Settled, SinkView};
+use crate::host::{BroughtUp, LetterView, Reconciled, RevisionRow, Settled, SinkView};
 
 /// More of one text isn't shown; `--json` has all of it.
 const TEXT_BYTES_MAX: usize = 1000;
@@ -482,6 +483,26 @@ pub(super) fn connectors(rows: &[Json]) -> String {
         false => vec![text(row, "name"), text(row, "version"), text(row, "summary")],
     };
     table(&std::iter::once(head(["name", "version", "summary"])).chain(rows.iter().map(row)).collect::<Vec<_>>())
+}
+
+pub(super) fn revisions(rows: &[RevisionRow]) -> String {
+    let names = |names: &[ConnectionName]| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let mut text = String::new();
+    for RevisionRow { revision, runs, on_trial, refused } in rows {
+        let Revision { sha256, version, bytes, seen, last_seen } = revision;
+        let _ =
+            writeln!(text, "{sha256}\n  version {}, {bytes} bytes, met {seen}, last {last_seen}", shown(version, 40));
+        if !runs.is_empty() {
+            let _ = writeln!(text, "  runs in {}", names(runs));
+        }
+        if !on_trial.is_empty() {
+            let _ = writeln!(text, "  on trial in {}", names(on_trial));
+        }
+        for (name, why) in refused {
+            let _ = writeln!(text, "  not run in {name}: {}", shown(why, TEXT_BYTES_MAX));
+        }
+    }
+    text
 }
 
 pub(super) fn findings(file: &Path, findings: &[Finding]) -> String {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::journal::{BadEntryId, EntryId};
-use tidewaiter_core::name::{ConnectionName, ConsumerName, TypeKey};
+use tidewaiter_core::name::{ConnectionName, ConnectorName, ConsumerName, TypeKey};
 use tidewaiter_core::run::Trigger;
 use tidewaiter_core::schedule::Refusal;
 use tidewaiter_core::state::Actor;
@@ -19,7 +19,7 @@ use tidewaiter_core::token::SyncToken;
 use tokio::task::spawn_blocking;
 
 use super::view::{ConnectionView, ConsumerView, TokenView, TypeView};
-use super::{BroughtUp, Host, HostError, LetterView, Reconciled, Scope, Settled, SinkView, Synced};
+use super::{BroughtUp, Host, HostError, LetterView, Reconciled, RevisionRow, Scope, Settled, SinkView, Synced};
 use crate::audit::Event;
 use crate::db::{Checked, CommitError, ConsumerError, ReadError, TokenChange};
 use crate::driver::Progress;
@@ -119,6 +119,17 @@ pub enum Ask {
         /// Its uid.
         uid: String,
     },
+    /// The files of a connector that were met.
+    Revisions(ConnectorName),
+    /// Let connections run another file of their connector.
+    RollBack {
+        /// Which connector.
+        connector: ConnectorName,
+        /// Its hash begins so; none: the one before.
+        to: Option<String>,
+    },
+    /// Let connections run the file that they went back from.
+    TryAgain(ConnectorName),
     /// The sinks that are configured.
     Sinks,
     /// Those who read the journal by themselves.
@@ -185,6 +196,7 @@ pub enum Answer {
     TokenHistory(Vec<TokenChange>),
     /// As `sink::render` has them.
     Changes(Vec<Json>),
+    Revisions(Vec<RevisionRow>),
     Sinks(Vec<SinkView>),
     Consumers(Vec<ConsumerView>),
     /// By connection; one that has not run yet is not there.
@@ -318,6 +330,9 @@ impl Ask {
             | Self::Changes { .. }
             | Self::Erase { .. }
             | Self::Approve { .. }
+            | Self::Revisions(_)
+            | Self::RollBack { .. }
+            | Self::TryAgain(_)
             | Self::Sinks
             | Self::Consumers
             | Self::ConsumerPosition(_)
@@ -339,7 +354,9 @@ impl HostError {
             Self::Refused(Refusal::Held { .. }) | Self::NotHeld { .. } => ProblemCode::Held,
             Self::Refused(Refusal::Quarantined { .. }) => ProblemCode::Quarantined,
             Self::NoSuchToken { .. } | Self::NoSuchLetter { .. } => ProblemCode::Unknown,
-            Self::OnlyWaits { .. } | Self::NotRetried { .. } | Self::Kept { .. } => ProblemCode::Held,
+            Self::OnlyWaits { .. } | Self::NotRetried { .. } | Self::Kept { .. } | Self::NotRevised { .. } => {
+                ProblemCode::Held
+            }
             Self::Refused(Refusal::ShuttingDown) => ProblemCode::ShuttingDown,
             Self::Changed { .. } | Self::NotAwaited { .. } => ProblemCode::Changed,
             Self::NotSecurity { .. } => ProblemCode::NotAllowed,
@@ -425,6 +442,15 @@ impl Host {
                         Answer::Changes(entries.iter().map(|entry| render::masked(entry, &sensitive)).collect())
                     }
                 }
+            }
+            Ask::Revisions(connector) => Answer::Revisions(self.revisions(&connector)?),
+            Ask::RollBack { connector, to } => {
+                self.roll_back(connector.clone(), to, by).await?;
+                Answer::Revisions(self.revisions(&connector)?)
+            }
+            Ask::TryAgain(connector) => {
+                self.try_again(connector.clone(), by).await?;
+                Answer::Revisions(self.revisions(&connector)?)
             }
             Ask::Sinks => Answer::Sinks(self.sinks().await?),
             Ask::Consumers => Answer::Consumers(self.consumers()?),

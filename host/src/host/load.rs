@@ -229,15 +229,16 @@ impl Loader {
     ) -> Result<Arc<Connection>, NotLoaded> {
         let file = shelf.sha256()?;
         let connection = self.connection(&before.name, &before.config, shelf, &file).await?;
-        if let Some((_, db)) = &self.noted {
-            let states = db.states()?;
-            let unread = states.iter().find_map(|(key, state)| unread(&connection, key, state));
-            if let Some(why) = unread {
-                return Err(NotLoaded::Connector(why));
-            }
-        }
+        self.reads_tokens(&connection)?;
         connection.on_trial(Trial { previous: Arc::clone(before), passed });
         Ok(connection)
+    }
+
+    /// Whether a connection would read the tokens that its types hold.
+    fn reads_tokens(&self, connection: &Connection) -> Result<(), NotLoaded> {
+        let states = self.noted.as_ref().map(|(_, db)| db.states()).transpose()?.unwrap_or_default();
+        let unread = states.iter().find_map(|(key, state)| unread(connection, key, state));
+        unread.map_or(Ok(()), |why| Err(NotLoaded::Connector(why)))
     }
 
     /// The connections of a connector that get what the folder has by now, and those that can run only now. What is wrong is told of the rest.
@@ -259,6 +260,7 @@ impl Loader {
             let made = match now {
                 None => self.connection(name, written, &mut shelf, &file).await,
                 Some(now) if now.connector.sha256() == file => continue,
+                Some(now) if now.refused().is_some_and(|refused| refused.sha256 == file) => continue,
                 Some(now) => {
                     let before = now.trial().map_or_else(|| Arc::clone(now), |trial| trial.previous);
                     match before.connector.sha256() == file {
@@ -283,6 +285,26 @@ impl Loader {
             }
         }
         Ok(revised)
+    }
+
+    /// The connections of a connector with another file of it, which was kept: what an operator says isn't tried first.
+    pub(super) async fn rolled_back(
+        &self,
+        connector: &ConnectorName,
+        to: &str,
+        running: &[Arc<Connection>],
+        why: &str,
+    ) -> Result<Vec<Arc<Connection>>, NotLoaded> {
+        let (mut shelf, mut placed) = (self.shelf(connector), Vec::new());
+        for now in running.iter().filter(|now| now.connector.sha256() != to) {
+            let connection = self.connection(&now.name, &now.config, &mut shelf, to).await?;
+            self.reads_tokens(&connection)?;
+            let file = shelf.sha256().ok().filter(|file| file != to);
+            let refused = file.map(|sha256| RefusedRevision { sha256, why: why.to_owned(), at: self.clock.now() });
+            connection.refuse(refused);
+            placed.push(connection);
+        }
+        Ok(placed)
     }
 
     /// Says why a connection doesn't run a file.

@@ -11,16 +11,12 @@ use std::time::{Duration, SystemTime};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tidewaiter_core::name::ConnectorName;
 use tidewaiter_core::time::Moment;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use super::load::{Loader, Revised};
-use super::{StartError, scheduled};
-use crate::clock::Clock;
-use crate::config::Config;
-use crate::db::Db;
-use crate::driver::{Request, Roster};
+use super::StartError;
+use super::revise::Reviser;
 
 /// A file that didn't change for so long is complete. One that was not, and is none yet, is tried again when it changes.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -56,12 +52,7 @@ type Done = (ConnectorName, Result<(), StartError>);
 type Stamps = BTreeMap<ConnectorName, Option<Stamp>>;
 
 pub(super) struct Watch {
-    config: Arc<Config>,
-    loader: Arc<Loader>,
-    roster: Arc<Roster>,
-    db: Db,
-    clock: Clock,
-    requests: mpsc::Sender<Request>,
+    reviser: Arc<Reviser>,
     /// What was looked at.
     known: Stamps,
     /// What may be written to still, and when it is looked at.
@@ -71,16 +62,9 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(
-        config: Arc<Config>,
-        loader: Loader,
-        roster: Arc<Roster>,
-        (db, clock): (Db, Clock),
-        requests: mpsc::Sender<Request>,
-    ) -> Self {
-        let (loader, loading) = (Arc::new(loader), JoinSet::new());
-        let (known, settling, busy) = Default::default();
-        Self { config, loader, roster, db, clock, requests, known, settling, loading, busy }
+    pub(super) fn new(reviser: Arc<Reviser>) -> Self {
+        let (known, settling, loading, busy) = Default::default();
+        Self { reviser, known, settling, loading, busy }
     }
 
     /// Works until the host closes.
@@ -88,7 +72,7 @@ impl Watch {
         let news = Arc::new(Notify::new());
         let mut watched = None;
         loop {
-            watched = watch_again(watched, self.config.connectors.clone(), &news).await;
+            watched = watch_again(watched, self.reviser.config.connectors.clone(), &news).await;
             let wait = self.look().await;
             tokio::select! {
                 () = closing.cancelled() => return,
@@ -101,12 +85,13 @@ impl Watch {
 
     /// Begins to load what has settled. Answers when to look again.
     async fn look(&mut self) -> Duration {
-        let loader = Arc::clone(&self.loader);
+        let reviser = Arc::clone(&self.reviser);
         let stamps = spawn_blocking(move || {
+            let loader = &reviser.loader;
             let stamp = |name: &ConnectorName| std::fs::metadata(loader.path(name)).ok().map(|found| Stamp::of(&found));
             loader.connectors().into_iter().map(|name| (name.clone(), stamp(name))).collect::<Stamps>()
         });
-        let (stamps, now) = (stamps.await.unwrap_or_default(), self.clock.moment());
+        let (stamps, now) = (stamps.await.unwrap_or_default(), self.reviser.clock.moment());
         let mut wait = LOOK;
         for (name, stamp) in stamps {
             if self.known.get(&name) == Some(&stamp) {
@@ -126,39 +111,16 @@ impl Watch {
                     self.known.insert(name.clone(), stamp);
                     self.load(name);
                 }
-                false => wait = wait.min(self.clock.until(*due)),
+                false => wait = wait.min(self.reviser.clock.until(*due)),
             }
         }
         wait
     }
 
     fn load(&mut self, name: ConnectorName) {
-        let (config, loader, roster) = (Arc::clone(&self.config), Arc::clone(&self.loader), Arc::clone(&self.roster));
-        let (db, clock, requests, of) = (self.db.clone(), self.clock, self.requests.clone(), name.clone());
+        let (reviser, of) = (Arc::clone(&self.reviser), name.clone());
         let task = self.loading.spawn(async move {
-            let revised = async {
-                let Revised { placed, refused } = loader.revise(&of, &roster.of(&of)).await?;
-                for connection in refused {
-                    roster.note(&connection, &db).await?;
-                }
-                if placed.is_empty() {
-                    return Ok(());
-                }
-                let connections: Vec<_> = placed.iter().map(|connection| connection.name.clone()).collect();
-                let mut new = Vec::new();
-                for connection in placed.iter().filter(|connection| roster.get(&connection.name).is_none()) {
-                    new.extend(scheduled(&config, &db, connection, clock)?);
-                }
-                let (sha256, count) = (placed[0].connector.sha256().to_owned(), placed.len());
-                roster.place(placed, &db).await?;
-                tracing::info!(
-                    target: "tidewaiter", connector = %of, code = "revision-placed", sha256, connections = count,
-                    "the connector's new revision runs from now on"
-                );
-                let _ = requests.send(Request::Placed { connections, new }).await;
-                Ok(loader.sweep(&db)?)
-            };
-            let done = revised.await;
+            let done = reviser.revise(&of).await;
             (of, done)
         });
         self.busy.insert(task.id(), name);
@@ -175,7 +137,7 @@ impl Watch {
         tracing::error!(target: "tidewaiter", connector = %name, code = "revise-failed", "what runs goes on: {error}");
         // The same content is looked at again.
         let stamp = self.known.remove(&name).flatten();
-        self.settling.insert(name, (stamp, self.clock.moment() + RETRY));
+        self.settling.insert(name, (stamp, self.reviser.clock.moment() + RETRY));
     }
 }
 
