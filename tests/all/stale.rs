@@ -85,7 +85,7 @@ fn a_version_that_does_not_read_the_format_of_the_token_never_sees_it() {
         "what ran before goes on: {before:?}"
     );
     // Where nothing is left to go back to.
-    std::fs::remove_dir_all(place.path("data/connectors")).unwrap();
+    std::fs::remove_dir_all(place.path("data/revisions")).unwrap();
     place.people("1,d@x,2026-03-04T08:00:00Z,\n");
     let refused = place.run("sync hr account");
     let why = "the format of the token is none that this version of its connector reads";

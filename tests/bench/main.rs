@@ -7,6 +7,7 @@
 //! - `native`: the peers of the sandboxed connector
 //! - `ldap`: entries from a directory
 //! - `sql`: rows from a database
+//! - `swaps`: connectors that are replaced while connections run
 //! - `measure`, `plot`: clocks, medians, curves
 
 #![forbid(unsafe_code)]
@@ -23,6 +24,7 @@ mod open;
 mod pass;
 mod plot;
 mod sql;
+mod swaps;
 
 use std::path::PathBuf;
 
@@ -47,11 +49,24 @@ fn main() -> Result<()> {
         ["fill", folder, last] => open::child(folder.as_ref(), last.parse()?),
         ["all", folder] => report(
             folder.into(),
-            &["delta", "group", "no-change", "idle", "load", "open", "pass", "sql", "ldap", "memory", "pass-memory"],
+            &[
+                "delta",
+                "group",
+                "no-change",
+                "idle",
+                "load",
+                "open",
+                "pass",
+                "sql",
+                "ldap",
+                "swaps",
+                "memory",
+                "pass-memory",
+            ],
         ),
         ["only", folder, parts @ ..] => report(folder.into(), parts),
         _ => anyhow::bail!(
-            "bench all FOLDER | only FOLDER delta|group|no-change|idle|load|open|pass|pass-memory|sql|ldap|memory…"
+            "bench all FOLDER | only FOLDER delta|group|no-change|idle|load|open|pass|pass-memory|sql|ldap|swaps|memory…"
         ),
     }
 }
@@ -72,6 +87,7 @@ fn report(out: PathBuf, parts: &[&str]) -> Result<()> {
             "load" => runtime.block_on(idle::load(5, &out))?,
             "sql" => runtime.block_on(sql::measure(3, 1_000_000))?,
             "ldap" => runtime.block_on(ldap::measure(3, 100_000))?,
+            "swaps" => runtime.block_on(swaps::measure(1000, &out))?,
             "open" => open::measure(5, &out)?,
             "idle" => idle::measure(&out)?,
             other => anyhow::bail!("there is no part {other}"),

@@ -34,7 +34,7 @@ pub(super) struct Kept(PathBuf);
 
 impl Kept {
     pub(super) fn new(data: &Path) -> Self {
-        Self(data.join("connectors"))
+        Self(data.join("revisions"))
     }
 
     fn file(&self, sha256: &str) -> PathBuf {
@@ -68,7 +68,7 @@ impl Kept {
         }
     }
 
-    /// Drops all files but these.
+    /// Drops all files of ours but these.
     pub(super) fn sweep(&self, wanted: &BTreeSet<String>) -> io::Result<()> {
         let entries = match std::fs::read_dir(&self.0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -77,7 +77,8 @@ impl Kept {
         for entry in entries {
             let path = entry?.path();
             let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-            if !wanted.contains(stem.as_ref()) {
+            let is_ours = stem.len() == 64 && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if is_ours && !wanted.contains(stem.as_ref()) {
                 std::fs::remove_file(&path)?;
             }
         }
@@ -105,7 +106,9 @@ mod tests {
         assert_eq!(kept.read(&one.sha256).unwrap().bytes, b"one", "and mended where the file comes again");
         kept.sweep(&BTreeSet::from([one.sha256.clone()])).unwrap();
         kept.read(&one.sha256).unwrap();
+        std::fs::write(dir.path().join("revisions/mine.wasm"), b"one").unwrap();
         kept.sweep(&BTreeSet::new()).unwrap();
+        assert!(dir.path().join("revisions/mine.wasm").exists(), "somebody else's");
         let gone = kept.read(&one.sha256).err().unwrap();
         assert_eq!(gone.kind(), io::ErrorKind::NotFound);
     }

@@ -242,19 +242,16 @@ impl Loader {
     }
 
     /// The connections of a connector that get what the folder has by now, and those that can run only now. What is wrong is told of the rest.
+    ///
+    /// # Errors
+    /// The file can't be read, or what concerns all.
     pub(super) async fn revise(
         &self,
         connector: &ConnectorName,
         running: &[Arc<Connection>],
-    ) -> Result<Revised, StartError> {
+    ) -> Result<Revised, NotLoaded> {
         let (mut shelf, mut revised) = (self.shelf(connector), Revised::default());
-        let file = match &shelf.file {
-            Ok(file) => file.sha256.clone(),
-            Err(problem) => {
-                tracing::warn!(target: "tidewaiter", %connector, code = "connector-gone", "what runs goes on: {problem}");
-                return Ok(revised);
-            }
-        };
+        let file = shelf.sha256()?;
         for (name, written) in self.connections.iter().filter(|(_, written)| written.connector == *connector) {
             let now = running.iter().find(|connection| connection.name == *name);
             let made = match now {
@@ -274,7 +271,7 @@ impl Loader {
             };
             match (made, now) {
                 (Ok(connection), _) => revised.placed.push(connection),
-                (Err(NotLoaded::Host(error)), _) => return Err(error),
+                (Err(error @ NotLoaded::Host(_)), _) => return Err(error),
                 (Err(NotLoaded::Connector(why)), Some(now)) => {
                     self.refuse(now, file.clone(), why);
                     revised.refused.push(name.clone());

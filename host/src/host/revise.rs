@@ -62,13 +62,13 @@ impl Reviser {
     }
 
     /// Connections run what the folder has by now, if they can.
-    pub(super) async fn revise(&self, connector: &ConnectorName) -> Result<(), StartError> {
+    pub(super) async fn revise(&self, connector: &ConnectorName) -> Result<(), NotLoaded> {
         let _turn = self.turn(connector).await;
         let Revised { placed, refused } = self.loader.revise(connector, &self.roster.of(connector)).await?;
         for connection in refused {
             self.roster.note(&connection, &self.db).await?;
         }
-        self.place(connector, placed).await
+        Ok(self.place(connector, placed).await?)
     }
 
     async fn place(&self, connector: &ConnectorName, placed: Vec<Arc<Connection>>) -> Result<(), StartError> {
@@ -111,7 +111,7 @@ impl Reviser {
     async fn try_again(&self, connector: &ConnectorName, by: &Actor, audit: &Audit) -> Result<(), HostError> {
         audit.act(by, "connectors retry", connector.to_string()).await?;
         self.roster.of(connector).iter().for_each(|connection| connection.refuse(None));
-        self.revise(connector).await.map_err(|error| refused(connector, error.into()))
+        self.revise(connector).await.map_err(|error| refused(connector, error))
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use super::StartError;
+use super::load::NotLoaded;
 use super::revise::Reviser;
 
 /// A file that didn't change for so long is complete. One that was not, and is none yet, is tried again when it changes.
@@ -48,7 +48,7 @@ impl Stamp {
 }
 
 /// What became of a connector's file.
-type Done = (ConnectorName, Result<(), StartError>);
+type Done = (ConnectorName, Result<(), NotLoaded>);
 type Stamps = BTreeMap<ConnectorName, Option<Stamp>>;
 
 pub(super) struct Watch {
@@ -109,7 +109,12 @@ impl Watch {
                 true => {
                     self.settling.remove(&name);
                     self.known.insert(name.clone(), stamp);
-                    self.load(name);
+                    match stamp {
+                        Some(_) => self.load(name),
+                        None => tracing::warn!(
+                            target: "tidewaiter", connector = %name, code = "connector-gone", "its file is gone, and what runs of it goes on"
+                        ),
+                    }
                 }
                 false => wait = wait.min(self.reviser.clock.until(*due)),
             }
@@ -132,12 +137,17 @@ impl Watch {
         let error = match done {
             Ok((_, (_, Ok(())))) => return,
             Ok((_, (_, Err(error)))) => error,
-            Err(error) => error.into(),
+            Err(error) => NotLoaded::Host(error.into()),
+        };
+        let (retry, error) = match error {
+            // It was replaced at that very moment.
+            NotLoaded::Connector(problem) => (LOOK, problem),
+            NotLoaded::Host(error) => (RETRY, error.to_string()),
         };
         tracing::error!(target: "tidewaiter", connector = %name, code = "revise-failed", "what runs goes on: {error}");
         // The same content is looked at again.
         let stamp = self.known.remove(&name).flatten();
-        self.settling.insert(name, (stamp, self.reviser.clock.moment() + RETRY));
+        self.settling.insert(name, (stamp, self.reviser.clock.moment() + retry));
     }
 }
 

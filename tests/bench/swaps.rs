@@ -1,0 +1,159 @@
+//! Connectors that are replaced while connections run: what a swap takes, how late runs are meanwhile, and what is left of the files before.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value as Json, json};
+use sha2::{Digest, Sha256};
+use tidewaiter::clock::Clock;
+use tidewaiter::config::Config;
+use tidewaiter::driver::Lateness;
+use tidewaiter::host::{Host, Runs};
+use tidewaiter_core::name::ConnectionName;
+use tidewaiter_core::text::hex;
+use tidewaiter_core::timing::Timing;
+use tidewaiter_tests::connector;
+
+use crate::delta::config;
+use crate::idle::host;
+use crate::measure::{memory, round, spread};
+
+const CONNECTIONS: u32 = 200;
+/// Each connection runs as often.
+const EVERY: Duration = Duration::from_secs(1);
+/// Files that take turns: what comes is always another one than the one before, and on trial.
+const FILES: u8 = 5;
+
+pub(crate) async fn measure(swaps: u32, out: &Path) -> Result<Json> {
+    let data = tempfile::tempdir_in(out)?;
+    let folder = data.path().join("connectors");
+    std::fs::create_dir(&folder)?;
+    let people = data.path().join("people");
+    std::fs::create_dir(&people)?;
+    let count = |changes: u32| {
+        std::fs::write(people.join("new"), changes.to_string())?;
+        std::fs::rename(people.join("new"), people.join("count")).context("the count of changes")
+    };
+    count(0)?;
+    let bytes = std::fs::read(connector("hostile"))?;
+    put(&folder, &bytes, 0)?;
+    let mut config = Config { connectors: folder.clone(), ..many(data.path()) };
+    config.compiler = Some(std::env::current_exe()?.with_file_name("tidewaiter"));
+    let host = Host::start(config, "bench", Runs::Scheduled).await?;
+    host.begin().await;
+    until("first tokens", || Ok(host.db().states()?.len() == CONNECTIONS as usize)).await?;
+    tokio::time::sleep(3 * EVERY).await;
+    host.lateness().reset();
+    let (clock, mut took, mut grown, mut mapped) = (Clock::start(), Vec::new(), Vec::new(), Vec::new());
+    for swap in 1..=swaps {
+        count(swap)?;
+        let sha256 = put(&folder, &bytes, u8::try_from(swap % u32::from(FILES))?)?;
+        let begun = clock.moment();
+        let is_placed = || Ok(host.db().placements()?.values().all(|placement| placement.sha256 == sha256));
+        let placed = until("a swap", is_placed).await;
+        placed.with_context(|| {
+            format!(
+                "swap {swap}: {:?}",
+                host.db().placements().map(|all| all
+                    .into_iter()
+                    .filter(|(_, one)| one.sha256 != sha256)
+                    .take(2)
+                    .collect::<Vec<_>>())
+            )
+        })?;
+        took.push((clock.moment().0 - begun.0) as f64);
+        if swap % 100 == 0 {
+            // What is compared is what is left when runs that were under way are over.
+            tokio::time::sleep(2 * EVERY).await;
+            grown.push(memory("RssAnon"));
+            mapped.push(code_mappings()?);
+        }
+    }
+    let passed = clock.moment().0;
+    let runs = host.lateness().runs();
+    let late = late(host.lateness());
+    // Each connection has the changes of its source, once each, in their order.
+    let all = u64::from(CONNECTIONS) * u64::from(swaps);
+    until("the last changes", || Ok(host.db().last_sequence() >= all)).await?;
+    tokio::time::sleep(2 * EVERY).await;
+    host.shutdown().await;
+    let mut counts: BTreeMap<ConnectionName, u64> = BTreeMap::new();
+    let mut after = 0;
+    loop {
+        let entries = host.db().entries(after, 10_000)?;
+        let Some(last) = entries.last() else { break };
+        after = last.id.sequence;
+        for entry in entries {
+            let count = counts.entry(entry.key.connection.clone()).or_default();
+            *count += 1;
+            let uid = entry.body.delta().map(|delta| delta.change.uid().to_owned());
+            ensure!(uid == Some(count.to_string()), "{}: {uid:?} in the place of {count}", entry.key);
+        }
+    }
+    ensure!(
+        counts.len() == CONNECTIONS as usize && counts.values().all(|count| *count == u64::from(swaps)),
+        "{counts:?}"
+    );
+    let due = u64::from(CONNECTIONS) * passed / u64::try_from(EVERY.as_millis())?;
+    Ok(json!({
+        "connections": CONNECTIONS,
+        "swaps": swaps,
+        "swap-ms": spread(&took),
+        "scheduled-runs": runs,
+        "scheduled-runs-due": due,
+        "lateness-ms": late,
+        "private-mib-each-100-swaps": grown.iter().map(|bytes| round(*bytes as f64 / f64::from(1 << 20))).collect::<Vec<_>>(),
+        "code-mappings-each-100-swaps": mapped,
+    }))
+}
+
+fn late(lateness: &Lateness) -> Json {
+    json!({ "p50": lateness.permille(500), "p99": lateness.permille(990), "most": lateness.permille(1000) })
+}
+
+fn many(data: &Path) -> Config {
+    let timing = Timing::every(EVERY);
+    let of = |n: u32| {
+        let name = format!("c{n}").parse().context("a name")?;
+        let mut config = config(json!({ "do": "revised", "folder": "people" }), Some(timing.clone()));
+        config.connector = "hostile".parse().context("a name")?;
+        config.access.granted.read = vec![data.join("people")];
+        config.base = data.to_owned();
+        anyhow::Ok((name, Arc::new(config)))
+    };
+    let connections = (0..CONNECTIONS).map(of).collect::<Result<_>>().unwrap_or_default();
+    host(connections, data)
+}
+
+/// Puts one of the files into the folder, at once. Answers its hash.
+fn put(folder: &Path, bytes: &[u8], number: u8) -> Result<String> {
+    // A section that says nothing makes it another file.
+    let file = [bytes, &[0, 2, 1, b'a' + number]].concat();
+    let begun = folder.with_extension("new");
+    std::fs::write(&begun, &file)?;
+    std::fs::rename(&begun, folder.join("hostile.wasm"))?;
+    Ok(hex(&Sha256::digest(&file)))
+}
+
+async fn until(what: &str, is_so: impl Fn() -> Result<bool>) -> Result<()> {
+    let clock = Clock::start();
+    let mut looks = tokio::time::interval(Duration::from_millis(10));
+    while !is_so()? {
+        ensure!(clock.moment().0 < 60_000, "{what}: never");
+        looks.tick().await;
+    }
+    Ok(())
+}
+
+/// Pieces of executable memory that belong to no file.
+fn code_mappings() -> Result<usize> {
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    let is_code = |line: &&str| {
+        let mut parts = line.split_whitespace();
+        parts.nth(1).is_some_and(|rights| rights.contains('x')) && !line.contains('/') && !line.contains('[')
+    };
+    Ok(maps.lines().filter(is_code).count())
+}
