@@ -63,6 +63,8 @@ fn has_told(place: &Place, name: &str, count: usize) -> Vec<String> {
 fn begun(place: &Place) -> Server {
     let server = place.serve();
     until("a first token", || place.run("token get hr account --json").json()["state"] == "live");
+    // That run is over, too.
+    server.wait_for("run ended connection=hr", 0);
     server
 }
 
@@ -127,7 +129,10 @@ fn a_revision_that_fails_on_trial_undoes_itself_and_nothing_is_lost_or_repeated(
         assert!(view["revision"]["goes-back-to"].is_null(), "{view}");
         assert_eq!(place.run("token get hr account --json").json()["failures"], 0, "it was not the source's, either");
         let list = place.run("connections list").stdout;
-        assert!(!list.contains("quarantine"), "{list}");
+        assert!(list.contains("an earlier file of its connector runs") && !list.contains("quarantine"), "{list}");
+        let audit = std::fs::read_to_string(place.path("data/audit.ndjson")).unwrap();
+        let runs = audit.lines().filter(|line| line.contains(r#""connection":"hr","connector":"hostile""#));
+        assert_eq!(runs.count(), 3, "one, {word}, and back: {audit}");
         assert_eq!(server.end().0, 0);
 
         // It is known after a restart, and another file is another matter.

@@ -59,6 +59,7 @@ fn main() -> Result<()> {
                 "pass",
                 "sql",
                 "ldap",
+                "first-run",
                 "swaps",
                 "memory",
                 "pass-memory",
@@ -66,7 +67,7 @@ fn main() -> Result<()> {
         ),
         ["only", folder, parts @ ..] => report(folder.into(), parts),
         _ => anyhow::bail!(
-            "bench all FOLDER | only FOLDER delta|group|no-change|idle|load|open|pass|pass-memory|sql|ldap|swaps|memory…"
+            "bench all FOLDER | only FOLDER delta|group|no-change|idle|load|open|pass|pass-memory|sql|ldap|first-run|swaps|memory…"
         ),
     }
 }
@@ -88,6 +89,7 @@ fn report(out: PathBuf, parts: &[&str]) -> Result<()> {
             "sql" => runtime.block_on(sql::measure(3, 1_000_000))?,
             "ldap" => runtime.block_on(ldap::measure(3, 100_000))?,
             "swaps" => runtime.block_on(swaps::measure(1000, &out))?,
+            "first-run" => runtime.block_on(swaps::first_run(10, &out))?,
             "open" => open::measure(5, &out)?,
             "idle" => idle::measure(&out)?,
             other => anyhow::bail!("there is no part {other}"),

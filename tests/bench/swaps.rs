@@ -15,7 +15,7 @@ use tidewaiter::host::{Host, Runs};
 use tidewaiter_core::name::ConnectionName;
 use tidewaiter_core::text::hex;
 use tidewaiter_core::timing::Timing;
-use tidewaiter_tests::connector;
+use tidewaiter_tests::{connector, patched};
 
 use crate::delta::config;
 use crate::idle::host;
@@ -27,30 +27,58 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Files that take turns: what comes is always another one than the one before, and on trial.
 const FILES: u8 = 5;
 
-pub(crate) async fn measure(swaps: u32, out: &Path) -> Result<Json> {
+/// From a save to the first change that the new file tells, where no file is compiled yet, and its schedule has it run once an hour.
+pub(crate) async fn first_run(rounds: u32, out: &Path) -> Result<Json> {
     let data = tempfile::tempdir_in(out)?;
-    let folder = data.path().join("connectors");
-    std::fs::create_dir(&folder)?;
-    let people = data.path().join("people");
-    std::fs::create_dir(&people)?;
-    let count = |changes: u32| {
-        std::fs::write(people.join("new"), changes.to_string())?;
-        std::fs::rename(people.join("new"), people.join("count")).context("the count of changes")
-    };
-    count(0)?;
+    let (host, bytes) = begun(data.path(), 1, Duration::from_secs(3600)).await?;
+    let (clock, mut took) = (Clock::start(), Vec::new());
+    for round in 1..=rounds {
+        let before = "describe:well-behaved";
+        let word = format!("round-{round}");
+        let file =
+            patched(bytes.clone(), before, &format!("{:width$}", format!("describe:{word}"), width = before.len()));
+        count(data.path(), round)?;
+        let begun = clock.moment();
+        put(data.path(), &file, 0)?;
+        until("a change", || Ok(host.db().last_sequence() >= u64::from(round))).await?;
+        took.push((clock.moment().0 - begun.0) as f64);
+        let told = host.db().entries(u64::from(round) - 1, 1)?;
+        ensure!(format!("{told:?}").contains(&word), "{told:?}");
+    }
+    host.shutdown().await;
+    Ok(json!({ "bytes": bytes.len(), "ms": spread(&took) }))
+}
+
+/// The source of all connections has so many changes.
+fn count(data: &Path, changes: u32) -> Result<()> {
+    let people = data.join("people");
+    std::fs::create_dir_all(&people)?;
+    std::fs::write(people.join("new"), changes.to_string())?;
+    std::fs::rename(people.join("new"), people.join("count")).context("the count of changes")
+}
+
+/// A host whose connections have a first token, and the bytes of their connector.
+async fn begun(data: &Path, connections: u32, every: Duration) -> Result<(Host, Vec<u8>)> {
+    count(data, 0)?;
     let bytes = std::fs::read(connector("hostile"))?;
-    put(&folder, &bytes, 0)?;
-    let mut config = Config { connectors: folder.clone(), ..many(data.path()) };
+    put(data, &bytes, 0)?;
+    let mut config = many(data, connections, every);
     config.compiler = Some(std::env::current_exe()?.with_file_name("tidewaiter"));
     let host = Host::start(config, "bench", Runs::Scheduled).await?;
     host.begin().await;
-    until("first tokens", || Ok(host.db().states()?.len() == CONNECTIONS as usize)).await?;
+    until("first tokens", || Ok(host.db().states()?.len() == connections as usize)).await?;
+    Ok((host, bytes))
+}
+
+pub(crate) async fn measure(swaps: u32, out: &Path) -> Result<Json> {
+    let data = tempfile::tempdir_in(out)?;
+    let (host, bytes) = begun(data.path(), CONNECTIONS, EVERY).await?;
     tokio::time::sleep(3 * EVERY).await;
     host.lateness().reset();
     let (clock, mut took, mut grown, mut mapped) = (Clock::start(), Vec::new(), Vec::new(), Vec::new());
     for swap in 1..=swaps {
-        count(swap)?;
-        let sha256 = put(&folder, &bytes, u8::try_from(swap % u32::from(FILES))?)?;
+        count(data.path(), swap)?;
+        let sha256 = put(data.path(), &bytes, u8::try_from(swap % u32::from(FILES))?)?;
         let begun = clock.moment();
         let is_placed = || Ok(host.db().placements()?.values().all(|placement| placement.sha256 == sha256));
         let placed = until("a swap", is_placed).await;
@@ -103,6 +131,7 @@ pub(crate) async fn measure(swaps: u32, out: &Path) -> Result<Json> {
         "swaps": swaps,
         "swap-ms": spread(&took),
         "scheduled-runs": runs,
+        // One that is due while a run for a swap waits is that run.
         "scheduled-runs-due": due,
         "lateness-ms": late,
         "private-mib-each-100-swaps": grown.iter().map(|bytes| round(*bytes as f64 / f64::from(1 << 20))).collect::<Vec<_>>(),
@@ -114,8 +143,8 @@ fn late(lateness: &Lateness) -> Json {
     json!({ "p50": lateness.permille(500), "p99": lateness.permille(990), "most": lateness.permille(1000) })
 }
 
-fn many(data: &Path) -> Config {
-    let timing = Timing::every(EVERY);
+fn many(data: &Path, connections: u32, every: Duration) -> Config {
+    let timing = Timing::every(every);
     let of = |n: u32| {
         let name = format!("c{n}").parse().context("a name")?;
         let mut config = config(json!({ "do": "revised", "folder": "people" }), Some(timing.clone()));
@@ -124,12 +153,14 @@ fn many(data: &Path) -> Config {
         config.base = data.to_owned();
         anyhow::Ok((name, Arc::new(config)))
     };
-    let connections = (0..CONNECTIONS).map(of).collect::<Result<_>>().unwrap_or_default();
-    host(connections, data)
+    let connections = (0..connections).map(of).collect::<Result<_>>().unwrap_or_default();
+    Config { connectors: data.join("connectors"), ..host(connections, data) }
 }
 
-/// Puts one of the files into the folder, at once. Answers its hash.
-fn put(folder: &Path, bytes: &[u8], number: u8) -> Result<String> {
+/// Puts one of the files into the folder of connectors, at once. Answers its hash.
+fn put(data: &Path, bytes: &[u8], number: u8) -> Result<String> {
+    let folder = data.join("connectors");
+    std::fs::create_dir_all(&folder)?;
     // A section that says nothing makes it another file.
     let file = [bytes, &[0, 2, 1, b'a' + number]].concat();
     let begun = folder.with_extension("new");

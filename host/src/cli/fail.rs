@@ -109,7 +109,7 @@ impl From<Problem> for Fail {
     fn from(problem: Problem) -> Self {
         let exit = match problem.code {
             ProblemCode::BadRequest | ProblemCode::Broken => Exit::Usage,
-            ProblemCode::Unknown | ProblemCode::Dropped => Exit::Unknown,
+            ProblemCode::Unknown | ProblemCode::IncarnationChanged | ProblemCode::Dropped => Exit::Unknown,
             ProblemCode::TokenLost
             | ProblemCode::Held
             | ProblemCode::Quarantined
@@ -117,7 +117,6 @@ impl From<Problem> for Fail {
             | ProblemCode::ShuttingDown
             | ProblemCode::Changed
             | ProblemCode::NotAllowed
-            | ProblemCode::IncarnationChanged
             | ProblemCode::Consumer => Exit::Refused,
             ProblemCode::Host | ProblemCode::Gone => Exit::Host,
         };

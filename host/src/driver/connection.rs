@@ -23,7 +23,7 @@ use tidewaiter_core::state::TokenBasis;
 use tidewaiter_core::text::{hex, shown};
 use tokio::sync::mpsc;
 
-use crate::audit::{Audit, Event};
+use crate::audit::{Audit, AuditError, Event};
 use crate::config::{ConnectionConfig, TypeConfig};
 use crate::db::{Db, Placement, RefusedRevision, pack, pack_read};
 use crate::driver::pass::Comparison;
@@ -185,6 +185,19 @@ impl Connection {
             token_bases(&config, &connector.info().settings_schema, &connector.info().token_format_written);
         let (audit, db, classes, trial, refused) = Default::default();
         Ok(Self { name, config, connector, token_bases, allowed, egress, audit, db, classes, trial, refused })
+    }
+
+    /// Writes down which file of its connector it runs from now on, and what that is allowed.
+    ///
+    /// # Errors
+    /// The audit can't be written.
+    pub(crate) fn note_placed(&self) -> Result<(), AuditError> {
+        let Some(audit) = &self.audit else { return Ok(()) };
+        let connection = self.name.as_str();
+        let version = shown(&self.connector.info().version, NAME_BYTES_MAX);
+        let (connector, sha256) = (self.config.connector.as_str(), self.connector.sha256());
+        audit.note(&Event::Connector { connection, connector, version: &version, sha256 })?;
+        audit.note(&Event::Grants { connection, decided: &self.allowed().decided })
     }
 
     /// It is on trial from now on, unless all of its types have passed.

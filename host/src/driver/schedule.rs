@@ -349,6 +349,9 @@ impl Task {
                         sha256, back_to = previous.connector.sha256(), "the connector's new revision is not run any more: {why}"
                     );
                     previous.refuse(Some(RefusedRevision { sha256, why, at }));
+                    if let Err(error) = previous.note_placed() {
+                        tracing::warn!(target: "tidewaiter::run", connection = %key.connection, "what it runs is not in the audit: {error}");
+                    }
                 }
                 back.is_some()
             }

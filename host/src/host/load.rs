@@ -13,7 +13,7 @@ use tidewaiter_core::text::shown;
 use super::kept::{Bytes, Kept};
 use super::seal::DbVault;
 use super::{StartError, approve};
-use crate::audit::{Audit, Event};
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config::{Config, ConnectionConfig};
 use crate::db::{Db, Placement, ReadError, RefusedRevision, Revision};
@@ -163,6 +163,7 @@ impl Loader {
                         if stored.as_ref() != Some(&placement) {
                             placed.push((name.clone(), placement));
                         }
+                        connection.note_placed()?;
                         loaded.connections.insert(name.clone(), connection);
                     }
                     Err(NotLoaded::Connector(problem)) => {
@@ -331,19 +332,10 @@ impl Loader {
         let connection = Connection::new(name.clone(), Arc::clone(written), source, &approved, &self.outside);
         let connection = connection.map_err(|problem| NotLoaded::Connector(problem.to_string()))?;
         let Some((audit, db)) = &self.noted else { return Ok(Arc::new(connection)) };
-        let (connection_name, connector_name) = (name.as_str(), written.connector.as_str());
-        let version = shown(&connector.info().version, VERSION_BYTES_MAX);
-        audit.note(&Event::Connector {
-            connection: connection_name,
-            connector: connector_name,
-            version: &version,
-            sha256: connector.sha256(),
-        })?;
         if before.as_ref() != Some(&approved) {
             approve::bring_up(name, approved, audit, db).await?;
         }
         approve::tell(&connection);
-        audit.note(&Event::Grants { connection: connection_name, decided: &connection.allowed().decided })?;
         Ok(Arc::new(connection.noted(audit.clone(), db.clone())))
     }
 
@@ -416,5 +408,5 @@ fn unread(connection: &Connection, key: &TypeKey, state: &TypeState) -> Option<S
     let SyncState::Live(_) = &state.sync else { return None };
     let terms = connection.terms(&key.object_type);
     let is_unread = is_its && !state.token_basis.is_read(&terms.token_formats);
-    is_unread.then(|| format!("the token of {key} has a format that it doesn't read; `token reset` or `token set` it, then save the file again"))
+    is_unread.then(|| format!("the token of {key} has a format that it doesn't read; `token reset` or `token set` it, then `connectors retry`"))
 }

@@ -80,6 +80,7 @@ impl Reviser {
         for connection in placed.iter().filter(|connection| self.roster.get(&connection.name).is_none()) {
             new.extend(scheduled(&self.config, &self.db, connection, self.clock)?);
         }
+        placed.iter().try_for_each(|connection| connection.note_placed())?;
         self.roster.place(placed, &self.db).await?;
         tracing::info!(
             target: "tidewaiter", %connector, code = "revision-placed", sha256, connections = connections.len(),

@@ -356,12 +356,17 @@ impl Host {
     /// The db.
     pub fn types(&self, of: Option<&ConnectionName>) -> Result<Vec<TypeView>, HostError> {
         let letters = self.db.dead_letters(None)?;
-        let shadows = self.db.shadows()?;
+        let (shadows, placements) = (self.db.shadows()?, self.db.placements()?);
         let wanted = self.config.keys().filter(|key| of.is_none_or(|name| key.connection == *name));
         let view = |key: TypeKey| {
             let connection = &self.config.connections[&key.connection];
             let config = self.type_config(&key)?;
-            let loaded = self.roster.get(&key.connection);
+            let placed = placements.get(&key.connection).filter(|placed| placed.connector == connection.connector);
+            let runs = placed.map(|placed| placed.sha256.as_str());
+            let refused = placed.and_then(|placed| placed.refused.as_ref()).map(|refused| {
+                let newer = refused.sha256.get(..12).unwrap_or_default();
+                format!("an earlier file of its connector runs, and not {newer}: {}", refused.why)
+            });
             let broken = self.roster.problem(&key.connection);
             let last_run = self.db.runs(Some(&key), 1)?.into_iter().next();
             let broken = broken.or_else(|| config.timing.as_ref().and(last_run.as_ref()).and_then(waits));
@@ -369,9 +374,7 @@ impl Host {
                 token: self.token(&key)?,
                 connector: connection.connector.clone(),
                 class: config.class.clone(),
-                problem: broken
-                    .or(self
-                        .quarantine(&connection.connector, loaded.as_ref().map(|loaded| loaded.connector.sha256()))?),
+                problem: broken.or(self.quarantine(&connection.connector, runs)?).or(refused),
                 schedule: config.timing.as_ref().map(ToString::to_string),
                 dead_letters: letters.iter().filter(|stored| stored.key == key).count() as u64,
                 reconciled: shadows.get(&key).and_then(Shadow::complete_at),
