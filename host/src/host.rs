@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use self::act::Acting;
 pub use self::dead_letter::{LetterView, Settled};
 use self::erase::Erasures;
+pub(crate) use self::kept::Bytes;
 use self::load::Loader;
 pub use self::load::{Known, Loaded, load};
 use self::reconcile::Passes;

@@ -123,6 +123,9 @@ fn a_revision_that_fails_on_trial_undoes_itself_and_nothing_is_lost_or_repeated(
             let words = has_told(&place, name, 3);
             assert_eq!(words[2], "one", "{word}: {words:?}");
         }
+        for name in ["hr", "other"] {
+            until("a way back", || shown(&place, name)["revision"]["refused"].is_object());
+        }
         let view = shown(&place, "hr");
         let refused = &view["revision"]["refused"];
         assert!(refused["why"].as_str().unwrap().contains("of hr/account failed"), "{word}: {view}");
@@ -192,6 +195,58 @@ fn a_connector_that_comes_later_is_run_and_one_that_is_none_is_not() {
     let before = told(&place, "hr").len();
     count(&place, 9);
     until("more changes", || told(&place, "hr").len() > before);
+    assert_eq!(server.end().0, 0);
+}
+
+#[test]
+fn what_was_decided_of_a_file_outlives_restarts_missing_folders_and_lost_copies() {
+    let place = place(&["hr"], "100ms");
+    let server = begun(&place);
+    save(&place, "forgets");
+    server.wait_for("went-back", 0);
+    let rollback = place.run("connectors rollback hostile");
+    assert!(
+        rollback.code == 5 && rollback.stderr.contains("known to have run well"),
+        "not to what failed: {rollback:?}"
+    );
+    assert_eq!(server.end().0, 0);
+    // The folder comes late.
+    std::fs::rename(place.path("connectors"), place.path("away")).unwrap();
+    std::fs::create_dir(place.path("connectors")).unwrap();
+    let server = place.serve();
+    std::fs::remove_dir(place.path("connectors")).unwrap();
+    std::fs::rename(place.path("away"), place.path("connectors")).unwrap();
+    count(&place, 1);
+    assert_eq!(has_told(&place, "hr", 1), ["one"]);
+    // A pipe is no connector, and holds nothing up.
+    let file = place.path("connectors/hostile.wasm");
+    std::fs::remove_file(&file).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    std::thread::sleep(Duration::from_millis(400));
+    let at = server.log().len();
+    save(&place, "two");
+    server.wait_for("runs from now on", at);
+    count(&place, 2);
+    assert_eq!(has_told(&place, "hr", 2)[1], "two");
+    // On trial it stays, whatever else is in the folder by the next start.
+    std::fs::write(&file, "no component").unwrap();
+    server.wait_for("not a WebAssembly component", at);
+    assert_eq!(server.end().0, 0);
+    let server = place.serve();
+    count(&place, 3);
+    assert_eq!(has_told(&place, "hr", 3)[2], "two");
+    assert_eq!(shown(&place, "hr")["revision"]["passed"]["account"], 2);
+    save(&place, "traps");
+    server.wait_for("went-back", 0);
+    assert_eq!(server.end().0, 0);
+    // What isn't there can't be run, and what failed isn't run in its place before somebody says so.
+    std::fs::remove_dir_all(place.path("data/revisions")).unwrap();
+    let server = place.serve();
+    let list = place.run("connections list").stdout;
+    assert!(list.contains("what ran before is not there") && list.contains("connectors retry hostile"), "{list}");
+    save(&place, "three");
+    count(&place, 4);
+    assert_eq!(has_told(&place, "hr", 4)[3], "three");
     assert_eq!(server.end().0, 0);
 }
 

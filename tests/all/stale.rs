@@ -87,6 +87,8 @@ fn a_version_that_does_not_read_the_format_of_the_token_never_sees_it() {
     // Where nothing is left to go back to.
     std::fs::remove_dir_all(place.path("data/revisions")).unwrap();
     place.people("1,d@x,2026-03-04T08:00:00Z,\n");
+    assert_eq!(place.run("sync hr account").code, 2, "somebody has to say so");
+    assert_eq!(place.run("connectors retry csv").code, 0);
     let refused = place.run("sync hr account");
     let why = "the format of the token is none that this version of its connector reads";
     assert!(refused.code == 4 && refused.stderr.contains(why), "{refused:?}");

@@ -29,7 +29,7 @@ cargo xtask setup            make wasm32-wasip2 components buildable on this mac
 cargo xtask build [NAME...]  build connectors into target/connectors
 cargo xtask lint             formatting, clippy, licences, bans and sources
 cargo xtask bench [PART...]  measure, each figure beside a peer, into target/bench: a report in JSON, and curves
-cargo xtask soak             the simulations, with 100,000 seeds each (10,000 for sinks), and 1,000 kills of each kind
+cargo xtask soak             the simulations, with 100,000 seeds each, and 1,000 kills of each kind
 cargo xtask fuzz [SECONDS]   a fuzzer on each body of tests/harness/bodies.rs, for that long (600)
 cargo xtask mutants          break the decisions about what may leave, one by one, and see that a test notices
 cargo xtask test [--quick]   build what is needed and pass every test; --quick: fewer seeds";
@@ -184,9 +184,7 @@ fn soak(root: &Path) -> Result<()> {
     let core = ["tidewaiter-core", "--test", "simulation", "--test", "comparison", "--test", "dead_letters"];
     seeds(cargo(root, &test).args(core))?;
     seeds(cargo(root, &test).args(["tidewaiter", "--lib", "crash"]))?;
-    // Each has a db on a disk, and takes a tenth of a second.
-    let sinks = &mut cargo(root, &test);
-    run("10,000 seeds of sinks", sinks.args(["tidewaiter", "--lib", "deliver"]).env("TIDEWAITER_TEST_SEEDS", "10000"))?;
+    seeds(cargo(root, &test).args(["tidewaiter", "--lib", "deliver"]))?;
     let kills = |command: &mut Command| run("1,000 kills", command.env("TIDEWAITER_TEST_KILLS", "1000"));
     kills(cargo(root, &test).args(["tidewaiter", "--lib", "kill"]))?;
     kills(cargo(root, &test).args(["tidewaiter-tests", "kill"]))

@@ -11,8 +11,8 @@ use super::door::Door;
 use super::fail::{Exit, Fail};
 use super::print;
 use crate::config::Config;
-use crate::host::Runs;
 use crate::host::ask::{Answer, Ask};
+use crate::host::{Bytes, Runs};
 use crate::wasm::{Connector, Engine, EngineOptions};
 
 #[derive(Debug, Subcommand)]
@@ -102,11 +102,11 @@ fn engine(cache: Option<PathBuf>) -> Result<Engine, Fail> {
 
 async fn load(engine: &Engine, file: &Path) -> Result<Connector, Fail> {
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-    let bytes = std::fs::read(file).map_err(|error| {
+    let read = Bytes::read(file).map_err(|error| {
         let exit = if error.kind() == std::io::ErrorKind::NotFound { Exit::Unknown } else { Exit::Host };
         Fail::new(exit, format!("{}: {error}", file.display()))
     })?;
     let named = |problem: &dyn std::fmt::Display| Fail::new(Exit::Usage, format!("{}: {problem}", file.display()));
     let name: ConnectorName = stem.parse().map_err(|error| named(&error))?;
-    Connector::load(engine, &name, &bytes).await.map_err(|error| named(&error))
+    Connector::load(engine, &name, &read.bytes).await.map_err(|error| named(&error))
 }

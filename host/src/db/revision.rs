@@ -20,6 +20,9 @@ pub struct Placement {
     /// Runs with changes that ended well while it is on trial.
     #[serde(default)]
     pub passed: BTreeMap<TypeName, u32>,
+    /// What it ran well with before that; none: it is not known.
+    #[serde(default)]
+    pub before: Option<String>,
     /// What it went back from, and doesn't run again by itself.
     #[serde(default)]
     pub refused: Option<RefusedRevision>,
@@ -51,11 +54,4 @@ pub struct Revision {
     pub seen: UnixMillis,
     /// When it was met last.
     pub last_seen: UnixMillis,
-}
-
-impl Placement {
-    /// A connection that goes by a file that nobody has to watch.
-    pub fn of(connector: ConnectorName, sha256: &str) -> Self {
-        Self { connector, sha256: sha256.to_owned(), previous: None, passed: BTreeMap::new(), refused: None }
-    }
 }

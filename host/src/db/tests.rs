@@ -389,10 +389,10 @@ async fn the_second_opener_is_told_who_owns_the_directory() {
 fn refuses_a_newer_format_and_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
-    raw(dir.path(), |txn| txn.open_table(META).unwrap().insert(FORMAT, 8).map(drop).unwrap());
+    raw(dir.path(), |txn| txn.open_table(META).unwrap().insert(FORMAT, 9).map(drop).unwrap());
     let refused = Db::open(dir.path(), "a test", Duration::ZERO).unwrap_err().to_string();
     let expected =
-        format!("the db in {} has format 8; this tidewaiter reads up to 7: use a newer one", dir.path().display());
+        format!("the db in {} has format 9; this tidewaiter reads up to 8: use a newer one", dir.path().display());
     assert_eq!(refused, expected);
 }
 

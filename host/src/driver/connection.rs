@@ -75,6 +75,8 @@ pub struct Connection {
     classes: Mutex<Option<Arc<Classes>>>,
     /// What it goes back to if its connector fails; none: that has shown that it can.
     trial: Mutex<Option<Trial>>,
+    /// The file that it ran well with before.
+    before: Mutex<Option<String>>,
     /// Another file of its connector that it doesn't run, and why.
     refused: Mutex<Option<RefusedRevision>>,
 }
@@ -183,8 +185,8 @@ impl Connection {
         let allowed = Mutex::new(Arc::new(allowed));
         let token_bases =
             token_bases(&config, &connector.info().settings_schema, &connector.info().token_format_written);
-        let (audit, db, classes, trial, refused) = Default::default();
-        Ok(Self { name, config, connector, token_bases, allowed, egress, audit, db, classes, trial, refused })
+        let (audit, db, classes, trial, before, refused) = Default::default();
+        Ok(Self { name, config, connector, token_bases, allowed, egress, audit, db, classes, trial, before, refused })
     }
 
     /// Writes down which file of its connector it runs from now on, and what that is allowed.
@@ -206,6 +208,27 @@ impl Connection {
         *self.trial.lock().unwrap_or_else(PoisonError::into_inner) = Some(trial).filter(|_| !is_over);
     }
 
+    /// What it runs where that has shown that it can, and else what it goes back to.
+    pub(crate) fn proven(self: &Arc<Self>) -> Arc<Self> {
+        self.trial().map_or_else(|| Arc::clone(self), |trial| trial.previous)
+    }
+
+    /// Nothing is gone back to any more.
+    pub(crate) fn ends_trial(&self) {
+        *self.trial.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The file that it ran well with before.
+    pub(crate) fn ran_before(&self, sha256: Option<String>) {
+        *self.before.lock().unwrap_or_else(PoisonError::into_inner) = sha256;
+    }
+
+    /// What it goes back to, or ran well with before that; none: it is not known.
+    pub(crate) fn ran_well_before(&self) -> Option<String> {
+        let previous = self.trial().map(|trial| trial.previous.connector.sha256().to_owned());
+        previous.or_else(|| self.before.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
     /// It doesn't run this file, and whoever looks sees why.
     pub(crate) fn refuse(&self, revision: Option<RefusedRevision>) {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = revision;
@@ -221,7 +244,8 @@ impl Connection {
         let (previous, passed) =
             self.trial().map(|trial| (trial.previous.connector.sha256().to_owned(), trial.passed)).unzip();
         let (connector, sha256) = (self.config.connector.clone(), self.connector.sha256().to_owned());
-        Placement { connector, sha256, previous, passed: passed.unwrap_or_default(), refused: self.refused() }
+        let before = self.before.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Placement { connector, sha256, previous, passed: passed.unwrap_or_default(), before, refused: self.refused() }
     }
 
     fn is_over(&self, trial: &Trial) -> bool {
@@ -239,6 +263,7 @@ impl Connection {
         let Some(trial) = on_trial.as_mut().filter(|trial| !trial.has_passed(object_type)) else { return false };
         *trial.passed.entry(object_type.clone()).or_default() += 1;
         if self.is_over(trial) {
+            self.ran_before(Some(trial.previous.connector.sha256().to_owned()));
             *on_trial = None;
         }
         true

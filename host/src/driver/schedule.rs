@@ -342,6 +342,14 @@ impl Task {
             Outcome::WentBack(failure) => {
                 let (sha256, at) = (connection.connector.sha256().to_owned(), report.ended);
                 let why = format!("run {} of {key} failed ({}): {failure}", report.run, failure.code());
+                if let Some(why) = self.closed(connection) {
+                    tracing::error!(
+                        target: "tidewaiter::run", connection = %key.connection, code = "no-way-back", sha256,
+                        "the connector's new revision failed, and goes on: {why}"
+                    );
+                    connection.ends_trial();
+                    return self.note_placement(&key.connection);
+                }
                 let back = self.roster.go_back(connection);
                 if let Some(previous) = &back {
                     tracing::error!(
@@ -361,13 +369,28 @@ impl Task {
             _ => false,
         };
         if is_news {
-            let (roster, db, name) = (Arc::clone(&self.roster), self.db.clone(), key.connection.clone());
-            self.notes.spawn(async move {
-                if let Err(error) = roster.note(&name, &db).await {
-                    tracing::warn!(target: "tidewaiter::run", connection = %name, "what it runs is not noted: {error}");
-                }
-            });
+            self.note_placement(&key.connection);
         }
+    }
+
+    fn note_placement(&mut self, name: &ConnectionName) {
+        let (roster, db, name) = (Arc::clone(&self.roster), self.db.clone(), name.clone());
+        self.notes.spawn(async move {
+            if let Err(error) = roster.note(&name, &db).await {
+                tracing::warn!(target: "tidewaiter::run", connection = %name, "what it runs is not noted: {error}");
+            }
+        });
+    }
+
+    /// Why a connection can't go back any more, if so: what it would go back to doesn't read a token that is held by now.
+    fn closed(&self, connection: &Connection) -> Option<String> {
+        let previous = connection.trial()?.previous;
+        let states = self.db.states().ok()?;
+        let reads = |(key, state): (&TypeKey, &TypeState)| {
+            state.token_basis.is_read(&previous.terms(&key.object_type).token_formats)
+        };
+        let unread = states.iter().find(|(key, state)| key.connection == connection.name && !reads((key, state)));
+        unread.map(|(key, _)| format!("what ran before doesn't read the format of the token that {key} holds by now"))
     }
 
     fn watch_secrets(&mut self, name: &ConnectionName) {

@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 use tidewaiter_core::text::hex;
 
@@ -14,16 +15,21 @@ use crate::wasm::COMPONENT_BYTES_MAX;
 
 /// A connector's bytes, read once.
 #[derive(Clone)]
-pub(super) struct Bytes {
-    pub(super) sha256: String,
-    pub(super) bytes: Vec<u8>,
+pub(crate) struct Bytes {
+    pub(crate) sha256: String,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Bytes {
     /// Reads a file; of one that is larger than any connector only so much that this is seen.
-    pub(super) fn read(path: &Path) -> io::Result<Self> {
+    pub(crate) fn read(path: &Path) -> io::Result<Self> {
         let mut bytes = Vec::new();
-        File::open(path)?.take(COMPONENT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        // A pipe would be waited for.
+        let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+        }
+        file.take(COMPONENT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
         Ok(Self { sha256: hex(&Sha256::digest(&bytes)), bytes })
     }
 }

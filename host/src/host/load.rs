@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tidewaiter_core::grant::approval::Approved;
-use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey, TypeName};
+use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::state::{SyncState, TypeState};
 use tidewaiter_core::text::shown;
+use tokio::task::spawn_blocking;
 
 use super::kept::{Bytes, Kept};
 use super::seal::DbVault;
@@ -140,9 +141,12 @@ impl Loader {
         self.folder.join(format!("{connector}.wasm"))
     }
 
-    fn shelf<'a>(&'a self, name: &'a ConnectorName) -> Shelf<'a> {
+    async fn shelf<'a>(&'a self, name: &'a ConnectorName) -> Shelf<'a> {
         let path = self.path(name);
-        let file = Bytes::read(&path).map_err(|error| format!("can't read its connector {}: {error}", path.display()));
+        let read = spawn_blocking(move || {
+            Bytes::read(&path).map_err(|error| format!("can't read its connector {}: {error}", path.display()))
+        });
+        let file = read.await.unwrap_or_else(|error| Err(error.to_string()));
         Shelf { loader: self, name, file, loaded: HashMap::new() }
     }
 
@@ -154,7 +158,7 @@ impl Loader {
         };
         let (mut loaded, mut placed) = (Loaded::default(), Vec::new());
         for connector in self.connectors() {
-            let mut shelf = self.shelf(connector);
+            let mut shelf = self.shelf(connector).await;
             for (name, written) in self.connections.iter().filter(|(_, written)| written.connector == *connector) {
                 let stored = placements.remove(name).filter(|stored| stored.connector == *connector);
                 match self.begin(name, written, &mut shelf, stored.as_ref()).await {
@@ -192,27 +196,30 @@ impl Loader {
     ) -> Result<Arc<Connection>, NotLoaded> {
         let file = shelf.sha256()?;
         let Some(stored) = stored else { return self.connection(name, written, shelf, &file).await };
-        let proven = stored.previous.as_ref().unwrap_or(&stored.sha256);
-        if *proven == file {
+        if stored.previous.as_ref() == Some(&file) {
             return self.connection(name, written, shelf, &file).await;
         }
-        let refused = stored.refused.clone().filter(|refused| refused.sha256 == file);
-        let before = match self.connection(name, written, shelf, proven).await {
-            Ok(before) => before,
-            Err(NotLoaded::Host(error)) => return Err(NotLoaded::Host(error)),
-            Err(NotLoaded::Connector(problem)) => {
+        let refused = stored.refused.as_ref().filter(|refused| refused.sha256 == file);
+        let before = match (self.as_stored(name, written, shelf, stored).await, refused) {
+            (Ok(before), _) => before,
+            (Err(error @ NotLoaded::Host(_)), _) => return Err(error),
+            (Err(NotLoaded::Connector(problem)), Some(RefusedRevision { why, .. })) => {
+                return Err(NotLoaded::Connector(format!(
+                    "the file in the folder is not run ({why}), and what ran before is not there: {problem}; `tidewaiter connectors retry {}` runs it",
+                    written.connector
+                )));
+            }
+            (Err(NotLoaded::Connector(problem)), None) => {
                 tracing::warn!(
                     target: "tidewaiter", connection = %name, sha256 = file, "there is no way back from the connector's revision: {problem}"
                 );
                 return self.connection(name, written, shelf, &file).await;
             }
         };
-        if let Some(refused) = refused {
-            before.refuse(Some(refused));
+        if stored.sha256 == file || refused.is_some() {
             return Ok(before);
         }
-        let passed = if stored.sha256 == file { stored.passed.clone() } else { BTreeMap::new() };
-        match self.in_place_of(&before, shelf, passed).await {
+        match self.in_place_of(&before, shelf).await {
             Err(NotLoaded::Connector(why)) => {
                 self.refuse(&before, file, why);
                 Ok(before)
@@ -221,17 +228,34 @@ impl Loader {
         }
     }
 
-    /// The connection with what the folder has, on trial.
-    async fn in_place_of(
+    /// A connection with what it ran last, on trial if it was.
+    async fn as_stored(
         &self,
-        before: &Arc<Connection>,
+        name: &ConnectionName,
+        written: &Arc<ConnectionConfig>,
         shelf: &mut Shelf<'_>,
-        passed: BTreeMap<TypeName, u32>,
+        stored: &Placement,
     ) -> Result<Arc<Connection>, NotLoaded> {
+        let connection = self.connection(name, written, shelf, &stored.sha256).await?;
+        connection.refuse(stored.refused.clone());
+        connection.ran_before(stored.before.clone());
+        let Some(previous) = &stored.previous else { return Ok(connection) };
+        match self.connection(name, written, shelf, previous).await {
+            Ok(previous) => connection.on_trial(Trial { previous, passed: stored.passed.clone() }),
+            Err(error @ NotLoaded::Host(_)) => return Err(error),
+            Err(NotLoaded::Connector(problem)) => tracing::warn!(
+                target: "tidewaiter", connection = %name, sha256 = stored.sha256, "there is no way back from the connector's revision: {problem}"
+            ),
+        }
+        Ok(connection)
+    }
+
+    /// The connection with what the folder has, on trial.
+    async fn in_place_of(&self, now: &Arc<Connection>, shelf: &mut Shelf<'_>) -> Result<Arc<Connection>, NotLoaded> {
         let file = shelf.sha256()?;
-        let connection = self.connection(&before.name, &before.config, shelf, &file).await?;
+        let connection = self.connection(&now.name, &now.config, shelf, &file).await?;
         self.reads_tokens(&connection)?;
-        connection.on_trial(Trial { previous: Arc::clone(before), passed });
+        connection.on_trial(Trial { previous: now.proven(), passed: BTreeMap::new() });
         Ok(connection)
     }
 
@@ -251,24 +275,25 @@ impl Loader {
         connector: &ConnectorName,
         running: &[Arc<Connection>],
     ) -> Result<Revised, NotLoaded> {
-        let (mut shelf, mut revised) = (self.shelf(connector), Revised::default());
+        let (mut shelf, mut revised) = (self.shelf(connector).await, Revised::default());
         let file = shelf.sha256()?;
+        let mut placements = self.noted.as_ref().map(|(_, db)| db.placements()).transpose()?.unwrap_or_default();
         for (name, written) in self.connections.iter().filter(|(_, written)| written.connector == *connector) {
             let now = running.iter().find(|connection| connection.name == *name);
             let made = match now {
-                None => self.connection(name, written, &mut shelf, &file).await,
+                None => {
+                    let stored = placements.remove(name).filter(|stored| stored.connector == *connector);
+                    self.begin(name, written, &mut shelf, stored.as_ref()).await
+                }
                 Some(now) if now.connector.sha256() == file => continue,
                 Some(now) if now.refused().is_some_and(|refused| refused.sha256 == file) => continue,
-                Some(now) => {
-                    let before = now.trial().map_or_else(|| Arc::clone(now), |trial| trial.previous);
-                    match before.connector.sha256() == file {
-                        true => {
-                            before.refuse(None);
-                            Ok(before)
-                        }
-                        false => self.in_place_of(&before, &mut shelf, BTreeMap::new()).await,
+                Some(now) => match now.proven() {
+                    before if before.connector.sha256() == file => {
+                        before.refuse(None);
+                        Ok(before)
                     }
-                }
+                    _ => self.in_place_of(now, &mut shelf).await,
+                },
             };
             match (made, now) {
                 (Ok(connection), _) => revised.placed.push(connection),
@@ -285,24 +310,42 @@ impl Loader {
         Ok(revised)
     }
 
-    /// The connections of a connector with another file of it, which was kept: what an operator says isn't tried first.
+    /// The connections of a connector with another file of it, which was kept: what an operator says isn't tried first. Without a name, each gets what
+    /// ran well in it before.
     pub(super) async fn rolled_back(
         &self,
         connector: &ConnectorName,
-        to: &str,
+        to: Option<&str>,
         running: &[Arc<Connection>],
         why: &str,
     ) -> Result<Vec<Arc<Connection>>, NotLoaded> {
-        let (mut shelf, mut placed) = (self.shelf(connector), Vec::new());
-        for now in running.iter().filter(|now| now.connector.sha256() != to) {
-            let connection = self.connection(&now.name, &now.config, &mut shelf, to).await?;
+        let (mut shelf, mut placed) = (self.shelf(connector).await, Vec::new());
+        for now in running {
+            let Some(to) = to.map(str::to_owned).or_else(|| now.ran_well_before()) else { continue };
+            if now.connector.sha256() == to {
+                continue;
+            }
+            let connection = self.connection(&now.name, &now.config, &mut shelf, &to).await?;
             self.reads_tokens(&connection)?;
-            let file = shelf.sha256().ok().filter(|file| file != to);
-            let refused = file.map(|sha256| RefusedRevision { sha256, why: why.to_owned(), at: self.clock.now() });
-            connection.refuse(refused);
+            // Where the folder has nothing, what ran may come back.
+            let file = shelf.sha256().unwrap_or_else(|_| now.connector.sha256().to_owned());
+            let refused = Some(file).filter(|file| *file != to);
+            connection.refuse(refused.map(|sha256| RefusedRevision {
+                sha256,
+                why: why.to_owned(),
+                at: self.clock.now(),
+            }));
             placed.push(connection);
         }
         Ok(placed)
+    }
+
+    /// Connections that don't run may run what the folder has, too.
+    pub(super) async fn refuse_nothing(&self, connector: &ConnectorName, db: &Db) -> Result<(), StartError> {
+        let mut placements = db.placements()?;
+        placements.retain(|_, placement| placement.connector == *connector && placement.refused.is_some());
+        placements.values_mut().for_each(|placement| placement.refused = None);
+        Ok(db.place(placements.into_iter().collect()).await?)
     }
 
     /// Says why a connection doesn't run a file.

@@ -1,7 +1,7 @@
 //! Gives connections another file of their connector: the one that the folder has by now, or one that an operator goes back to. Whatever is decided
 //! is written down before it runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use super::{Host, HostError, StartError, scheduled};
 use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::db::{Db, Placement, Revision};
+use crate::db::{Db, Revision};
 use crate::driver::{Connection, Request, Roster};
 
 /// So much of a hash has to be named.
@@ -100,17 +100,28 @@ impl Reviser {
     ) -> Result<(), HostError> {
         let _turn = self.turn(connector).await;
         let running = self.roster.of(connector);
-        let to = target(&self.db, connector, to, &running)?;
+        let to = to.map(|part| named(&self.db, connector, part)).transpose()?;
         let why = format!("rolled back by {by}");
-        let placed = self.loader.rolled_back(connector, &to, &running, &why).await;
+        let placed = self.loader.rolled_back(connector, to.as_deref(), &running, &why).await;
         let placed = placed.map_err(|error| refused(connector, error))?;
-        audit.act(by, "connectors rollback", format!("{connector} {to}")).await?;
+        if placed.is_empty() {
+            let problem = match (running.is_empty(), to) {
+                (true, _) => "no connection runs it",
+                (false, Some(_)) => "all its connections run that",
+                (false, None) => "no connection of it is known to have run well with another file; --to names one",
+            };
+            return Err(HostError::NotRevised { connector: connector.clone(), problem: problem.to_owned() });
+        }
+        let files: BTreeSet<&str> = placed.iter().map(|connection| connection.connector.sha256()).collect();
+        let files = files.into_iter().collect::<Vec<_>>().join(", ");
+        audit.act(by, "connectors rollback", format!("{connector} {files}")).await?;
         self.place(connector, placed).await.map_err(|error| refused(connector, error.into()))
     }
 
     /// Connections run what the folder has, though they went back from it.
     async fn try_again(&self, connector: &ConnectorName, by: &Actor, audit: &Audit) -> Result<(), HostError> {
         audit.act(by, "connectors retry", connector.to_string()).await?;
+        self.loader.refuse_nothing(connector, &self.db).await.map_err(|error| refused(connector, error.into()))?;
         self.roster.of(connector).iter().for_each(|connection| connection.refuse(None));
         self.revise(connector).await.map_err(|error| refused(connector, error))
     }
@@ -124,34 +135,20 @@ fn refused(connector: &ConnectorName, error: NotLoaded) -> HostError {
     HostError::NotRevised { connector: connector.clone(), problem }
 }
 
-/// The file that is gone back to: the one that is named, or what connections on trial ran before, or what was met last before.
-fn target(
-    db: &Db,
-    connector: &ConnectorName,
-    to: Option<&str>,
-    running: &[Arc<Connection>],
-) -> Result<String, HostError> {
-    let mut known = db.revisions()?.remove(connector).unwrap_or_default();
-    known.sort_by_key(|revision| std::cmp::Reverse(revision.last_seen));
-    let not_revised = |problem: String| HostError::NotRevised { connector: connector.clone(), problem };
-    if running.is_empty() {
-        return Err(not_revised("no connection runs it".into()));
+/// The file whose hash begins so.
+fn named(db: &Db, connector: &ConnectorName, part: &str) -> Result<String, HostError> {
+    let known = db.revisions()?.remove(connector).unwrap_or_default();
+    let named: Vec<&Revision> = known.iter().filter(|revision| revision.sha256.starts_with(part)).collect();
+    match named[..] {
+        [one] if part.len() >= SHA256_PART_MIN => Ok(one.sha256.clone()),
+        _ => {
+            let count = named.len();
+            let problem = format!(
+                "{part:?} is the beginning of {count} of its files; `connectors history {connector}` has them, and {SHA256_PART_MIN} digits are needed"
+            );
+            Err(HostError::NotRevised { connector: connector.clone(), problem })
+        }
     }
-    if let Some(part) = to {
-        let named: Vec<&Revision> = known.iter().filter(|revision| revision.sha256.starts_with(part)).collect();
-        return match named[..] {
-            [one] if part.len() >= SHA256_PART_MIN => Ok(one.sha256.clone()),
-            _ => Err(not_revised(format!(
-                "{part:?} is the beginning of {} of its files; `connectors history {connector}` has them, and {SHA256_PART_MIN} digits are needed",
-                named.len()
-            ))),
-        };
-    }
-    if let Some(trial) = running.iter().find_map(|connection| connection.trial()) {
-        return Ok(trial.previous.connector.sha256().to_owned());
-    }
-    let before = known.into_iter().find(|known| running.iter().all(|now| now.connector.sha256() != known.sha256));
-    before.map(|before| before.sha256).ok_or_else(|| not_revised("no other file of it was met".into()))
 }
 
 impl Host {
@@ -168,8 +165,9 @@ impl Host {
             });
         }
         known.sort_by_key(|revision| std::cmp::Reverse((revision.last_seen, revision.seen)));
-        let placements: Vec<(ConnectionName, Placement)> =
-            self.db.placements()?.into_iter().filter(|(_, placement)| placement.connector == *connector).collect();
+        let mut placements = self.db.placements()?;
+        placements
+            .retain(|name, placement| placement.connector == *connector && self.config.connections.contains_key(name));
         let row = |revision: Revision| {
             let (mut runs, mut on_trial, mut refused) = (Vec::new(), Vec::new(), BTreeMap::new());
             for (name, placement) in &placements {

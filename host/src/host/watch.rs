@@ -88,7 +88,11 @@ impl Watch {
         let reviser = Arc::clone(&self.reviser);
         let stamps = spawn_blocking(move || {
             let loader = &reviser.loader;
-            let stamp = |name: &ConnectorName| std::fs::metadata(loader.path(name)).ok().map(|found| Stamp::of(&found));
+            let stamp = |name: &ConnectorName| {
+                // A folder or a pipe of that name is none.
+                let found = std::fs::metadata(loader.path(name)).ok().filter(Metadata::is_file)?;
+                Some(Stamp::of(&found))
+            };
             loader.connectors().into_iter().map(|name| (name.clone(), stamp(name))).collect::<Stamps>()
         });
         let (stamps, now) = (stamps.await.unwrap_or_default(), self.reviser.clock.moment());
@@ -108,9 +112,11 @@ impl Watch {
                 true if is_busy => {}
                 true => {
                     self.settling.remove(&name);
-                    self.known.insert(name.clone(), stamp);
+                    let before = self.known.insert(name.clone(), stamp);
                     match stamp {
                         Some(_) => self.load(name),
+                        // It wasn't there when the host began, and that was told.
+                        None if before.is_none() => {}
                         None => tracing::warn!(
                             target: "tidewaiter", connector = %name, code = "connector-gone", "its file is gone, and what runs of it goes on"
                         ),
