@@ -150,7 +150,8 @@ async fn forget_what_was_said(db: &Db, entry: &Entry) -> Result<Result<(), Strin
     if db.shadow(&entry.key)?.is_none() {
         let TypeKey { connection, object_type } = &entry.key;
         return Ok(Err(format!(
-            "{} was never reconciled, so nothing finds by itself what was dropped: `tidewaiter reconcile {connection} {object_type} --uid UID`              tells the object again, or `--full` every object, where its connector reads none by uid",
+            "{} was never reconciled, so nothing finds by itself what was dropped: `tidewaiter reconcile {connection} {object_type} --uid UID` \
+             tells the object again, or `--full` every object, where its connector reads none by uid",
             entry.key
         )));
     }
