@@ -8,8 +8,9 @@ use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::run::{
     BatchInfo, ConnectorError, Effect, ErrorKind, Failure, Filter, Outcome, Reading, Run, RunReport, Terms, Trigger,
 };
+use tidewaiter_core::schedule::{self, Scheduled, Scheduler};
 use tidewaiter_core::state::{From, SyncState, TypeState};
-use tidewaiter_core::time::UnixMillis;
+use tidewaiter_core::time::{Moment, Now, UnixMillis};
 use tidewaiter_core::token::SyncToken;
 
 const NOW: UnixMillis = UnixMillis(1_774_000_000_000);
@@ -162,4 +163,32 @@ fn a_pass_on_trial_is_journaled_whole_or_not_at_all() {
             false => assert_eq!(done.journaled, [(3, 0, SyncState::Compared)]),
         }
     }
+}
+
+#[test]
+fn who_waits_gets_the_end_of_what_ran_before_and_nothing_is_counted() {
+    let mut scheduler = Scheduler::default();
+    let connector = "csv".parse().unwrap();
+    let (timing, state) = (None, state());
+    scheduler.add(Scheduled { key: key(), connector, timing, rank: 0, parallel: false, state, faults: 0 });
+    let now = Now { steady: Moment(0), wall: NOW };
+    scheduler.handle_trigger(&key(), Trigger::Command, Some(7), now);
+    let begun = |scheduler: &mut Scheduler| match scheduler.poll_effect() {
+        Some(schedule::Effect::Start { state, .. }) => Run::new(key(), 1, Trigger::Command, state, terms(), NOW),
+        other => panic!("{other:?}"),
+    };
+    for (answer, outcome) in [(Err(trap()), Outcome::WentBack(trap())), (Ok(Some(SyncToken::Integer(1))), Outcome::Ok)]
+    {
+        let (mut run, mut done) = (begun(&mut scheduler), Done::default());
+        run.handle_returned(answer, false, NOW);
+        drive(&mut run, &mut done);
+        let report = done.report.unwrap();
+        assert_eq!(report.outcome, outcome);
+        scheduler.handle_finished(&report, done.state.unwrap(), now);
+    }
+    let Some(schedule::Effect::Answer { waiter: 7, result }) = scheduler.poll_effect() else {
+        panic!("nobody is told")
+    };
+    assert_eq!(result.unwrap().outcome, Outcome::Ok);
+    assert_eq!(scheduler.poll_effect(), None, "no fault of the connector, and no other run");
 }
