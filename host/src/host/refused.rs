@@ -119,14 +119,14 @@ impl Host {
                 return Err(HostError::OnlyWaits { number });
             }
             audit.act(&by, "dead-letters drop", format!("{} {number} of sink {sink}", entry.key)).await?;
-            let forgotten = forget_what_was_said(&db, &entry).await?;
+            let note = forget_what_was_said(&db, &entry).await?;
             db.delivered(&sink, Delivered { gone: vec![sequence], ..Delivered::nothing(clock.now()) }).await?;
             tracing::warn!(
                 target: "tidewaiter::sink", sink, connection = %entry.key.connection, r#type = %entry.key.object_type,
                 code = "dead-letter-dropped", uid = entry.body.delta().map_or("", |delta| delta.change.uid()), sequence, number,
                 by = %by, "never delivered"
             );
-            Ok(Settled { settled: vec![number], notes: forgotten.err().into_iter().collect(), ..Settled::default() })
+            Ok(Settled { settled: vec![number], notes: note.into_iter().collect(), ..Settled::default() })
         })
         .await
     }
@@ -144,12 +144,12 @@ fn is_behind(letters: &[OfSink], sequence: u64) -> bool {
     letters.iter().any(|(_, one)| one.entry.id.sequence == sequence) && !due(letters).contains(&sequence)
 }
 
-/// So that the next comparison tells it again; the error says why none does.
-async fn forget_what_was_said(db: &Db, entry: &Entry) -> Result<Result<(), String>, HostError> {
-    let Some(delta) = entry.body.delta() else { return Ok(Ok(())) };
+/// So that the next comparison tells it again. Answers what does, where none will.
+async fn forget_what_was_said(db: &Db, entry: &Entry) -> Result<Option<String>, HostError> {
+    let Some(delta) = entry.body.delta() else { return Ok(None) };
     if db.shadow(&entry.key)?.is_none() {
         let TypeKey { connection, object_type } = &entry.key;
-        return Ok(Err(format!(
+        return Ok(Some(format!(
             "{} was never reconciled, so nothing finds by itself what was dropped: `tidewaiter reconcile {connection} {object_type} --uid UID` \
              tells the object again, or `--full` every object, where its connector reads none by uid",
             entry.key
@@ -158,5 +158,6 @@ async fn forget_what_was_said(db: &Db, entry: &Entry) -> Result<Result<(), Strin
     let hold = db.wait_for_shadow(&entry.key).await;
     let hold = hold.ok_or_else(|| HostError::PassUnderWay { key: entry.key.clone() })?;
     let uids = delta.change.previous_uid().into_iter().chain([delta.change.uid()]);
-    Ok(Ok(hold.doubt(uids).await?))
+    hold.doubt(uids).await?;
+    Ok(None)
 }

@@ -91,9 +91,9 @@ impl Host {
     /// The db.
     pub async fn sinks(&self) -> Result<Vec<SinkView>, HostError> {
         let refused = refused(&self.db, None).await?;
+        let letters = |name: &String| refused.iter().filter(|(sink, _)| sink == name).count() as u64;
         let view = |(name, written): (&String, &SinkConfig)| {
-            let position = self.db.sink_position(name)?;
-            let dead_letters = refused.iter().filter(|(sink, _)| sink == name).count() as u64;
+            let (position, dead_letters) = (self.db.sink_position(name)?, letters(name));
             let nobody = || Some("no host runs that delivers: `tidewaiter serve` does".to_owned());
             let problem = self.sinks.get(name).map_or_else(nobody, |reached| reached.borrow().problem.clone());
             let (sink, r#type, inline) = (name.clone(), written.to.name().to_owned(), written.inline);
@@ -104,8 +104,7 @@ impl Host {
         // Whoever took one out of the configuration may have forgotten these.
         let left: BTreeSet<&String> = refused.iter().map(|(sink, _)| sink).collect();
         for name in left.into_iter().filter(|name| !self.config.sinks.contains_key(*name)) {
-            let position = self.db.sink_position(name)?;
-            let dead_letters = refused.iter().filter(|(sink, _)| sink == name).count() as u64;
+            let (position, dead_letters) = (self.db.sink_position(name)?, letters(name));
             let problem = Some("it is not in the configuration, and has dead letters".to_owned());
             let (sink, r#type, behind) = (name.clone(), "-".to_owned(), 0);
             sinks.push(SinkView { sink, r#type, inline: false, position, behind, dead_letters, problem });
