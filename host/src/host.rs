@@ -228,6 +228,14 @@ pub enum HostError {
         /// What awaits approval, if anything does.
         now: Option<String>,
     },
+    /// There is no such file of a connector.
+    #[error("connector {connector}: {problem}")]
+    NoSuchRevision {
+        /// Which.
+        connector: ConnectorName,
+        /// What is not there.
+        problem: String,
+    },
     /// No other file of it is run.
     #[error("connector {connector}: {problem}")]
     NotRevised {

@@ -44,8 +44,7 @@ pub(super) enum Command {
     },
 }
 
-/// What runs of a connector.
-pub(super) async fn revisions(config: Config, command: Command, json: bool) -> Result<(), Fail> {
+pub(super) async fn perform(config: Config, command: Command, json: bool) -> Result<(), Fail> {
     let (runs, ask) = match command {
         Command::History { connector } => (Runs::Never, Ask::Revisions(connector)),
         Command::Rollback { connector, to } => (Runs::WhenAsked, Ask::RollBack { connector, to }),

@@ -258,7 +258,7 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
         Command::Backup { file } => db::backup(config, &file, json).await,
         Command::Restore { file } => db::restore(config, file, json).await,
         Command::Db(command) => db::perform(config, command, json).await,
-        Command::Connectors(command) => Box::pin(connectors::revisions(config, command, json)).await,
+        Command::Connectors(command) => Box::pin(connectors::perform(config, command, json)).await,
         Command::Connections(Connections::List) => {
             let answer = ask(config, Runs::Never, Ask::Connections).await?;
             let Answer::Connections(types) = answer else { return Err(Fail::other_answer()) };

@@ -459,12 +459,17 @@ impl Db {
         self.inner.store.revisions()
     }
 
-    /// A file of a connector was met.
+    /// A file of a connector was met, and others, by their hashes, are remembered no longer.
     ///
     /// # Errors
     /// The storage engine failed.
-    pub async fn note_revision(&self, connector: &ConnectorName, revision: Revision) -> Result<(), CommitError> {
-        self.write(Write::Revision { connector: connector.clone(), revision }).await.map(drop)
+    pub async fn note_revision(
+        &self,
+        connector: &ConnectorName,
+        revision: Revision,
+        forgotten: Vec<String>,
+    ) -> Result<(), CommitError> {
+        self.write(Write::Revision { connector: connector.clone(), revision, forgotten }).await.map(drop)
     }
 
     /// The dead letters of a type, or all, each type's in the order in which they came. Blocks for as long as it takes to read all of them, which may be

@@ -1,5 +1,6 @@
 //! Which file of its connector a connection runs, and which files were met. Performs nothing.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -54,4 +55,11 @@ pub struct Revision {
     pub seen: UnixMillis,
     /// When it was met last.
     pub last_seen: UnixMillis,
+}
+
+impl Revision {
+    /// By when they were met last, and first.
+    pub fn newest_first(revisions: &mut [Self]) {
+        revisions.sort_by_key(|revision| Reverse((revision.last_seen, revision.seen)));
+    }
 }

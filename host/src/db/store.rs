@@ -200,6 +200,8 @@ pub(super) enum Write {
     Revision {
         connector: ConnectorName,
         revision: Revision,
+        /// Hashes of others that are remembered no longer.
+        forgotten: Vec<String>,
     },
     /// Keep this for a credential, sealed.
     Keep {

@@ -1,5 +1,7 @@
 //! A connection as runs see it: a loaded connector, settings, what was granted, and the classes of its source.
 
+mod trial;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,9 +25,11 @@ use tidewaiter_core::state::TokenBasis;
 use tidewaiter_core::text::{hex, shown};
 use tokio::sync::mpsc;
 
-use crate::audit::{Audit, AuditError, Event};
+use self::trial::Standing;
+pub(crate) use self::trial::{TRIAL_RUNS, Trial};
+use crate::audit::{Audit, Event};
 use crate::config::{ConnectionConfig, TypeConfig};
-use crate::db::{Db, Placement, RefusedRevision, pack, pack_read};
+use crate::db::{Db, pack, pack_read};
 use crate::driver::pass::Comparison;
 use crate::driver::session::{Session, Source};
 use crate::egress::{Egress, EgressError, Meter, Outgoing, Outside};
@@ -38,9 +42,6 @@ use crate::wasm::{
 const AWAITING_ID_BYTES: usize = 16;
 /// How many objects a connector is told to ask its source for at a time.
 const PAGE_SIZE: u32 = 1000;
-
-/// So many runs with changes of a type end well before its connector is trusted with committing while it runs.
-pub(crate) const TRIAL_RUNS: u32 = 3;
 
 /// How often it is looked whether a secret has changed, where a source refused the login.
 const SECRET_LOOK: Duration = Duration::from_secs(5);
@@ -73,21 +74,8 @@ pub struct Connection {
     db: Option<Db>,
     /// As the source declared them last; read again after a failed run.
     classes: Mutex<Option<Arc<Classes>>>,
-    /// What it goes back to if its connector fails; none: that has shown that it can.
-    trial: Mutex<Option<Trial>>,
-    /// The file that it ran well with before.
-    before: Mutex<Option<String>>,
-    /// Another file of its connector that it doesn't run, and why.
-    refused: Mutex<Option<RefusedRevision>>,
-}
-
-/// A connection whose connector came in the place of another revision.
-#[derive(Clone, Debug)]
-pub(crate) struct Trial {
-    /// With what it ran before.
-    pub(crate) previous: Arc<Connection>,
-    /// Runs with changes that ended well since, up to `TRIAL_RUNS`.
-    pub(crate) passed: BTreeMap<TypeName, u32>,
+    /// Which other files of its connector it knows.
+    standing: Mutex<Standing>,
 }
 
 /// What a connection may do, from one approval to the next.
@@ -109,12 +97,6 @@ pub struct Awaiting {
     pub capabilities: Vec<Capability>,
     /// A name for exactly these: who approves names what was shown, and not what an update made of it since.
     pub id: String,
-}
-
-impl Trial {
-    fn has_passed(&self, object_type: &TypeName) -> bool {
-        self.passed.get(object_type).is_some_and(|passed| *passed >= TRIAL_RUNS)
-    }
 }
 
 impl Awaiting {
@@ -185,88 +167,8 @@ impl Connection {
         let allowed = Mutex::new(Arc::new(allowed));
         let token_bases =
             token_bases(&config, &connector.info().settings_schema, &connector.info().token_format_written);
-        let (audit, db, classes, trial, before, refused) = Default::default();
-        Ok(Self { name, config, connector, token_bases, allowed, egress, audit, db, classes, trial, before, refused })
-    }
-
-    /// Writes down which file of its connector it runs from now on, and what that is allowed.
-    ///
-    /// # Errors
-    /// The audit can't be written.
-    pub(crate) fn note_placed(&self) -> Result<(), AuditError> {
-        let Some(audit) = &self.audit else { return Ok(()) };
-        let connection = self.name.as_str();
-        let version = shown(&self.connector.info().version, NAME_BYTES_MAX);
-        let (connector, sha256) = (self.config.connector.as_str(), self.connector.sha256());
-        audit.note(&Event::Connector { connection, connector, version: &version, sha256 })?;
-        audit.note(&Event::Grants { connection, decided: &self.allowed().decided })
-    }
-
-    /// It is on trial from now on, unless all of its types have passed.
-    pub(crate) fn on_trial(&self, trial: Trial) {
-        let is_over = self.is_over(&trial);
-        *self.trial.lock().unwrap_or_else(PoisonError::into_inner) = Some(trial).filter(|_| !is_over);
-    }
-
-    /// What it runs where that has shown that it can, and else what it goes back to.
-    pub(crate) fn proven(self: &Arc<Self>) -> Arc<Self> {
-        self.trial().map_or_else(|| Arc::clone(self), |trial| trial.previous)
-    }
-
-    /// Nothing is gone back to any more.
-    pub(crate) fn ends_trial(&self) {
-        *self.trial.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    /// The file that it ran well with before.
-    pub(crate) fn ran_before(&self, sha256: Option<String>) {
-        *self.before.lock().unwrap_or_else(PoisonError::into_inner) = sha256;
-    }
-
-    /// What it goes back to, or ran well with before that; none: it is not known.
-    pub(crate) fn ran_well_before(&self) -> Option<String> {
-        let previous = self.trial().map(|trial| trial.previous.connector.sha256().to_owned());
-        previous.or_else(|| self.before.lock().unwrap_or_else(PoisonError::into_inner).clone())
-    }
-
-    /// It doesn't run this file, and whoever looks sees why.
-    pub(crate) fn refuse(&self, revision: Option<RefusedRevision>) {
-        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = revision;
-    }
-
-    /// The file that it doesn't run.
-    pub(crate) fn refused(&self) -> Option<RefusedRevision> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// What is written down of what it runs.
-    pub(crate) fn placement(&self) -> Placement {
-        let (previous, passed) =
-            self.trial().map(|trial| (trial.previous.connector.sha256().to_owned(), trial.passed)).unzip();
-        let (connector, sha256) = (self.config.connector.clone(), self.connector.sha256().to_owned());
-        let before = self.before.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Placement { connector, sha256, previous, passed: passed.unwrap_or_default(), before, refused: self.refused() }
-    }
-
-    fn is_over(&self, trial: &Trial) -> bool {
-        self.config.types.keys().all(|name| trial.has_passed(name))
-    }
-
-    /// What it goes back to, and how far it got; none: it is not on trial.
-    pub(crate) fn trial(&self) -> Option<Trial> {
-        self.trial.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// A run with changes of a type ended well. Answers whether that is news.
-    pub(crate) fn passes(&self, object_type: &TypeName) -> bool {
-        let mut on_trial = self.trial.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(trial) = on_trial.as_mut().filter(|trial| !trial.has_passed(object_type)) else { return false };
-        *trial.passed.entry(object_type.clone()).or_default() += 1;
-        if self.is_over(trial) {
-            self.ran_before(Some(trial.previous.connector.sha256().to_owned()));
-            *on_trial = None;
-        }
-        true
+        let (audit, db, classes, standing) = Default::default();
+        Ok(Self { name, config, connector, token_bases, allowed, egress, audit, db, classes, standing })
     }
 
     /// What it may do.
@@ -302,7 +204,7 @@ impl Connection {
         let info = self.connector.info();
         let formats = info.token_formats_read.iter().chain([&info.token_format_written]);
         let token_formats = formats.filter(|format| !format.is_empty()).map(|format| hashed(format)).collect();
-        let on_trial = self.trial().is_some_and(|trial| !trial.has_passed(object_type));
+        let on_trial = self.is_on_trial(object_type);
         Terms { limits: self.config.limits, guard, on_token_lost, token_basis, token_formats, on_trial }
     }
 

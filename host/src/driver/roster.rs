@@ -78,6 +78,21 @@ impl Roster {
         Some(previous)
     }
 
+    /// A connection can't run, and that is why.
+    pub(crate) fn breaks(&self, name: ConnectionName, problem: String) {
+        self.write().broken.insert(name, problem);
+    }
+
+    /// Nothing that these connections don't run keeps them from running it any more.
+    pub(crate) async fn refuse_nothing(&self, names: &[ConnectionName], db: &Db) -> Result<(), CommitError> {
+        let _alone = self.noting.lock().await;
+        let mut placements = db.placements().map_err(|error| CommitError::Storage(error.to_string()))?;
+        placements.retain(|name, placement| names.contains(name) && placement.refused.is_some());
+        placements.values_mut().for_each(|placement| placement.refused = None);
+        names.iter().filter_map(|name| self.get(name)).for_each(|connection| connection.refuse(None));
+        db.place(placements.into_iter().collect()).await
+    }
+
     /// Writes down what a connection runs, as it is by then.
     pub(crate) async fn note(&self, name: &ConnectionName, db: &Db) -> Result<(), CommitError> {
         let _alone = self.noting.lock().await;

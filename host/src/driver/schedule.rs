@@ -342,10 +342,10 @@ impl Task {
             Outcome::WentBack(failure) => {
                 let (sha256, at) = (connection.connector.sha256().to_owned(), report.ended);
                 let why = format!("run {} of {key} failed ({}): {failure}", report.run, failure.code());
-                if let Some(why) = self.closed(connection) {
+                if let Some(unread) = self.closed(connection) {
                     tracing::error!(
                         target: "tidewaiter::run", connection = %key.connection, code = "no-way-back", sha256,
-                        "the connector's new revision failed, and goes on: {why}"
+                        "the connector's new revision goes on, because what ran before doesn't read the format of the token that {unread} holds: {why}"
                     );
                     connection.ends_trial();
                     return self.note_placement(&key.connection);
@@ -382,15 +382,9 @@ impl Task {
         });
     }
 
-    /// Why a connection can't go back any more, if so: what it would go back to doesn't read a token that is held by now.
-    fn closed(&self, connection: &Connection) -> Option<String> {
-        let previous = connection.trial()?.previous;
-        let states = self.db.states().ok()?;
-        let reads = |(key, state): (&TypeKey, &TypeState)| {
-            state.token_basis.is_read(&previous.terms(&key.object_type).token_formats)
-        };
-        let unread = states.iter().find(|(key, state)| key.connection == connection.name && !reads((key, state)));
-        unread.map(|(key, _)| format!("what ran before doesn't read the format of the token that {key} holds by now"))
+    /// The type for which a connection can't go back any more, if so: what it would go back to doesn't read the token that is held by now.
+    fn closed(&self, connection: &Connection) -> Option<TypeKey> {
+        connection.trial()?.previous.unread(&self.db.states().ok()?)
     }
 
     fn watch_secrets(&mut self, name: &ConnectionName) {

@@ -353,7 +353,7 @@ impl HostError {
             Self::Refused(Refusal::TokenLost { .. }) => ProblemCode::TokenLost,
             Self::Refused(Refusal::Held { .. }) | Self::NotHeld { .. } => ProblemCode::Held,
             Self::Refused(Refusal::Quarantined { .. }) => ProblemCode::Quarantined,
-            Self::NoSuchToken { .. } | Self::NoSuchLetter { .. } => ProblemCode::Unknown,
+            Self::NoSuchToken { .. } | Self::NoSuchLetter { .. } | Self::NoSuchRevision { .. } => ProblemCode::Unknown,
             Self::OnlyWaits { .. } | Self::NotRetried { .. } | Self::Kept { .. } | Self::NotRevised { .. } => {
                 ProblemCode::Held
             }

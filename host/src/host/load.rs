@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tidewaiter_core::grant::approval::Approved;
-use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
-use tidewaiter_core::state::{SyncState, TypeState};
+use tidewaiter_core::name::{ConnectionName, ConnectorName};
 use tidewaiter_core::text::shown;
 use tokio::task::spawn_blocking;
 
@@ -28,6 +27,8 @@ const INSTANCES_BESIDE: usize = 32;
 const VERSION_BYTES_MAX: usize = 100;
 /// So many files of each connector are kept, the ones that were met last, beside those that are run.
 const REVISIONS_KEPT: usize = 5;
+/// So many files of each connector are remembered: authors save often.
+const REVISIONS_REMEMBERED: usize = 50;
 
 /// What is approved for connections.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +96,8 @@ pub(super) struct Revised {
     pub(super) placed: Vec<Arc<Connection>>,
     /// Connections that go on with what they had.
     pub(super) refused: Vec<ConnectionName>,
+    /// Connections that can't run, and why.
+    pub(super) broken: Vec<(ConnectionName, String)>,
 }
 
 /// Files of one connector, loaded once each.
@@ -102,7 +105,7 @@ struct Shelf<'a> {
     loader: &'a Loader,
     name: &'a ConnectorName,
     /// What the folder has.
-    file: Result<Bytes, String>,
+    file: Result<Arc<Bytes>, String>,
     loaded: HashMap<String, Result<Connector, String>>,
 }
 
@@ -144,7 +147,8 @@ impl Loader {
     async fn shelf<'a>(&'a self, name: &'a ConnectorName) -> Shelf<'a> {
         let path = self.path(name);
         let read = spawn_blocking(move || {
-            Bytes::read(&path).map_err(|error| format!("can't read its connector {}: {error}", path.display()))
+            let file = Bytes::read(&path).map(Arc::new);
+            file.map_err(|error| format!("can't read its connector {}: {error}", path.display()))
         });
         let file = read.await.unwrap_or_else(|error| Err(error.to_string()));
         Shelf { loader: self, name, file, loaded: HashMap::new() }
@@ -237,11 +241,10 @@ impl Loader {
         stored: &Placement,
     ) -> Result<Arc<Connection>, NotLoaded> {
         let connection = self.connection(name, written, shelf, &stored.sha256).await?;
-        connection.refuse(stored.refused.clone());
-        connection.ran_before(stored.before.clone());
+        connection.stands_as(stored);
         let Some(previous) = &stored.previous else { return Ok(connection) };
         match self.connection(name, written, shelf, previous).await {
-            Ok(previous) => connection.on_trial(Trial { previous, passed: stored.passed.clone() }),
+            Ok(previous) => connection.begins_trial(Trial { previous, passed: stored.passed.clone() }),
             Err(error @ NotLoaded::Host(_)) => return Err(error),
             Err(NotLoaded::Connector(problem)) => tracing::warn!(
                 target: "tidewaiter", connection = %name, sha256 = stored.sha256, "there is no way back from the connector's revision: {problem}"
@@ -255,15 +258,16 @@ impl Loader {
         let file = shelf.sha256()?;
         let connection = self.connection(&now.name, &now.config, shelf, &file).await?;
         self.reads_tokens(&connection)?;
-        connection.on_trial(Trial { previous: now.proven(), passed: BTreeMap::new() });
+        connection.begins_trial(Trial { previous: now.proven(), passed: BTreeMap::new() });
         Ok(connection)
     }
 
     /// Whether a connection would read the tokens that its types hold.
     fn reads_tokens(&self, connection: &Connection) -> Result<(), NotLoaded> {
         let states = self.noted.as_ref().map(|(_, db)| db.states()).transpose()?.unwrap_or_default();
-        let unread = states.iter().find_map(|(key, state)| unread(connection, key, state));
-        unread.map_or(Ok(()), |why| Err(NotLoaded::Connector(why)))
+        let Some(key) = connection.unread(&states) else { return Ok(()) };
+        let what = "has a format that it doesn't read; `token reset` or `token set` it, then `connectors retry`";
+        Err(NotLoaded::Connector(format!("the token of {key} {what}")))
     }
 
     /// The connections of a connector that get what the folder has by now, and those that can run only now. What is wrong is told of the rest.
@@ -304,6 +308,7 @@ impl Loader {
                 }
                 (Err(NotLoaded::Connector(problem)), None) => {
                     tracing::error!(target: "tidewaiter", connection = %name, "this connection can't run: {problem}");
+                    revised.broken.push((name.clone(), problem));
                 }
             }
         }
@@ -338,14 +343,6 @@ impl Loader {
             placed.push(connection);
         }
         Ok(placed)
-    }
-
-    /// Connections that don't run may run what the folder has, too.
-    pub(super) async fn refuse_nothing(&self, connector: &ConnectorName, db: &Db) -> Result<(), StartError> {
-        let mut placements = db.placements()?;
-        placements.retain(|_, placement| placement.connector == *connector && placement.refused.is_some());
-        placements.values_mut().for_each(|placement| placement.refused = None);
-        Ok(db.place(placements.into_iter().collect()).await?)
     }
 
     /// Says why a connection doesn't run a file.
@@ -384,11 +381,9 @@ impl Loader {
 
     /// Drops the files that nobody goes back to.
     pub(super) fn sweep(&self, db: &Db) -> Result<(), ReadError> {
-        let placements = db.placements()?.into_values();
-        let mut wanted: BTreeSet<String> =
-            placements.flat_map(|placement| placement.previous.into_iter().chain([placement.sha256])).collect();
+        let mut wanted = placed(db)?;
         for mut revisions in db.revisions()?.into_values() {
-            revisions.sort_by_key(|revision| std::cmp::Reverse(revision.last_seen));
+            Revision::newest_first(&mut revisions);
             wanted.extend(revisions.into_iter().take(REVISIONS_KEPT).map(|revision| revision.sha256));
         }
         if let Err(error) = self.kept.sweep(&wanted) {
@@ -416,40 +411,44 @@ impl Shelf<'_> {
     async fn load(&self, sha256: &str) -> Result<Result<Connector, String>, NotLoaded> {
         let Loader { engine, kept, noted, clock, .. } = self.loader;
         let of_folder = self.file.as_ref().ok().filter(|file| file.sha256 == sha256);
-        let bytes = match of_folder {
-            Some(file) => file.clone(),
-            None => match kept.read(sha256) {
-                Ok(bytes) => bytes,
-                Err(error) => return Ok(Err(format!("what was kept of its connector can't be read: {error}"))),
-            },
+        let file = match of_folder {
+            Some(file) => Arc::clone(file),
+            None => {
+                let (kept, sha256) = (kept.clone(), sha256.to_owned());
+                match spawn_blocking(move || kept.read(&sha256)).await? {
+                    Ok(file) => Arc::new(file),
+                    Err(error) => return Ok(Err(format!("what was kept of its connector can't be read: {error}"))),
+                }
+            }
         };
-        let connector = match Connector::load(engine, self.name, &bytes.bytes).await {
+        let connector = match Connector::load(engine, self.name, &file.bytes).await {
             Ok(connector) => connector,
             Err(error) => return Ok(Err(error.to_string())),
         };
         if let (Some((_, db)), Some(file)) = (noted, of_folder) {
-            if let Err(error) = kept.keep(file) {
+            let (kept, file) = (kept.clone(), Arc::clone(file));
+            if let Err(error) = spawn_blocking(move || kept.keep(&file)).await? {
                 tracing::warn!(
                     target: "tidewaiter", connector = %self.name, sha256, "the file can't be kept, and after a restart there is no way back to it: {error}"
                 );
             }
-            let known = db.revisions()?.remove(self.name).unwrap_or_default();
-            let known = known.into_iter().find(|known| known.sha256 == sha256);
+            let mut known = db.revisions()?.remove(self.name).unwrap_or_default();
             let now = clock.now();
+            let seen = known.iter().find(|known| known.sha256 == sha256).map_or(now, |known| known.seen);
             let version = shown(&connector.info().version, VERSION_BYTES_MAX);
-            let (seen, bytes) = (known.map_or(now, |known| known.seen), connector.component_bytes());
-            let revision = Revision { sha256: sha256.to_owned(), version, bytes, seen, last_seen: now };
-            db.note_revision(self.name, revision).await?;
+            let (sha256, bytes) = (sha256.to_owned(), connector.component_bytes());
+            Revision::newest_first(&mut known);
+            let placed = placed(db)?;
+            let old = known.into_iter().skip(REVISIONS_REMEMBERED).map(|revision| revision.sha256);
+            let forgotten = old.filter(|other| *other != sha256 && !placed.contains(other)).collect();
+            db.note_revision(self.name, Revision { sha256, version, bytes, seen, last_seen: now }, forgotten).await?;
         }
         Ok(Ok(connector))
     }
 }
 
-/// That a connection with another file would not read the token that one of its types holds, where that is so.
-fn unread(connection: &Connection, key: &TypeKey, state: &TypeState) -> Option<String> {
-    let is_its = key.connection == connection.name && connection.config.types.contains_key(&key.object_type);
-    let SyncState::Live(_) = &state.sync else { return None };
-    let terms = connection.terms(&key.object_type);
-    let is_unread = is_its && !state.token_basis.is_read(&terms.token_formats);
-    is_unread.then(|| format!("the token of {key} has a format that it doesn't read; `token reset` or `token set` it, then `connectors retry`"))
+/// The files that connections run, may go back to, or ran well with before.
+fn placed(db: &Db) -> Result<BTreeSet<String>, ReadError> {
+    let of = |Placement { sha256, previous, before, .. }| [Some(sha256), previous, before].into_iter().flatten();
+    Ok(db.placements()?.into_values().flat_map(of).collect())
 }

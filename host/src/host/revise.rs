@@ -64,7 +64,15 @@ impl Reviser {
     /// Connections run what the folder has by now, if they can.
     pub(super) async fn revise(&self, connector: &ConnectorName) -> Result<(), NotLoaded> {
         let _turn = self.turn(connector).await;
-        let Revised { placed, refused } = self.loader.revise(connector, &self.roster.of(connector)).await?;
+        self.revise_now(connector).await
+    }
+
+    /// As `revise`, for whoever has the turn.
+    async fn revise_now(&self, connector: &ConnectorName) -> Result<(), NotLoaded> {
+        let Revised { placed, refused, broken } = self.loader.revise(connector, &self.roster.of(connector)).await?;
+        for (connection, problem) in broken {
+            self.roster.breaks(connection, problem);
+        }
         for connection in refused {
             self.roster.note(&connection, &self.db).await?;
         }
@@ -121,9 +129,11 @@ impl Reviser {
     /// Connections run what the folder has, though they went back from it.
     async fn try_again(&self, connector: &ConnectorName, by: &Actor, audit: &Audit) -> Result<(), HostError> {
         audit.act(by, "connectors retry", connector.to_string()).await?;
-        self.loader.refuse_nothing(connector, &self.db).await.map_err(|error| refused(connector, error.into()))?;
-        self.roster.of(connector).iter().for_each(|connection| connection.refuse(None));
-        self.revise(connector).await.map_err(|error| refused(connector, error))
+        let _turn = self.turn(connector).await;
+        let connections = self.config.connections.iter();
+        let of = connections.filter(|(_, written)| written.connector == *connector).map(|(name, _)| name.clone());
+        self.roster.refuse_nothing(&of.collect::<Vec<_>>(), &self.db).await?;
+        self.revise_now(connector).await.map_err(|error| refused(connector, error))
     }
 }
 
@@ -146,7 +156,7 @@ fn named(db: &Db, connector: &ConnectorName, part: &str) -> Result<String, HostE
             let problem = format!(
                 "{part:?} is the beginning of {count} of its files; `connectors history {connector}` has them, and {SHA256_PART_MIN} digits are needed"
             );
-            Err(HostError::NotRevised { connector: connector.clone(), problem })
+            Err(HostError::NoSuchRevision { connector: connector.clone(), problem })
         }
     }
 }
@@ -159,12 +169,10 @@ impl Host {
     pub fn revisions(&self, connector: &ConnectorName) -> Result<Vec<RevisionRow>, HostError> {
         let mut known = self.db.revisions()?.remove(connector).unwrap_or_default();
         if known.is_empty() {
-            return Err(HostError::NotRevised {
-                connector: connector.clone(),
-                problem: "no file of it was met".into(),
-            });
+            let problem = "no file of it was met".to_owned();
+            return Err(HostError::NoSuchRevision { connector: connector.clone(), problem });
         }
-        known.sort_by_key(|revision| std::cmp::Reverse((revision.last_seen, revision.seen)));
+        Revision::newest_first(&mut known);
         let mut placements = self.db.placements()?;
         placements
             .retain(|name, placement| placement.connector == *connector && self.config.connections.contains_key(name));

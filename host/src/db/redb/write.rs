@@ -184,7 +184,10 @@ impl<'txn> Tables<'txn> {
                 }
                 Ok(Done::Nothing)
             }
-            (Write::Revision { connector, revision }, _) => {
+            (Write::Revision { connector, revision, forgotten }, _) => {
+                for sha256 in forgotten {
+                    self.revisions.remove((connector.as_str(), sha256.as_str()))?;
+                }
                 let key = (connector.as_str(), revision.sha256.as_str());
                 self.revisions.insert(key, row(revision)?.as_slice())?;
                 Ok(Done::Nothing)

@@ -355,6 +355,20 @@ async fn names_of_sensitive_attributes_do_not_fill_the_disk() {
     db.note_sensitive(&connection, names(15_000, 5_000)).await.unwrap();
 }
 
+#[tokio::test]
+async fn files_of_a_connector_are_remembered_until_they_are_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, csv) = (open(dir.path()), "csv".parse().unwrap());
+    for (at, sha256, forgotten) in [(1, "a", vec![]), (2, "b", vec![]), (3, "c", vec!["a".to_owned(), "none".into()])] {
+        let (sha256, version, at) = (sha256.to_owned(), String::new(), UnixMillis(at));
+        let revision = Revision { sha256, version, bytes: 1, seen: at, last_seen: at };
+        db.note_revision(&csv, revision, forgotten).await.unwrap();
+    }
+    let mut known = db.revisions().unwrap().remove(&csv).unwrap();
+    Revision::newest_first(&mut known);
+    assert_eq!(known.into_iter().map(|revision| revision.sha256).collect::<Vec<_>>(), ["c", "b"]);
+}
+
 fn sealed(dir: &Path, keys: Keys) -> Db {
     Db::open_sealed(dir, "a test", Duration::ZERO, keys).unwrap()
 }
