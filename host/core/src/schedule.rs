@@ -1,6 +1,7 @@
 //! Which run begins when, as a machine over all object types: due times, one run at a time per type and per connection, so many
 //! at once in all, connections in turn, and the single follow-up that any number of triggers during a run share.
 
+mod configured;
 mod failure;
 mod turn;
 
@@ -183,6 +184,8 @@ struct Slot {
     wanted: Option<Wanted>,
     /// Its settings are wrong: nothing is due until a run is asked for and succeeds, or a secret changes.
     misconfigured: bool,
+    /// There is no such type any more; only its last run is under way.
+    gone: bool,
 }
 
 /// The machine.
@@ -217,9 +220,8 @@ impl Scheduler {
         let (running, refused, has_read, queued) = (0, false, false, false);
         let lane = || Lane { connector, parallel, running, refused, waiting, reads, has_read, queued };
         self.lanes.entry(key.connection.clone()).or_insert_with(lane);
-        let slot =
-            Slot { timing, rank, state, next: None, due: None, running: None, wanted: None, misconfigured: false };
-        self.slots.insert(key, slot);
+        let (next, due, running, wanted, misconfigured, gone) = Default::default();
+        self.slots.insert(key, Slot { timing, rank, state, next, due, running, wanted, misconfigured, gone });
     }
 
     /// Connections run another revision of their connector, and some can run only now. What is scheduled of them runs at once, so that it is seen
@@ -363,6 +365,10 @@ impl Scheduler {
         if state.revision >= slot.state.revision {
             slot.state = state;
         }
+        if slot.gone {
+            self.answer(waiters, &Ok(report.clone()));
+            return self.last_run_over(&report.key);
+        }
         if let Outcome::WentBack(_) = &report.outcome {
             return self.goes_back(report, waiters, now);
         }
@@ -424,6 +430,9 @@ impl Scheduler {
         if state.revision >= slot.state.revision {
             slot.state = state;
         }
+        if slot.gone {
+            return self.last_run_over(key);
+        }
         self.ended(&key.connection);
         self.queue(&key.connection);
         self.start_ready();
@@ -472,7 +481,7 @@ impl Scheduler {
         if self.shutting_down {
             return Some(Refusal::ShuttingDown);
         }
-        match self.slots.get(key).map(|slot| &slot.state.sync) {
+        match self.slots.get(key).filter(|slot| !slot.gone).map(|slot| &slot.state.sync) {
             None => Some(Refusal::Unknown(key.clone())),
             Some(SyncState::TokenLost { reason, .. }) => {
                 Some(Refusal::TokenLost { key: key.clone(), reason: reason.clone() })
