@@ -53,6 +53,7 @@ use crate::config::Config;
 use crate::db::{CommitError, Db, OpenError, Policy, ReadError};
 use crate::driver::{Connection, Lateness, Request, Roster, Task, retain};
 use crate::egress::TlsError;
+use crate::trust::LockError;
 
 /// How long another process may take to leave the db.
 pub(crate) const OWNER_WAIT: Duration = Duration::from_secs(5);
@@ -210,7 +211,9 @@ pub enum HostError {
     #[error(transparent)]
     Audit(#[from] AuditError),
     /// Whoever asks has not the role for it.
-    #[error("{by} may not approve what connectors ask for: socket.security in the configuration lists who may")]
+    #[error(
+        "{by} may not decide what connectors may be and ask for: socket.security in the configuration lists who may"
+    )]
     NotSecurity {
         /// Who.
         by: Actor,
@@ -244,6 +247,9 @@ pub enum HostError {
         /// Why not.
         problem: String,
     },
+    /// What is trusted can't be read or written.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// What is asked for can't be told.
     #[error(transparent)]
     Ask(#[from] BadAsk),
@@ -357,8 +363,18 @@ impl Host {
             tasks.retention.spawn(retain::work(db.clone(), clock, policy, closing.clone()));
         }
         let reviser = loader.map(|loader| {
-            let (config, roster, turns) = (Arc::clone(&config), Arc::clone(&roster), Default::default());
-            Arc::new(Reviser { config, loader, roster, db: db.clone(), clock, requests: requests.clone(), turns })
+            let (config, roster) = (Arc::clone(&config), Arc::clone(&roster));
+            let (turns, locking) = Default::default();
+            Arc::new(Reviser {
+                config,
+                loader,
+                roster,
+                db: db.clone(),
+                clock,
+                requests: requests.clone(),
+                turns,
+                locking,
+            })
         });
         if let (Some(reviser), Runs::Scheduled) = (&reviser, runs) {
             tasks.retention.spawn(Watch::new(Arc::clone(reviser)).work(closing.clone()));

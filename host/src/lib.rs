@@ -14,4 +14,5 @@ pub mod host;
 pub mod secret;
 pub mod sink;
 pub mod socket;
+pub mod trust;
 pub mod wasm;

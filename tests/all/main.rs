@@ -72,5 +72,6 @@ mod stale;
 mod story;
 mod sync;
 mod tcp;
+mod trust;
 mod webhook;
 mod zoo;

@@ -16,6 +16,7 @@ use tidewaiter::db::{Db, Quota};
 use tidewaiter::driver::{Order, perform};
 
 use tidewaiter::host::{Host, Runs};
+use tidewaiter::trust::{ConnectorTrust, Mode};
 use tidewaiter::wasm::{Connector, Engine, EngineOptions};
 use tidewaiter_core::name::ConnectionName;
 use tidewaiter_core::run::{Outcome, Trigger};
@@ -147,6 +148,7 @@ pub(crate) fn host(connections: BTreeMap<ConnectionName, Arc<ConnectionConfig>>,
     Config {
         file: "/".into(),
         trust: Vec::new(),
+        connector_trust: ConnectorTrust { mode: Mode::Any, lock: data.join("none.lock") },
         resolver: None,
         encryption: Default::default(),
         compiler: None,

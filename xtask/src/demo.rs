@@ -118,6 +118,10 @@ impl Demo {
         {
             show(name, text);
         }
+        tell_more(
+            "Nobody has to trust a connector with more than that. Which file may be run at all is said by its hash, in tidewaiter.lock:",
+        );
+        self.command(&["connectors", "pin", "csv"])?;
         tell_more("Can it run like that?");
         self.command(&["check"])?;
 

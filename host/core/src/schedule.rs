@@ -228,7 +228,7 @@ impl Scheduler {
     /// whether it works; what their connector did wrong before is forgotten.
     pub fn handle_placed(&mut self, connections: &[ConnectionName], new: Vec<Scheduled>, now: Now) {
         let added: Vec<TypeKey> = new.iter().map(|scheduled| scheduled.key.clone()).collect();
-        new.into_iter().for_each(|scheduled| self.add(scheduled));
+        new.into_iter().for_each(|scheduled| self.configure(scheduled, now));
         for connection in connections {
             if let Some(pool) = self.lanes.get(connection).and_then(|lane| self.pools.get_mut(&lane.connector)) {
                 (pool.faults, pool.probe) = (0, None);
@@ -237,7 +237,6 @@ impl Scheduler {
         if !self.has_begun || self.shutting_down {
             return;
         }
-        added.iter().for_each(|key| self.begin(key, Duration::ZERO, now));
         let is_placed = |key: &&TypeKey| connections.contains(&key.connection) && !added.contains(key);
         let keys: Vec<TypeKey> = self.slots.keys().filter(is_placed).cloned().collect();
         for key in keys {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use minisign::SecretKeyBox;
 use serde_json::{Value as Json, json};
 use tidewaiter_core::name::ConnectorName;
 
@@ -13,6 +14,7 @@ use super::print;
 use crate::config::Config;
 use crate::host::ask::{Answer, Ask};
 use crate::host::{Bytes, Runs};
+use crate::trust::{Origin, Signed, Statement, Trusted, WORLD};
 use crate::wasm::{Connector, Engine, EngineOptions};
 
 #[derive(Debug, Subcommand)]
@@ -42,6 +44,61 @@ pub(super) enum Command {
         /// Its name
         connector: ConnectorName,
     },
+    /// Trust the files of connectors that the folder has now, and no others: their hashes are written into tidewaiter.lock, and they run
+    Pin {
+        /// Their names
+        #[arg(required = true)]
+        connectors: Vec<ConnectorName>,
+        /// Also a file whose version is not newer than that of the one that is pinned
+        #[arg(long)]
+        allow_downgrade: bool,
+    },
+    /// End what runs of these files of connectors now, whoever trusts them, and run them never again
+    Deny {
+        /// Their hashes, whole
+        #[arg(required = true, value_name = "SHA256", value_parser = sha256)]
+        files: Vec<String>,
+        /// Why, for whoever looks
+        #[arg(long)]
+        why: Option<String>,
+        /// Deny them no more
+        #[arg(long, conflicts_with = "why")]
+        lift: bool,
+    },
+    /// End what runs of a connector now, and run no file of it
+    Quarantine {
+        /// Its name
+        connector: ConnectorName,
+        /// Why, for whoever looks
+        #[arg(long)]
+        why: Option<String>,
+        /// Let it run again
+        #[arg(long, conflicts_with = "why")]
+        end: bool,
+    },
+    /// Whether a file would be run, by what is trusted now. Nothing is made of it
+    Verify {
+        /// The file, NAME.wasm
+        file: PathBuf,
+    },
+    /// Sign which file is which version of a connector: NAME.statement and NAME.statement.minisig, beside it
+    Sign {
+        /// The file, NAME.wasm
+        file: PathBuf,
+        /// A secret key of minisign: `minisign -G` makes one
+        #[arg(long)]
+        key: PathBuf,
+        /// Where its password is; without it, it is asked for [of a key that has one]
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+}
+
+fn sha256(text: &str) -> Result<String, String> {
+    let is_one = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_one
+        .then(|| text.to_ascii_lowercase())
+        .ok_or_else(|| "a hash has 64 hexadecimal digits; `connectors history` has them".to_owned())
 }
 
 pub(super) async fn perform(config: Config, command: Command, json: bool) -> Result<(), Fail> {
@@ -51,12 +108,79 @@ pub(super) async fn perform(config: Config, command: Command, json: bool) -> Res
         Command::Retry { connector } => (Runs::WhenAsked, Ask::TryAgain(connector)),
         Command::List => return list(&config, json).await,
         Command::Inspect { file } => return inspect(&file, json).await,
+        Command::Verify { file } => return verify(&config, &file, json),
+        Command::Sign { file, key, password_file } => return sign(&file, &key, password_file.as_deref(), json).await,
+        Command::Pin { connectors, allow_downgrade: downgrade } => {
+            let pin = |connector| Ask::Pin { connector, downgrade };
+            return decide(config, connectors.into_iter().map(pin).collect(), json).await;
+        }
+        Command::Deny { files, why, lift } => return decide(config, vec![Ask::Deny { files, why, lift }], json).await,
+        Command::Quarantine { connector, why, end } => {
+            return decide(config, vec![Ask::Quarantine { connector, why, end }], json).await;
+        }
     };
     let mut door = Door::open(config, runs).await?;
     let answer = door.ask(&ask).await;
     door.close().await;
     let Answer::Revisions(revisions) = answer? else { return Err(Fail::other_answer()) };
     print::out(json, &revisions, |revisions| print::revisions(revisions))
+}
+
+/// What is trusted from then on.
+async fn decide(config: Config, asks: Vec<Ask>, json: bool) -> Result<(), Fail> {
+    let mut door = Door::open(config, Runs::WhenAsked).await?;
+    let mut answer = Err(Fail::other_answer());
+    for ask in asks {
+        answer = door.ask(&ask).await.map_err(Fail::from);
+        if answer.is_err() {
+            break;
+        }
+    }
+    door.close().await;
+    let Answer::Lock(lock) = answer? else { return Err(Fail::other_answer()) };
+    print::out(json, &lock, print::lock)
+}
+
+fn verify(config: &Config, file: &Path, json: bool) -> Result<(), Fail> {
+    let (name, read) = read(file)?;
+    let judged = config.connector_trust.judge(&name, &read.sha256, read.signed.as_ref(), Origin::Folder);
+    let row = match &judged {
+        Ok(Trusted { why, version }) => {
+            json!({ "sha256": read.sha256, "trusted": true, "why": why, "version": version })
+        }
+        Err(distrust) => json!({ "sha256": read.sha256, "trusted": false, "why": distrust.to_string() }),
+    };
+    print::out(json, &row, |_| match &judged {
+        Ok(Trusted { why, .. }) => format!("{} {name}: {why}\n", read.sha256),
+        Err(distrust) => format!("{} {name}: not trusted: {distrust}\n", read.sha256),
+    })?;
+    if judged.is_ok() { Ok(()) } else { Err(Fail::told(Exit::RunFailed)) }
+}
+
+async fn sign(file: &Path, key: &Path, password: Option<&Path>, json: bool) -> Result<(), Fail> {
+    let read_text = |path: &Path| {
+        let unreadable = |error| Fail::new(Exit::Usage, format!("{}: {error}", path.display()));
+        std::fs::read_to_string(path).map_err(unreadable)
+    };
+    let text = read_text(key)?;
+    let password =
+        password.map(|path| Ok::<_, Fail>(read_text(path)?.trim_end_matches(['\r', '\n']).to_owned())).transpose()?;
+    let secret = SecretKeyBox::from_string(&text).and_then(|text| match text.clone().into_unencrypted_secret_key() {
+        Ok(secret) => Ok(secret),
+        Err(_) => text.into_secret_key(password),
+    });
+    let secret = secret.map_err(|error| Fail::new(Exit::Usage, format!("{}: {error}", key.display())))?;
+    let engine = engine(None)?;
+    let connector = load(&engine, file).await?;
+    let (name, sha256) = (connector.info().name.clone(), connector.sha256().to_owned());
+    let statement = Statement { name, version: connector.info().version.clone(), world: WORLD.to_owned(), sha256 };
+    let signed = Signed::new(&statement, &secret).map_err(|error| Fail::new(Exit::Host, error))?;
+    for (extension, text) in [("statement", &signed.statement), ("statement.minisig", &signed.signature)] {
+        let path = file.with_extension(extension);
+        let unwritable = |error| Fail::new(Exit::Host, format!("{}: {error}", path.display()));
+        std::fs::write(&path, text).map_err(unwritable)?;
+    }
+    print::out(json, &statement, |_| signed.statement.clone())
 }
 
 pub(super) async fn inspect(file: &Path, json: bool) -> Result<(), Fail> {
@@ -80,7 +204,15 @@ pub(super) async fn list(config: &Config, json: bool) -> Result<(), Fail> {
     files.sort();
     let (mut rows, mut bad) = (Vec::new(), false);
     for file in files {
-        let row = match load(&engine, &file).await {
+        let trusted = read(&file).and_then(|(name, read)| {
+            let judged = config.connector_trust.judge(&name, &read.sha256, read.signed.as_ref(), Origin::Folder);
+            judged.map_err(|distrust| Fail::new(Exit::Usage, format!("{}: {distrust}", file.display())))
+        });
+        let loaded = match trusted {
+            Ok(_) => load(&engine, &file).await,
+            Err(fail) => Err(fail),
+        };
+        let row = match loaded {
             Ok(connector) => serde_json::to_value(connector.info()).unwrap_or(Json::Null),
             Err(fail) => {
                 bad = true;
@@ -99,13 +231,19 @@ fn engine(cache: Option<PathBuf>) -> Result<Engine, Fail> {
         .map_err(|error| Fail::new(Exit::Host, format!("this machine can't run connectors: {error:#}")))
 }
 
-async fn load(engine: &Engine, file: &Path) -> Result<Connector, Fail> {
+/// The bytes of a file, and the name that it has by its own.
+fn read(file: &Path) -> Result<(ConnectorName, Bytes), Fail> {
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
     let read = Bytes::read(file).map_err(|error| {
         let exit = if error.kind() == std::io::ErrorKind::NotFound { Exit::Unknown } else { Exit::Host };
         Fail::new(exit, format!("{}: {error}", file.display()))
     })?;
-    let named = |problem: &dyn std::fmt::Display| Fail::new(Exit::Usage, format!("{}: {problem}", file.display()));
-    let name: ConnectorName = stem.parse().map_err(|error| named(&error))?;
-    Connector::load(engine, &name, &read.bytes).await.map_err(|error| named(&error))
+    let name = stem.parse().map_err(|error| Fail::new(Exit::Usage, format!("{}: {error}", file.display())))?;
+    Ok((name, read))
+}
+
+async fn load(engine: &Engine, file: &Path) -> Result<Connector, Fail> {
+    let (name, read) = read(file)?;
+    let loaded = Connector::load(engine, &name, &read.bytes).await;
+    loaded.map_err(|error| Fail::new(Exit::Usage, format!("{}: {error}", file.display())))
 }

@@ -232,7 +232,7 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
         Command::Serve => serve::serve(config).await,
         Command::Run { .. } => Box::pin(run_once(config, json)).await,
         Command::Sync(named) => sync(config, vec![named.into()], json).await,
-        Command::Token(command) => token::perform(config, command, json).await,
+        Command::Token(command) => Box::pin(token::perform(config, command, json)).await,
         Command::Reconcile { of, uid, gone, full, dry_run, allow_deletes } => {
             let (key, scope) = (TypeKey::from(of), Scope { uid: uid.clone(), gone, full, dry_run, allow_deletes });
             let asked = Ask::Reconcile { key: key.clone(), scope };
@@ -251,13 +251,13 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
             }
         }
         Command::Guard(command) => Box::pin(guard::perform(config, command, json)).await,
-        Command::DeadLetters(command) => dead_letters::perform(config, command, json).await,
+        Command::DeadLetters(command) => Box::pin(dead_letters::perform(config, command, json)).await,
         Command::Changes(arguments) => Box::pin(changes::perform(config, arguments, json)).await,
         Command::Sinks(command) => sinks::perform(config, command, json).await,
         Command::Consumers(command) => consumers::perform(config, command, json).await,
         Command::Backup { file } => db::backup(config, &file, json).await,
         Command::Restore { file } => db::restore(config, file, json).await,
-        Command::Db(command) => db::perform(config, command, json).await,
+        Command::Db(command) => Box::pin(db::perform(config, command, json)).await,
         Command::Connectors(command) => Box::pin(connectors::perform(config, command, json)).await,
         Command::Connections(Connections::List) => {
             let answer = ask(config, Runs::Never, Ask::Connections).await?;

@@ -19,6 +19,7 @@ use super::fail::{Exit, Fail};
 use crate::db::{Checked, Revision, TokenChange};
 use crate::host::view::{Asked, ConnectionView, ConsumerView, Limit, RevisionView, TokenView, TypeView};
 use crate::host::{BroughtUp, LetterView, Reconciled, RevisionRow, Settled, SinkView};
+use crate::trust::Lock;
 
 /// More of one text isn't shown; `--json` has all of it.
 const TEXT_BYTES_MAX: usize = 1000;
@@ -489,9 +490,15 @@ pub(super) fn revisions(rows: &[RevisionRow]) -> String {
     let names = |names: &[ConnectionName]| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let mut text = String::new();
     for RevisionRow { revision, runs, on_trial, refused } in rows {
-        let Revision { sha256, version, bytes, seen, last_seen } = revision;
+        let Revision { sha256, version, bytes, seen, last_seen, trust, token_format } = revision;
         let _ =
             writeln!(text, "{sha256}\n  version {}, {bytes} bytes, met {seen}, last {last_seen}", shown(version, 40));
+        if !trust.is_empty() {
+            let _ = writeln!(text, "  {trust}");
+        }
+        if !token_format.is_empty() {
+            let _ = writeln!(text, "  writes tokens of the format {}", shown(token_format, 40));
+        }
         if !runs.is_empty() {
             let _ = writeln!(text, "  runs in {}", names(runs));
         }
@@ -501,6 +508,21 @@ pub(super) fn revisions(rows: &[RevisionRow]) -> String {
         for (name, why) in refused {
             let _ = writeln!(text, "  not run in {name}: {}", shown(why, TEXT_BYTES_MAX));
         }
+    }
+    text
+}
+
+/// What is trusted, as the lock has it.
+pub(super) fn lock(lock: &Lock) -> String {
+    let mut text = String::new();
+    for (name, pin) in &lock.connectors {
+        let _ = writeln!(text, "{name} {} pinned {}", shown(&pin.version, 40), pin.sha256);
+    }
+    for (sha256, why) in &lock.denied {
+        let _ = writeln!(text, "denied {sha256}: {}", shown(why, TEXT_BYTES_MAX));
+    }
+    for (name, why) in &lock.quarantined {
+        let _ = writeln!(text, "{name} in quarantine: {}", shown(why, TEXT_BYTES_MAX));
     }
     text
 }

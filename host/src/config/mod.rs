@@ -36,6 +36,10 @@ pub use self::sinks::{SinkConfig, SinkTo};
 use crate::db::Quota;
 use crate::egress::{Credential, Resolve};
 use crate::secret::Source;
+use crate::trust::{ConnectorTrust, Key, Keys, Mode};
+
+/// Which files connectors may be, beside the host's file.
+const TRUST_LOCK: &str = "tidewaiter.lock";
 
 /// A configuration that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +107,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Where connectors are.
     pub connectors: PathBuf,
+    /// Which files connectors may be.
+    pub connector_trust: ConnectorTrust,
     /// Where the HTTP API listens, if at all.
     pub listen: Option<std::net::SocketAddr>,
     /// The users of this machine who have the role `security`; none: whoever the socket lets in.
@@ -234,6 +240,8 @@ struct HostFile {
     #[serde(default)]
     trust: Vec<PathBuf>,
     #[serde(default)]
+    connector_trust: TrustTable,
+    #[serde(default)]
     encryption: EncryptionTable,
     http: Option<HttpTable>,
     #[serde(default)]
@@ -244,6 +252,42 @@ struct HostFile {
     journal: JournalTable,
     #[serde(default)]
     sinks: BTreeMap<String, SinkTable>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct TrustTable {
+    #[serde(default)]
+    mode: TrustMode,
+    #[serde(default)]
+    keys: Vec<String>,
+    #[serde(default)]
+    revoked_keys: Vec<String>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum TrustMode {
+    #[default]
+    Pinned,
+    Signed,
+    Any,
+}
+
+impl TrustTable {
+    fn trust(self, base: &Path) -> Result<ConnectorTrust, String> {
+        let named = |problem: String| format!("connector-trust: {problem}");
+        let keys = |texts: Vec<String>| texts.into_iter().map(Key::new).collect::<Result<Vec<Key>, _>>().map_err(named);
+        let has_keys = !self.keys.is_empty() || !self.revoked_keys.is_empty();
+        let mode = match self.mode {
+            TrustMode::Signed if self.keys.is_empty() => return Err(named("`signed` needs keys".to_owned())),
+            TrustMode::Signed => Mode::Signed(Keys { trusted: keys(self.keys)?, revoked: keys(self.revoked_keys)? }),
+            _ if has_keys => return Err(named("keys are for mode = \"signed\"".to_owned())),
+            TrustMode::Pinned => Mode::Pinned,
+            TrustMode::Any => Mode::Any,
+        };
+        Ok(ConnectorTrust { mode, lock: base.join(TRUST_LOCK) })
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -327,6 +371,7 @@ impl Config {
         let (concurrency, keep) = (file.runs.concurrency().map_err(invalid)?, file.journal.keep().map_err(invalid)?);
         let quota = file.journal.quota().map_err(invalid)?;
         let encryption = file.encryption.encryption(&base).map_err(invalid)?;
+        let connector_trust = file.connector_trust.trust(&base).map_err(invalid)?;
         let sinks = sinks::sinks(file.sinks, &base).map_err(invalid)?;
         let config = Self {
             compiler: None,
@@ -335,6 +380,7 @@ impl Config {
             keep,
             data: base.join(file.data),
             connectors: base.join(file.connectors),
+            connector_trust,
             listen,
             security: file.socket.security,
             sinks,

@@ -49,7 +49,7 @@ pub use self::dead_letter::{Letters, StoredLetter, Told};
 pub use self::open::{OpenError, examine, restore};
 pub use self::refused::{Delivered, RefusedEntry};
 pub use self::retain::{Policy, Retained};
-pub use self::revision::{Placement, RefusedRevision, Revision};
+pub use self::revision::{Placement, RefusedRevision, Revision, Waits};
 pub use self::seal::{KeyId, Keys};
 pub use self::segment::{EncodeError, SegmentDamage, pack, pack_read, unpack};
 pub use self::sensitive::Sensitive;

@@ -39,6 +39,20 @@ pub struct RefusedRevision {
     pub why: String,
     /// Since when.
     pub at: UnixMillis,
+    /// What it waits for.
+    #[serde(default)]
+    pub waits: Waits,
+}
+
+/// What a file waits for that a connection doesn't run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Waits {
+    /// Somebody who says that it is run all the same.
+    #[default]
+    Retry,
+    /// Somebody who trusts it: whether anybody does is looked at again.
+    Trust,
 }
 
 /// A file of a connector.
@@ -55,6 +69,12 @@ pub struct Revision {
     pub seen: UnixMillis,
     /// When it was met last.
     pub last_seen: UnixMillis,
+    /// Why it was trusted then.
+    #[serde(default)]
+    pub trust: String,
+    /// The format of the tokens that it writes; empty: it doesn't say.
+    #[serde(default)]
+    pub token_format: String,
 }
 
 impl Revision {

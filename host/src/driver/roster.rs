@@ -83,6 +83,13 @@ impl Roster {
         self.write().broken.insert(name, problem);
     }
 
+    /// A connection can't run any more, and that is why.
+    pub(crate) fn take_out(&self, name: ConnectionName, problem: String) {
+        let mut listed = self.write();
+        listed.connections.remove(&name);
+        listed.broken.insert(name, problem);
+    }
+
     /// Nothing that these connections don't run keeps them from running it any more.
     pub(crate) async fn refuse_nothing(&self, names: &[ConnectionName], db: &Db) -> Result<(), CommitError> {
         let _alone = self.noting.lock().await;

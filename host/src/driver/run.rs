@@ -43,8 +43,10 @@ const BATCHES_ON_THE_WAY: usize = 1;
 pub enum Signal {
     /// An operator set or reset the token.
     Supersede,
-    /// The host shuts down.
+    /// The host shuts down, or the type is gone.
     Stop,
+    /// Nobody may run its connector any more.
+    Abandon,
 }
 
 /// What a run is told.
@@ -257,7 +259,7 @@ async fn prepared(
         biased;
         Some(signal) = signals.recv() => Err(match signal {
             Signal::Supersede => Outcome::Superseded,
-            Signal::Stop => Outcome::Stopped,
+            Signal::Stop | Signal::Abandon => Outcome::Stopped,
         }),
         prepared = prepare(order, starting) => prepared,
     }
@@ -304,6 +306,10 @@ impl Performer {
                 Signal::Stop => {
                     self.grace = Some(Box::pin(tokio::time::sleep(STOP_GRACE)));
                     self.machine.handle_shutdown(now.now());
+                }
+                Signal::Abandon => {
+                    (self.calling, self.session) = (None, None);
+                    self.machine.handle_abandoned(Outcome::Stopped, now.now());
                 }
             },
             Some(result) = self.writing.join_next() => self.written(result),

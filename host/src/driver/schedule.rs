@@ -1,7 +1,7 @@
 //! The one task that owns the scheduler: takes requests, starts runs when they are due, tells waiters. Each run is a task of its
 //! own, which ends with this one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,7 @@ use super::pass::Comparison;
 use super::roster::Roster;
 use super::run::{Order, Performed, Signal, perform};
 use crate::clock::Clock;
-use crate::db::{Db, Faults, RefusedRevision};
+use crate::db::{Db, Faults, RefusedRevision, Waits};
 
 /// Something asked of the scheduler.
 #[derive(Debug)]
@@ -39,6 +39,10 @@ pub(crate) enum Request {
     StateChanged { key: TypeKey, state: TypeState },
     /// These connections run another revision of their connector; with the types of those that could not run before.
     Placed { connections: Vec<ConnectionName>, new: Vec<Scheduled> },
+    /// These files of connectors may not be run any more: what is under way of them ends now.
+    Abandon(BTreeSet<String>),
+    /// A connection has these types from now on, and no others.
+    Configured { connection: ConnectionName, types: Vec<Scheduled> },
     /// From now on what is due is run.
     Begin,
     /// End every run at a checkpoint, then end.
@@ -47,6 +51,8 @@ pub(crate) enum Request {
 
 /// How often the wall clock is looked at, at least, while something is due.
 const CLOCK_LOOK: Duration = Duration::from_secs(10);
+/// Signals on their way to a run.
+const SIGNALS: usize = 4;
 /// A difference that is not drift, in milliseconds.
 const CLOCK_SET: u64 = 1000;
 
@@ -217,6 +223,14 @@ impl Task {
             Request::Placed { connections, new } => {
                 self.scheduler.handle_placed(&connections, new, self.clock.both());
             }
+            Request::Abandon(files) => {
+                for running in self.running.values().filter(|one| files.contains(one.connection.connector.sha256())) {
+                    let _ = running.signals.try_send(Signal::Abandon);
+                }
+            }
+            Request::Configured { connection, types } => {
+                self.scheduler.handle_configured(&connection, types, self.clock.both());
+            }
             Request::Begin => self.scheduler.handle_begin(self.clock.both()),
             Request::Shutdown => {
                 self.shutting_down = true;
@@ -268,7 +282,7 @@ impl Task {
 
     fn signal(&mut self, key: &TypeKey, signal: Signal) {
         if let Some(running) = self.running.get(key) {
-            // Room for both kinds; each is sent once.
+            // Room for all kinds; each is sent once.
             let _ = running.signals.try_send(signal);
         }
     }
@@ -284,7 +298,7 @@ impl Task {
     ) {
         let Some(connection) = self.roster.get(&key.connection) else { return };
         let run = self.last_run.fetch_add(1, Ordering::AcqRel) + 1;
-        let (signals, received) = mpsc::channel(2);
+        let (signals, received) = mpsc::channel(SIGNALS);
         let (mut reading, mut comparison, mut reader) = (None, None, None);
         if let Some(wanted) = wanted {
             (reading, comparison, reader) = (Some(wanted.reading), wanted.comparison, Some(wanted.reader));
@@ -356,7 +370,7 @@ impl Task {
                         target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, code = "went-back",
                         sha256, back_to = previous.connector.sha256(), "the connector's new revision is not run any more: {why}"
                     );
-                    previous.refuse(Some(RefusedRevision { sha256, why, at }));
+                    previous.refuse(Some(RefusedRevision { sha256, why, at, waits: Waits::Retry }));
                     if let Err(error) = previous.note_placed() {
                         tracing::warn!(target: "tidewaiter::run", connection = %key.connection, "what it runs is not in the audit: {error}");
                     }

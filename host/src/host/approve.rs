@@ -51,10 +51,7 @@ impl Host {
     /// # Errors
     /// Unknown; something else awaits approval; `by` has not the role `security`; or the db.
     pub async fn approve(&self, name: &ConnectionName, id: &str, by: Actor) -> Result<(), HostError> {
-        if !self.config.has_role_security(&by) {
-            self.audit.note(&Event::NotAllowed { by: by.to_string(), act: APPROVE, on: name.to_string() })?;
-            return Err(HostError::NotSecurity { by });
-        }
+        self.decides(&by, APPROVE, name.as_str())?;
         let (connection, id, approving) = (self.placed(name)?, id.to_owned(), Arc::clone(&self.approving));
         let (db, audit) = (self.db.clone(), self.audit.clone());
         self.act(async move {

@@ -24,6 +24,7 @@ use crate::audit::Event;
 use crate::db::{Checked, CommitError, ConsumerError, ReadError, TokenChange};
 use crate::driver::Progress;
 use crate::sink::render;
+use crate::trust::Lock;
 
 /// Entries in one answer.
 const CHANGES_MAX: usize = 10_000;
@@ -130,6 +131,31 @@ pub enum Ask {
     },
     /// Let connections run the file that they went back from.
     TryAgain(ConnectorName),
+    /// Pin the file of a connector that the folder has.
+    Pin {
+        /// Which connector.
+        connector: ConnectorName,
+        /// Also where it isn't newer than what is pinned.
+        downgrade: bool,
+    },
+    /// Deny files of connectors.
+    Deny {
+        /// Their hashes.
+        files: Vec<String>,
+        /// For people.
+        why: Option<String>,
+        /// Deny them no more.
+        lift: bool,
+    },
+    /// Put a connector in quarantine.
+    Quarantine {
+        /// Which.
+        connector: ConnectorName,
+        /// For people.
+        why: Option<String>,
+        /// Let it out again.
+        end: bool,
+    },
     /// The sinks that are configured.
     Sinks,
     /// Those who read the journal by themselves.
@@ -197,6 +223,7 @@ pub enum Answer {
     /// As `sink::render` has them.
     Changes(Vec<Json>),
     Revisions(Vec<RevisionRow>),
+    Lock(Lock),
     Sinks(Vec<SinkView>),
     Consumers(Vec<ConsumerView>),
     /// By connection; one that has not run yet is not there.
@@ -333,6 +360,9 @@ impl Ask {
             | Self::Revisions(_)
             | Self::RollBack { .. }
             | Self::TryAgain(_)
+            | Self::Pin { .. }
+            | Self::Deny { .. }
+            | Self::Quarantine { .. }
             | Self::Sinks
             | Self::Consumers
             | Self::ConsumerPosition(_)
@@ -369,9 +399,13 @@ impl HostError {
                 ConsumerError::IncarnationChanged { .. } => ProblemCode::IncarnationChanged,
                 _ => ProblemCode::Consumer,
             },
-            Self::Read(_) | Self::Write(_) | Self::Audit(_) | Self::Erased(_) | Self::Ask(_) | Self::Ended(_) => {
-                ProblemCode::Host
-            }
+            Self::Read(_)
+            | Self::Write(_)
+            | Self::Audit(_)
+            | Self::Erased(_)
+            | Self::Lock(_)
+            | Self::Ask(_)
+            | Self::Ended(_) => ProblemCode::Host,
         }
     }
 }
@@ -452,6 +486,9 @@ impl Host {
                 self.try_again(connector.clone(), by).await?;
                 Answer::Revisions(self.revisions(&connector)?)
             }
+            Ask::Pin { connector, downgrade } => Answer::Lock(self.pin(connector, downgrade, by).await?),
+            Ask::Deny { files, why, lift } => Answer::Lock(self.deny(files, why, lift, by).await?),
+            Ask::Quarantine { connector, why, end } => Answer::Lock(self.quarantine(connector, why, end, by).await?),
             Ask::Sinks => Answer::Sinks(self.sinks().await?),
             Ask::Consumers => Answer::Consumers(self.consumers()?),
             Ask::ConsumerPosition(consumer) => Answer::Position(self.db.consumer_position(consumer.as_str())?),

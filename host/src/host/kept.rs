@@ -11,6 +11,7 @@ use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 use tidewaiter_core::text::hex;
 
+use crate::trust::{STATEMENT_BYTES_MAX, Signed};
 use crate::wasm::COMPONENT_BYTES_MAX;
 
 /// A connector's bytes, read once.
@@ -18,19 +19,40 @@ use crate::wasm::COMPONENT_BYTES_MAX;
 pub(crate) struct Bytes {
     pub(crate) sha256: String,
     pub(crate) bytes: Vec<u8>,
+    /// What lies beside it; none: there is nothing, or not both.
+    pub(crate) signed: Option<Signed>,
+}
+
+/// A statement of the file, and its signature.
+pub(super) fn beside(path: &Path) -> [PathBuf; 2] {
+    ["statement", "statement.minisig"].map(|extension| path.with_extension(extension))
+}
+
+fn text(path: &Path) -> Option<String> {
+    let mut bytes = Vec::new();
+    open(path).ok()?.take(STATEMENT_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    String::from_utf8(bytes).ok()
+}
+
+/// Opens a regular file. A pipe would be waited for.
+fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
+    }
 }
 
 impl Bytes {
     /// Reads a file; of one that is larger than any connector only so much that this is seen.
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
         let mut bytes = Vec::new();
-        // A pipe would be waited for.
-        let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
-        }
-        file.take(COMPONENT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
-        Ok(Self { sha256: hex(&Sha256::digest(&bytes)), bytes })
+        open(path)?.take(COMPONENT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        let signed = match beside(path).map(|path| text(&path)) {
+            [Some(statement), Some(signature)] => Some(Signed { statement, signature }),
+            _ => None,
+        };
+        Ok(Self { sha256: hex(&Sha256::digest(&bytes)), bytes, signed })
     }
 }
 
@@ -50,16 +72,26 @@ impl Kept {
     /// Keeps a file; returns once it is there whatever happens.
     pub(super) fn keep(&self, bytes: &Bytes) -> io::Result<()> {
         let path = self.file(&bytes.sha256);
-        if self.read(&bytes.sha256).is_ok() {
-            return Ok(());
+        match self.read(&bytes.sha256) {
+            Ok(kept) if kept.signed == bytes.signed || bytes.signed.is_none() => return Ok(()),
+            _ => {}
         }
         DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
+        if let Some(Signed { statement, signature }) = &bytes.signed {
+            let [beside, its_signature] = beside(&path);
+            self.put(&beside, statement.as_bytes())?;
+            self.put(&its_signature, signature.as_bytes())?;
+        }
+        self.put(&path, &bytes.bytes)
+    }
+
+    fn put(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         // A process that ended in the middle left one.
         let begun = path.with_extension("new");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&begun)?;
-        file.write_all(&bytes.bytes)?;
+        file.write_all(bytes)?;
         file.sync_all()?;
-        std::fs::rename(&begun, &path)?;
+        std::fs::rename(&begun, path)?;
         File::open(&self.0)?.sync_all()
     }
 
@@ -82,9 +114,10 @@ impl Kept {
         };
         for entry in entries {
             let path = entry?.path();
-            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let stem = name.split('.').next().unwrap_or_default();
             let is_ours = stem.len() == 64 && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
-            if is_ours && !wanted.contains(stem.as_ref()) {
+            if is_ours && !wanted.contains(stem) {
                 std::fs::remove_file(&path)?;
             }
         }

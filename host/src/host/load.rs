@@ -2,6 +2,7 @@
 //! folder, unless it went back from that; then it runs what was kept.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,9 +17,10 @@ use super::{StartError, approve};
 use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config::{Config, ConnectionConfig};
-use crate::db::{Db, Placement, ReadError, RefusedRevision, Revision};
+use crate::db::{Db, Placement, ReadError, RefusedRevision, Revision, Waits};
 use crate::driver::{Connection, Trial};
 use crate::egress::{NoVault, Outside, SystemResolver, Trust, Vault};
+use crate::trust::{ConnectorTrust, Distrust, Mode, Origin, Trusted, is_older};
 use crate::wasm::{Connector, Engine, EngineOptions};
 
 /// Instances that may live at the same time beside those of runs.
@@ -68,6 +70,7 @@ pub(super) struct Loader {
     engine: Engine,
     outside: Outside,
     kept: Kept,
+    trust: ConnectorTrust,
     clock: Clock,
     /// Where it is noted what is loaded; none: nowhere.
     noted: Option<(Audit, Db)>,
@@ -78,9 +81,34 @@ pub(super) struct Loader {
 /// Why a connection doesn't get something else to run.
 pub(super) enum NotLoaded {
     /// Its connector is at fault.
-    Connector(String),
+    Connector(Fault),
     /// Nothing can be done now.
     Host(StartError),
+}
+
+/// Why a file is not run, and what it waits for.
+#[derive(Clone, Debug)]
+pub(super) struct Fault {
+    pub(super) why: String,
+    pub(super) waits: Waits,
+}
+
+impl Fault {
+    fn new(why: impl fmt::Display) -> Self {
+        Self { why: why.to_string(), waits: Waits::Retry }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.why.fmt(f)
+    }
+}
+
+impl From<Distrust> for Fault {
+    fn from(distrust: Distrust) -> Self {
+        Self { why: distrust.to_string(), waits: Waits::Trust }
+    }
 }
 
 impl<E: Into<StartError>> From<E> for NotLoaded {
@@ -100,13 +128,24 @@ pub(super) struct Revised {
     pub(super) broken: Vec<(ConnectionName, String)>,
 }
 
+/// What comes of a change of what is trusted.
+#[derive(Default)]
+pub(super) struct Distrusted {
+    /// Files that may not be run any more.
+    pub(super) files: BTreeSet<String>,
+    /// Connections that run an earlier one.
+    pub(super) placed: Vec<Arc<Connection>>,
+    /// Connections that can't run, and why.
+    pub(super) broken: Vec<(ConnectionName, String)>,
+}
+
 /// Files of one connector, loaded once each.
 struct Shelf<'a> {
     loader: &'a Loader,
     name: &'a ConnectorName,
     /// What the folder has.
     file: Result<Arc<Bytes>, String>,
-    loaded: HashMap<String, Result<Connector, String>>,
+    loaded: HashMap<String, Result<Connector, Fault>>,
 }
 
 impl Loader {
@@ -132,7 +171,8 @@ impl Loader {
         let outside = Outside::new(resolver, Trust::load(&config.trust)?, vault, clock);
         let (folder, connections, kept) =
             (config.connectors.clone(), config.connections.clone(), Kept::new(&config.data));
-        Ok(Self { folder, connections, engine, outside, kept, clock, noted, told })
+        let trust = config.connector_trust.clone();
+        Ok(Self { folder, connections, engine, outside, kept, trust, clock, noted, told })
     }
 
     /// The connectors that connections name.
@@ -175,7 +215,7 @@ impl Loader {
                         loaded.connections.insert(name.clone(), connection);
                     }
                     Err(NotLoaded::Connector(problem)) => {
-                        loaded.broken.insert(name.clone(), problem);
+                        loaded.broken.insert(name.clone(), problem.why);
                     }
                     Err(NotLoaded::Host(error)) => return Err(error),
                 }
@@ -199,37 +239,118 @@ impl Loader {
         stored: Option<&Placement>,
     ) -> Result<Arc<Connection>, NotLoaded> {
         let file = shelf.sha256()?;
-        let Some(stored) = stored else { return self.connection(name, written, shelf, &file).await };
-        if stored.previous.as_ref() == Some(&file) {
+        let Some(stored) = stored else { return self.as_installed(name, written, shelf).await };
+        if stored.previous.as_ref() == Some(&file) && shelf.installable().is_ok() {
             return self.connection(name, written, shelf, &file).await;
         }
-        let refused = stored.refused.as_ref().filter(|refused| refused.sha256 == file);
+        let refused = stored.refused.as_ref().filter(|refused| refused.sha256 == file && refused.waits == Waits::Retry);
         let before = match (self.as_stored(name, written, shelf, stored).await, refused) {
             (Ok(before), _) => before,
             (Err(error @ NotLoaded::Host(_)), _) => return Err(error),
             (Err(NotLoaded::Connector(problem)), Some(RefusedRevision { why, .. })) => {
-                return Err(NotLoaded::Connector(format!(
+                return Err(NotLoaded::Connector(Fault::new(format!(
                     "the file in the folder is not run ({why}), and what ran before is not there: {problem}; `tidewaiter connectors retry {}` runs it",
                     written.connector
-                )));
+                ))));
             }
             (Err(NotLoaded::Connector(problem)), None) => {
                 tracing::warn!(
                     target: "tidewaiter", connection = %name, sha256 = file, "there is no way back from the connector's revision: {problem}"
                 );
-                return self.connection(name, written, shelf, &file).await;
+                let installed = self.as_installed(name, written, shelf).await;
+                let Err(NotLoaded::Connector(Fault { why, waits: Waits::Trust })) = &installed else {
+                    return installed;
+                };
+                let others = [&stored.previous, &stored.before].into_iter().flatten();
+                let Some(earlier) = self.earlier(name, written, shelf, others).await? else { return installed };
+                self.refuse(&earlier, file, Fault { why: why.clone(), waits: Waits::Trust });
+                return Ok(earlier);
             }
         };
         if stored.sha256 == file || refused.is_some() {
             return Ok(before);
         }
         match self.in_place_of(&before, shelf).await {
-            Err(NotLoaded::Connector(why)) => {
-                self.refuse(&before, file, why);
+            Err(NotLoaded::Connector(fault)) => {
+                self.refuse(&before, file, fault);
                 Ok(before)
             }
             connection => connection,
         }
+    }
+
+    /// A connection that runs what the folder has, if that may be installed.
+    async fn as_installed(
+        &self,
+        name: &ConnectionName,
+        written: &Arc<ConnectionConfig>,
+        shelf: &mut Shelf<'_>,
+    ) -> Result<Arc<Connection>, NotLoaded> {
+        let file = shelf.sha256()?;
+        shelf.installable().map_err(NotLoaded::Connector)?;
+        self.connection(name, written, shelf, &file).await
+    }
+
+    /// A connection with the first of these files that it can run.
+    async fn earlier(
+        &self,
+        name: &ConnectionName,
+        written: &Arc<ConnectionConfig>,
+        shelf: &mut Shelf<'_>,
+        files: impl IntoIterator<Item = &String>,
+    ) -> Result<Option<Arc<Connection>>, NotLoaded> {
+        for file in files {
+            let made = self.connection(name, written, shelf, file).await;
+            match made.and_then(|connection| self.reads_tokens(&connection).map(|()| connection)) {
+                Ok(connection) => return Ok(Some(connection)),
+                Err(NotLoaded::Connector(_)) => {}
+                Err(error @ NotLoaded::Host(_)) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// What connections of a connector run that may not be run any more, and what they run in its place.
+    pub(super) async fn distrusted(
+        &self,
+        connector: &ConnectorName,
+        running: &[Arc<Connection>],
+    ) -> Result<Distrusted, NotLoaded> {
+        let (mut shelf, mut found) = (self.shelf(connector).await, Distrusted::default());
+        for now in running {
+            let files: Vec<String> =
+                now.trial().map(|trial| trial.previous.connector.sha256().to_owned()).into_iter().collect();
+            if let Some(previous) = files.first()
+                && shelf.trusted(previous).await?.is_err()
+            {
+                found.files.insert(previous.clone());
+                now.ends_trial();
+            }
+            let sha256 = now.connector.sha256().to_owned();
+            let Err(fault) = shelf.trusted(&sha256).await? else { continue };
+            found.files.insert(sha256.clone());
+            let files = files.into_iter().chain(now.ran_well_before()).collect::<Vec<_>>();
+            match self.earlier(&now.name, &now.config, &mut shelf, &files).await? {
+                Some(earlier) => {
+                    self.refuse(&earlier, sha256, fault);
+                    found.placed.push(earlier);
+                }
+                None => found.broken.push((now.name.clone(), fault.why)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// What an operator is about to pin: the file in the folder, its version.
+    pub(super) async fn pinnable(&self, connector: &ConnectorName) -> Result<(String, String), NotLoaded> {
+        let shelf = self.shelf(connector).await;
+        let file = shelf.file.clone().map_err(|problem| NotLoaded::Connector(Fault::new(problem)))?;
+        let any = ConnectorTrust { mode: Mode::Any, ..self.trust.clone() };
+        any.judge(connector, &file.sha256, None, Origin::Folder)
+            .map_err(|distrust| NotLoaded::Connector(distrust.into()))?;
+        let loaded = Connector::load(&self.engine, connector, &file.bytes).await;
+        let loaded = loaded.map_err(|error| NotLoaded::Connector(Fault::new(error)))?;
+        Ok((file.sha256.clone(), loaded.info().version.clone()))
     }
 
     /// A connection with what it ran last, on trial if it was.
@@ -255,8 +376,14 @@ impl Loader {
 
     /// The connection with what the folder has, on trial.
     async fn in_place_of(&self, now: &Arc<Connection>, shelf: &mut Shelf<'_>) -> Result<Arc<Connection>, NotLoaded> {
-        let file = shelf.sha256()?;
-        let connection = self.connection(&now.name, &now.config, shelf, &file).await?;
+        let connection = self.as_installed(&now.name, &now.config, shelf).await?;
+        let (version, before) = (&connection.connector.info().version, &now.connector.info().version);
+        if matches!(self.trust.mode, Mode::Signed(_)) && is_older(version, before) {
+            let why = format!(
+                "its version {version:?} is older than {before:?}, which runs; `tidewaiter connectors rollback` goes back to what ran"
+            );
+            return Err(NotLoaded::Connector(Fault { why, waits: Waits::Trust }));
+        }
         self.reads_tokens(&connection)?;
         connection.begins_trial(Trial { previous: now.proven(), passed: BTreeMap::new() });
         Ok(connection)
@@ -267,7 +394,7 @@ impl Loader {
         let states = self.noted.as_ref().map(|(_, db)| db.states()).transpose()?.unwrap_or_default();
         let Some(key) = connection.unread(&states) else { return Ok(()) };
         let what = "has a format that it doesn't read; `token reset` or `token set` it, then `connectors retry`";
-        Err(NotLoaded::Connector(format!("the token of {key} {what}")))
+        Err(NotLoaded::Connector(Fault::new(format!("the token of {key} {what}"))))
     }
 
     /// The connections of a connector that get what the folder has by now, and those that can run only now. What is wrong is told of the rest.
@@ -290,9 +417,11 @@ impl Loader {
                     self.begin(name, written, &mut shelf, stored.as_ref()).await
                 }
                 Some(now) if now.connector.sha256() == file => continue,
-                Some(now) if now.refused().is_some_and(|refused| refused.sha256 == file) => continue,
+                Some(now) if now.refused().is_some_and(|known| known.sha256 == file && known.waits == Waits::Retry) => {
+                    continue;
+                }
                 Some(now) => match now.proven() {
-                    before if before.connector.sha256() == file => {
+                    before if before.connector.sha256() == file && shelf.installable().is_ok() => {
                         before.refuse(None);
                         Ok(before)
                     }
@@ -302,13 +431,13 @@ impl Loader {
             match (made, now) {
                 (Ok(connection), _) => revised.placed.push(connection),
                 (Err(error @ NotLoaded::Host(_)), _) => return Err(error),
-                (Err(NotLoaded::Connector(why)), Some(now)) => {
-                    self.refuse(now, file.clone(), why);
+                (Err(NotLoaded::Connector(fault)), Some(now)) => {
+                    self.refuse(now, file.clone(), fault);
                     revised.refused.push(name.clone());
                 }
                 (Err(NotLoaded::Connector(problem)), None) => {
                     tracing::error!(target: "tidewaiter", connection = %name, "this connection can't run: {problem}");
-                    revised.broken.push((name.clone(), problem));
+                    revised.broken.push((name.clone(), problem.why));
                 }
             }
         }
@@ -339,6 +468,7 @@ impl Loader {
                 sha256,
                 why: why.to_owned(),
                 at: self.clock.now(),
+                waits: Waits::Retry,
             }));
             placed.push(connection);
         }
@@ -346,12 +476,15 @@ impl Loader {
     }
 
     /// Says why a connection doesn't run a file.
-    fn refuse(&self, connection: &Connection, sha256: String, why: String) {
+    fn refuse(&self, connection: &Connection, sha256: String, Fault { why, waits }: Fault) {
+        if connection.refused().is_some_and(|known| known.sha256 == sha256 && known.why == why) {
+            return;
+        }
         tracing::error!(
             target: "tidewaiter", connection = %connection.name, code = "revision-refused", sha256,
             "the connector's new revision is not run, and what ran before goes on: {why}"
         );
-        connection.refuse(Some(RefusedRevision { sha256, why, at: self.clock.now() }));
+        connection.refuse(Some(RefusedRevision { sha256, why, at: self.clock.now(), waits }));
     }
 
     /// A connection with a file of its connector.
@@ -370,7 +503,7 @@ impl Loader {
         let approved = approve::of(before.clone(), &written.connector, connector.info());
         let source = Arc::new(connector.clone());
         let connection = Connection::new(name.clone(), Arc::clone(written), source, &approved, &self.outside);
-        let connection = connection.map_err(|problem| NotLoaded::Connector(problem.to_string()))?;
+        let connection = connection.map_err(|problem| NotLoaded::Connector(Fault::new(problem)))?;
         let Some((audit, db)) = &self.noted else { return Ok(Arc::new(connection)) };
         if before.as_ref() != Some(&approved) {
             approve::bring_up(name, approved, audit, db).await?;
@@ -396,7 +529,15 @@ impl Loader {
 impl Shelf<'_> {
     /// The hash of what the folder has.
     fn sha256(&self) -> Result<String, NotLoaded> {
-        self.file.as_ref().map(|file| file.sha256.clone()).map_err(|problem| NotLoaded::Connector(problem.clone()))
+        let sha256 = self.file.as_ref().map(|file| file.sha256.clone());
+        sha256.map_err(|problem| NotLoaded::Connector(Fault::new(problem)))
+    }
+
+    /// Whether what the folder has may be installed: it may be less than what may be gone back to.
+    fn installable(&self) -> Result<Trusted, Fault> {
+        let file = self.file.as_ref().map_err(Fault::new)?;
+        let judged = self.loader.trust.judge(self.name, &file.sha256, file.signed.as_ref(), Origin::Folder);
+        judged.map_err(Into::into)
     }
 
     /// A file of the connector, from the folder or as it was kept.
@@ -408,24 +549,47 @@ impl Shelf<'_> {
         self.loaded[sha256].clone().map_err(NotLoaded::Connector)
     }
 
-    async fn load(&self, sha256: &str) -> Result<Result<Connector, String>, NotLoaded> {
+    fn of_folder(&self, sha256: &str) -> Option<&Arc<Bytes>> {
+        self.file.as_ref().ok().filter(|file| file.sha256 == sha256)
+    }
+
+    async fn bytes(&self, sha256: &str) -> Result<std::io::Result<Arc<Bytes>>, NotLoaded> {
+        if let Some(file) = self.of_folder(sha256) {
+            return Ok(Ok(Arc::clone(file)));
+        }
+        let (kept, sha256) = (self.loader.kept.clone(), sha256.to_owned());
+        Ok(spawn_blocking(move || kept.read(&sha256).map(Arc::new)).await?)
+    }
+
+    /// Whether a file may be run.
+    async fn trusted(&self, sha256: &str) -> Result<Result<Trusted, Fault>, NotLoaded> {
+        let file = self.bytes(sha256).await?.ok();
+        let signed = file.as_ref().and_then(|file| file.signed.as_ref());
+        let judged = self.loader.trust.judge(self.name, sha256, signed, Origin::Kept);
+        Ok(judged.map_err(Into::into))
+    }
+
+    async fn load(&self, sha256: &str) -> Result<Result<Connector, Fault>, NotLoaded> {
         let Loader { engine, kept, noted, clock, .. } = self.loader;
-        let of_folder = self.file.as_ref().ok().filter(|file| file.sha256 == sha256);
-        let file = match of_folder {
-            Some(file) => Arc::clone(file),
-            None => {
-                let (kept, sha256) = (kept.clone(), sha256.to_owned());
-                match spawn_blocking(move || kept.read(&sha256)).await? {
-                    Ok(file) => Arc::new(file),
-                    Err(error) => return Ok(Err(format!("what was kept of its connector can't be read: {error}"))),
-                }
-            }
+        let trusted = match self.trusted(sha256).await? {
+            Ok(trusted) => trusted,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        let file = match self.bytes(sha256).await? {
+            Ok(file) => file,
+            Err(error) => return Ok(Err(Fault::new(format!("what was kept of its connector can't be read: {error}")))),
         };
         let connector = match Connector::load(engine, self.name, &file.bytes).await {
             Ok(connector) => connector,
-            Err(error) => return Ok(Err(error.to_string())),
+            Err(error) => return Ok(Err(Fault::new(error))),
         };
-        if let (Some((_, db)), Some(file)) = (noted, of_folder) {
+        let info = connector.info();
+        if let Some(version) = trusted.version.filter(|version| *version != info.version) {
+            let said = shown(&info.version, VERSION_BYTES_MAX);
+            let why = format!("it says that its version is {said:?}, and is trusted as {version:?}");
+            return Ok(Err(Fault { why, waits: Waits::Trust }));
+        }
+        if let (Some((_, db)), Some(file)) = (noted, self.of_folder(sha256)) {
             let (kept, file) = (kept.clone(), Arc::clone(file));
             if let Err(error) = spawn_blocking(move || kept.keep(&file)).await? {
                 tracing::warn!(
@@ -435,13 +599,15 @@ impl Shelf<'_> {
             let mut known = db.revisions()?.remove(self.name).unwrap_or_default();
             let now = clock.now();
             let seen = known.iter().find(|known| known.sha256 == sha256).map_or(now, |known| known.seen);
-            let version = shown(&connector.info().version, VERSION_BYTES_MAX);
-            let (sha256, bytes) = (sha256.to_owned(), connector.component_bytes());
+            let version = shown(&info.version, VERSION_BYTES_MAX);
+            let token_format = shown(&info.token_format_written, VERSION_BYTES_MAX);
+            let (sha256, bytes, trust) = (sha256.to_owned(), connector.component_bytes(), trusted.why);
             Revision::newest_first(&mut known);
             let placed = placed(db)?;
             let old = known.into_iter().skip(REVISIONS_REMEMBERED).map(|revision| revision.sha256);
             let forgotten = old.filter(|other| *other != sha256 && !placed.contains(other)).collect();
-            db.note_revision(self.name, Revision { sha256, version, bytes, seen, last_seen: now }, forgotten).await?;
+            let revision = Revision { sha256, version, bytes, seen, last_seen: now, trust, token_format };
+            db.note_revision(self.name, revision, forgotten).await?;
         }
         Ok(Ok(connector))
     }

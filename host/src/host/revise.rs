@@ -6,16 +6,18 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tidewaiter_core::name::{ConnectionName, ConnectorName};
+use tidewaiter_core::schedule::Refusal;
 use tidewaiter_core::state::Actor;
 use tokio::sync::{Mutex, mpsc};
 
-use super::load::{Loader, NotLoaded, Revised};
+use super::load::{Distrusted, Loader, NotLoaded, Revised};
 use super::{Host, HostError, StartError, scheduled};
-use crate::audit::Audit;
+use crate::audit::{Audit, Event};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::{Db, Revision};
 use crate::driver::{Connection, Request, Roster};
+use crate::trust::{Lock, Mode, is_older};
 
 /// So much of a hash has to be named.
 const SHA256_PART_MIN: usize = 6;
@@ -29,6 +31,8 @@ pub(super) struct Reviser {
     pub(super) requests: mpsc::Sender<Request>,
     /// What is decided of a connector is decided once the one before is done.
     pub(super) turns: std::sync::Mutex<BTreeMap<ConnectorName, Arc<Mutex<()>>>>,
+    /// Who writes the lock file.
+    pub(super) locking: Mutex<()>,
 }
 
 impl std::fmt::Debug for Reviser {
@@ -77,6 +81,83 @@ impl Reviser {
             self.roster.note(&connection, &self.db).await?;
         }
         Ok(self.place(connector, placed).await?)
+    }
+
+    /// What runs and may not be run any more ends now, by what is trusted now; connections run what ran before, if they can.
+    pub(super) async fn retrust(&self, connector: &ConnectorName) -> Result<(), NotLoaded> {
+        let _turn = self.turn(connector).await;
+        let Distrusted { files, placed, broken } =
+            self.loader.distrusted(connector, &self.roster.of(connector)).await?;
+        let gone: Vec<ConnectionName> = broken.iter().map(|(name, _)| name.clone()).collect();
+        for (connection, problem) in broken {
+            tracing::error!(
+                target: "tidewaiter", %connection, code = "distrusted", "this connection can't run any more: {problem}"
+            );
+            self.roster.take_out(connection, problem);
+        }
+        self.place(connector, placed).await?;
+        for connection in gone {
+            let _ = self.requests.send(Request::Configured { connection, types: Vec::new() }).await;
+        }
+        if !files.is_empty() {
+            let _ = self.requests.send(Request::Abandon(files)).await;
+        }
+        Ok(())
+    }
+
+    /// Lets connections run what is trusted now, and nothing else.
+    async fn trust_anew(&self, connectors: impl IntoIterator<Item = &ConnectorName>) -> Result<(), HostError> {
+        for connector in connectors {
+            self.retrust(connector).await.map_err(|error| refused(connector, error))?;
+            match self.revise(connector).await {
+                // Whoever can't run says so itself.
+                Ok(()) | Err(NotLoaded::Connector(_)) => {}
+                Err(error) => return Err(refused(connector, error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down what somebody decided of files, and has it come true.
+    async fn decide(
+        &self,
+        (by, audit): (&Actor, &Audit),
+        (act, on): (&'static str, String),
+        change: impl FnOnce(&mut Lock),
+    ) -> Result<(), HostError> {
+        let alone = self.locking.lock().await;
+        let path = &self.config.connector_trust.lock;
+        let mut lock = Lock::read(path)?;
+        change(&mut lock);
+        audit.act(by, act, on).await?;
+        lock.write(path)?;
+        drop(alone);
+        Ok(())
+    }
+
+    async fn pin(
+        &self,
+        connector: &ConnectorName,
+        downgrade: bool,
+        by: &Actor,
+        audit: &Audit,
+    ) -> Result<(), HostError> {
+        let not = |problem: String| HostError::NotRevised { connector: connector.clone(), problem };
+        if !matches!(self.config.connector_trust.mode, Mode::Pinned) {
+            return Err(not("nothing is pinned where connector-trust.mode is not \"pinned\"".to_owned()));
+        }
+        let (sha256, version) = self.loader.pinnable(connector).await.map_err(|error| refused(connector, error))?;
+        let known = Lock::read(&self.config.connector_trust.lock)?.connectors.remove(connector);
+        let is_downgrade = known.filter(|pin| pin.sha256 != sha256 && is_older(&version, &pin.version));
+        if let Some(pin) = is_downgrade.filter(|_| !downgrade) {
+            let than = pin.version;
+            return Err(not(format!(
+                "version {version:?} is not newer than {than:?}, which is pinned; --allow-downgrade pins it all the same"
+            )));
+        }
+        let on = format!("{connector} {version} {sha256}");
+        self.decide((by, audit), ("connectors pin", on), |lock| lock.pin(connector, &sha256, &version)).await?;
+        self.trust_anew([connector]).await
     }
 
     async fn place(&self, connector: &ConnectorName, placed: Vec<Arc<Connection>>) -> Result<(), StartError> {
@@ -139,7 +220,7 @@ impl Reviser {
 
 fn refused(connector: &ConnectorName, error: NotLoaded) -> HostError {
     let problem = match error {
-        NotLoaded::Connector(problem) => problem,
+        NotLoaded::Connector(fault) => fault.why,
         NotLoaded::Host(error) => error.to_string(),
     };
     HostError::NotRevised { connector: connector.clone(), problem }
@@ -208,6 +289,92 @@ impl Host {
     pub async fn try_again(&self, connector: ConnectorName, by: Actor) -> Result<(), HostError> {
         let (reviser, audit) = (self.reviser(&connector)?, self.audit.clone());
         self.act(async move { reviser.try_again(&connector, &by, &audit).await }).await
+    }
+
+    /// Pins the file of a connector that the folder has: it may be run, and runs. One whose version is not newer than that of the one that is pinned has to
+    /// be allowed. The files that the lock has by then.
+    ///
+    /// # Errors
+    /// The file is no connector, or a downgrade; `by` has not the role `security`; the lock can't be written.
+    pub async fn pin(&self, connector: ConnectorName, downgrade: bool, by: Actor) -> Result<Lock, HostError> {
+        self.decides(&by, "connectors pin", connector.as_str())?;
+        let (reviser, audit) = (self.reviser(&connector)?, self.audit.clone());
+        self.act(async move { reviser.pin(&connector, downgrade, &by, &audit).await }).await?;
+        Ok(Lock::read(&self.config.connector_trust.lock)?)
+    }
+
+    /// Denies files of connectors, by their hash: what is under way of them ends now, and nobody runs them before that is lifted.
+    ///
+    /// # Errors
+    /// As `pin`.
+    pub async fn deny(
+        &self,
+        files: Vec<String>,
+        why: Option<String>,
+        lift: bool,
+        by: Actor,
+    ) -> Result<Lock, HostError> {
+        let act = if lift { "connectors deny --lift" } else { "connectors deny" };
+        self.decides(&by, act, &files.join(" "))?;
+        let why = why.unwrap_or_else(|| format!("by {by}"));
+        let on = files.join(" ");
+        self.decide_of_all((act, on), by, move |lock| {
+            for sha256 in files {
+                match lift {
+                    true => lock.denied.remove(&sha256),
+                    false => lock.denied.insert(sha256, why.clone()),
+                };
+            }
+        })
+        .await
+    }
+
+    /// Puts a connector in quarantine: what is under way of it ends now, and nobody runs any file of it before that ends.
+    ///
+    /// # Errors
+    /// As `pin`.
+    pub async fn quarantine(
+        &self,
+        connector: ConnectorName,
+        why: Option<String>,
+        end: bool,
+        by: Actor,
+    ) -> Result<Lock, HostError> {
+        let act = if end { "connectors quarantine --end" } else { "connectors quarantine" };
+        self.decides(&by, act, connector.as_str())?;
+        let why = why.unwrap_or_else(|| format!("by {by}"));
+        self.decide_of_all((act, connector.to_string()), by, move |lock| {
+            match end {
+                true => lock.quarantined.remove(&connector),
+                false => lock.quarantined.insert(connector, why),
+            };
+        })
+        .await
+    }
+
+    async fn decide_of_all(
+        &self,
+        did: (&'static str, String),
+        by: Actor,
+        change: impl FnOnce(&mut Lock) + Send + 'static,
+    ) -> Result<Lock, HostError> {
+        let reviser = self.reviser.clone().ok_or(Refusal::ShuttingDown)?;
+        let audit = self.audit.clone();
+        self.act(async move {
+            reviser.decide((&by, &audit), did, change).await?;
+            reviser.trust_anew(reviser.loader.connectors()).await
+        })
+        .await?;
+        Ok(Lock::read(&self.config.connector_trust.lock)?)
+    }
+
+    /// Whether somebody may decide what is trusted.
+    pub(super) fn decides(&self, by: &Actor, act: &'static str, on: &str) -> Result<(), HostError> {
+        if self.config.has_role_security(by) {
+            return Ok(());
+        }
+        self.audit.note(&Event::NotAllowed { by: by.to_string(), act, on: on.to_owned() })?;
+        Err(HostError::NotSecurity { by: by.clone() })
     }
 
     fn reviser(&self, connector: &ConnectorName) -> Result<Arc<Reviser>, HostError> {

@@ -374,7 +374,7 @@ impl Host {
                 token: self.token(&key)?,
                 connector: connection.connector.clone(),
                 class: config.class.clone(),
-                problem: broken.or(self.quarantine(&connection.connector, runs)?).or(refused),
+                problem: broken.or(self.faulty(&connection.connector, runs)?).or(refused),
                 schedule: config.timing.as_ref().map(ToString::to_string),
                 dead_letters: letters.iter().filter(|stored| stored.key == key).count() as u64,
                 reconciled: shadows.get(&key).and_then(Shadow::complete_at),
@@ -385,7 +385,7 @@ impl Host {
     }
 
     /// That a connector is in quarantine, if it is.
-    fn quarantine(&self, connector: &ConnectorName, loaded: Option<&str>) -> Result<Option<String>, HostError> {
+    fn faulty(&self, connector: &ConnectorName, loaded: Option<&str>) -> Result<Option<String>, HostError> {
         let faults = self.db.faults(connector)?.filter(|faults| faults.count >= QUARANTINE_FAULTS);
         let faults = faults.filter(|faults| loaded.is_none_or(|sha256| sha256 == faults.sha256));
         Ok(faults.map(|Faults { count, at, .. }| {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::task::{Id, JoinError, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
+use super::kept::beside;
 use super::load::NotLoaded;
 use super::revise::Reviser;
 
@@ -49,22 +50,26 @@ impl Stamp {
 
 /// What became of a connector's file.
 type Done = (ConnectorName, Result<(), NotLoaded>);
-type Stamps = BTreeMap<ConnectorName, Option<Stamp>>;
+/// Of a connector's file, and of its statement and the signature of that.
+type Stamped = Option<[Option<Stamp>; 3]>;
+type Stamps = BTreeMap<ConnectorName, Stamped>;
 
 pub(super) struct Watch {
     reviser: Arc<Reviser>,
     /// What was looked at.
     known: Stamps,
     /// What may be written to still, and when it is looked at.
-    settling: HashMap<ConnectorName, (Option<Stamp>, Moment)>,
+    settling: HashMap<ConnectorName, (Stamped, Moment)>,
+    /// What is trusted, as it was looked at: whatever runs is looked at again where that changes.
+    lock: Option<Option<Stamp>>,
     loading: JoinSet<Done>,
     busy: BTreeMap<Id, ConnectorName>,
 }
 
 impl Watch {
     pub(super) fn new(reviser: Arc<Reviser>) -> Self {
-        let (known, settling, loading, busy) = Default::default();
-        Self { reviser, known, settling, loading, busy }
+        let (known, settling, lock, loading, busy) = Default::default();
+        Self { reviser, known, settling, lock, loading, busy }
     }
 
     /// Works until the host closes.
@@ -88,14 +93,22 @@ impl Watch {
         let reviser = Arc::clone(&self.reviser);
         let stamps = spawn_blocking(move || {
             let loader = &reviser.loader;
-            let stamp = |name: &ConnectorName| {
-                // A folder or a pipe of that name is none.
-                let found = std::fs::metadata(loader.path(name)).ok().filter(Metadata::is_file)?;
-                Some(Stamp::of(&found))
+            // A folder or a pipe of that name is none.
+            let stamp = |path: &Path| std::fs::metadata(path).ok().filter(Metadata::is_file).as_ref().map(Stamp::of);
+            let stamped = |name: &ConnectorName| {
+                let path = loader.path(name);
+                let [statement, signature] = beside(&path).map(|path| stamp(&path));
+                stamp(&path).map(|file| [Some(file), statement, signature])
             };
-            loader.connectors().into_iter().map(|name| (name.clone(), stamp(name))).collect::<Stamps>()
+            let stamps = loader.connectors().into_iter().map(|name| (name.clone(), stamped(name))).collect::<Stamps>();
+            (stamps, stamp(&reviser.config.connector_trust.lock))
         });
-        let (stamps, now) = (stamps.await.unwrap_or_default(), self.reviser.clock.moment());
+        let ((stamps, lock), now) = (stamps.await.unwrap_or_default(), self.reviser.clock.moment());
+        if self.lock.replace(lock).is_some_and(|known| known != lock) {
+            self.known.clear();
+            let gone = stamps.iter().filter(|(_, stamp)| stamp.is_none()).map(|(name, _)| name.clone());
+            gone.collect::<Vec<_>>().into_iter().for_each(|name| self.load(name, false));
+        }
         let mut wait = LOOK;
         for (name, stamp) in stamps {
             if self.known.get(&name) == Some(&stamp) {
@@ -114,7 +127,7 @@ impl Watch {
                     self.settling.remove(&name);
                     let before = self.known.insert(name.clone(), stamp);
                     match stamp {
-                        Some(_) => self.load(name),
+                        Some(_) => self.load(name, true),
                         // It wasn't there when the host began, and that was told.
                         None if before.is_none() => {}
                         None => tracing::warn!(
@@ -128,10 +141,14 @@ impl Watch {
         wait
     }
 
-    fn load(&mut self, name: ConnectorName) {
+    /// Looks at what of a connector runs, and at its file if there is one.
+    fn load(&mut self, name: ConnectorName, is_there: bool) {
         let (reviser, of) = (Arc::clone(&self.reviser), name.clone());
         let task = self.loading.spawn(async move {
-            let done = reviser.revise(&of).await;
+            let done = match reviser.retrust(&of).await {
+                Ok(()) if is_there => reviser.revise(&of).await,
+                other => other,
+            };
             (of, done)
         });
         self.busy.insert(task.id(), name);
@@ -147,7 +164,7 @@ impl Watch {
         };
         let (retry, error) = match error {
             // It was replaced at that very moment.
-            NotLoaded::Connector(problem) => (LOOK, problem),
+            NotLoaded::Connector(fault) => (LOOK, fault.why),
             NotLoaded::Host(error) => (RETRY, error.to_string()),
         };
         tracing::error!(target: "tidewaiter", connector = %name, code = "revise-failed", "what runs goes on: {error}");

@@ -25,6 +25,8 @@ bindings::__export_bindings!(Hostile with_types_in bindings);
 
 /// Tests overwrite the last word in the file.
 static DESCRIBE: &str = "describe:well-behaved";
+/// Tests replace this, too.
+static VERSION: &str = "version:0.1.0";
 
 /// What the last word says.
 fn how() -> &'static str {
@@ -94,7 +96,7 @@ impl exports::descriptor::Guest for Hostile {
         let how = how();
         let mut info = ConnectorInfo {
             name: "hostile".into(),
-            version: "0.1.0".into(),
+            version: black_box(VERSION).trim_start_matches("version:").into(),
             summary: "Misbehaves.".into(),
             licence: "Apache-2.0".into(),
             operations: vec![Operation::LiveSync, Operation::Search, Operation::SearchByUid],

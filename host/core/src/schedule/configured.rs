@@ -32,7 +32,8 @@ impl Scheduler {
         self.start_ready();
     }
 
-    fn configure(&mut self, scheduled: Scheduled, now: Now) {
+    /// A type comes, or is as it was but for its schedule.
+    pub(super) fn configure(&mut self, scheduled: Scheduled, now: Now) {
         let key = scheduled.key.clone();
         let Some(slot) = self.slots.get_mut(&key) else {
             let pool = self.pools.get(&scheduled.connector).map(|pool| (pool.faults, pool.probe));

@@ -361,7 +361,15 @@ async fn files_of_a_connector_are_remembered_until_they_are_forgotten() {
     let (db, csv) = (open(dir.path()), "csv".parse().unwrap());
     for (at, sha256, forgotten) in [(1, "a", vec![]), (2, "b", vec![]), (3, "c", vec!["a".to_owned(), "none".into()])] {
         let (sha256, version, at) = (sha256.to_owned(), String::new(), UnixMillis(at));
-        let revision = Revision { sha256, version, bytes: 1, seen: at, last_seen: at };
+        let revision = Revision {
+            sha256,
+            version,
+            bytes: 1,
+            seen: at,
+            last_seen: at,
+            trust: String::new(),
+            token_format: String::new(),
+        };
         db.note_revision(&csv, revision, forgotten).await.unwrap();
     }
     let mut known = db.revisions().unwrap().remove(&csv).unwrap();

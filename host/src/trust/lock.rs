@@ -1,0 +1,136 @@
+//! The lock file: what operators decided of files of connectors. It lies beside the configuration, and belongs with it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
+use tidewaiter_core::name::ConnectorName;
+
+const HEADER: &str = "# Which files connectors may be. Written by `tidewaiter connectors pin`, `deny` and `quarantine`; keep it with the configuration.\n";
+const VERSION: u32 = 1;
+/// Files of a connector that may be gone back to; more are forgotten.
+const EARLIER_MAX: usize = 10;
+
+/// What it says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    pub(super) version: u32,
+    /// The file that each connector may be.
+    #[serde(default)]
+    pub connectors: BTreeMap<ConnectorName, Pin>,
+    /// Files that nobody runs, by their hash, and why.
+    #[serde(default)]
+    pub denied: BTreeMap<String, String>,
+    /// Connectors that nobody runs, whatever the file, and why.
+    #[serde(default)]
+    pub quarantined: BTreeMap<ConnectorName, String>,
+}
+
+/// The file that a connector may be. Files are named by their hash, in hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pin {
+    /// What it says of itself.
+    pub version: String,
+    /// Its hash.
+    pub sha256: String,
+    /// What was pinned before: it may be gone back to, and not put into the folder again. The newest first.
+    #[serde(default)]
+    pub earlier: Vec<String>,
+}
+
+/// A lock file that can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {message}", path.display())]
+pub struct LockError {
+    path: PathBuf,
+    message: String,
+}
+
+impl Default for Lock {
+    fn default() -> Self {
+        let (connectors, denied, quarantined) = Default::default();
+        Self { version: VERSION, connectors, denied, quarantined }
+    }
+}
+
+impl Lock {
+    /// Reads it. A file that isn't there says nothing.
+    ///
+    /// # Errors
+    /// What is wrong with it, with its line.
+    pub fn read(path: &Path) -> Result<Self, LockError> {
+        let failed = |message: String| LockError { path: path.into(), message };
+        let text = match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            text => text.map_err(|error| failed(error.to_string()))?,
+        };
+        let lock: Self = toml::from_str(&text).map_err(|error| failed(error.to_string()))?;
+        match lock.version {
+            VERSION => Ok(lock),
+            newer => Err(failed(format!("version = {newer} is of a newer tidewaiter; this one reads {VERSION}"))),
+        }
+    }
+
+    /// Writes it: the new file is there as a whole, or the old one still.
+    ///
+    /// # Errors
+    /// The file system.
+    pub fn write(&self, path: &Path) -> Result<(), LockError> {
+        let failed = |message: String| LockError { path: path.into(), message };
+        let text = toml::to_string(self).map_err(|error| failed(error.to_string()))?;
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let write = || {
+            let mut file = NamedTempFile::new_in(folder)?;
+            file.write_all(HEADER.as_bytes())?;
+            file.write_all(text.as_bytes())?;
+            let mode =
+                std::fs::metadata(path).map_or_else(|_| PermissionsExt::from_mode(0o644), |old| old.permissions());
+            file.as_file().set_permissions(mode)?;
+            file.as_file().sync_all()?;
+            file.persist(path)?;
+            File::open(folder)?.sync_all()
+        };
+        write().map_err(|error: io::Error| failed(error.to_string()))
+    }
+
+    /// Pins a file of a connector. What was pinned before may still be gone back to.
+    pub fn pin(&mut self, name: &ConnectorName, sha256: &str, version: &str) {
+        let mut earlier = Vec::new();
+        if let Some(before) = self.connectors.remove(name) {
+            earlier.extend([before.sha256].into_iter().chain(before.earlier).filter(|other| other != sha256));
+            earlier.truncate(EARLIER_MAX);
+        }
+        let pin = Pin { version: version.to_owned(), sha256: sha256.to_owned(), earlier };
+        self.connectors.insert(name.clone(), pin);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_pinned_is_remembered_and_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tidewaiter.lock");
+        assert_eq!(Lock::read(&path).unwrap(), Lock::default());
+        let (mut lock, csv) = (Lock::default(), "csv".parse().unwrap());
+        for number in 0..15 {
+            lock.pin(&csv, &format!("f{number}"), "1.0.0");
+        }
+        lock.pin(&csv, "f13", "1.0.0");
+        assert_eq!(lock.connectors[&csv].earlier[..3], ["f14", "f12", "f11"].map(str::to_owned));
+        assert_eq!(lock.connectors[&csv].earlier.len(), EARLIER_MAX);
+        lock.denied.insert("f1".into(), "a hole".into());
+        lock.write(&path).unwrap();
+        assert_eq!(Lock::read(&path).unwrap(), lock);
+        std::fs::write(&path, "version = 2\n").unwrap();
+        assert!(Lock::read(&path).unwrap_err().to_string().contains("newer"));
+    }
+}
