@@ -216,12 +216,27 @@ fn what_is_signed_is_run_and_nothing_else() {
     let history = place.run("connectors history hostile").stdout;
     assert!(history.contains(&format!("signed by {public}")), "{history}");
 
-    // An older one that was signed as well.
-    let at = server.log().len();
-    save(&place, "0.1.0", "old");
-    sign("ours.key");
-    server.wait_for("is older than", at);
+    // What was run before, which it would go back to, and another older one: both signed.
+    for word in ["one", "old"] {
+        let at = server.log().len();
+        save(&place, "0.1.0", word);
+        sign("ours.key");
+        server.wait_for("is older than", at);
+    }
     has_told(&place, &["one", "one", "one", "two", "two"]);
+    // Whoever takes the statement of what runs away, or spoils it, takes nothing from that.
+    save(&place, "0.2.0", "two");
+    sign("ours.key");
+    let statement = place.path("connectors/hostile.statement");
+    let text = fs::read_to_string(&statement).unwrap();
+    fs::remove_file(&statement).unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    has_told(&place, &["one", "one", "one", "two", "two", "two"]);
+    fs::write(&statement, text.replace("0.2.0", "0.3.0")).unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    has_told(&place, &["one", "one", "one", "two", "two", "two", "two"]);
+    fs::write(&statement, text).unwrap();
+
     // Another connector's file and statement under this name.
     let verify = |file: &str| place.run(&format!("connectors verify connectors/{file}.wasm"));
     for extension in ["wasm", "statement", "statement.minisig"] {
@@ -231,7 +246,7 @@ fn what_is_signed_is_run_and_nothing_else() {
     let second = verify("second");
     assert!(second.code == 4 && second.stdout.contains("the connector \"hostile\""), "{second:?}");
     let text = fs::read_to_string(place.path("connectors/hostile.statement")).unwrap();
-    fs::write(place.path("connectors/hostile.statement"), text.replace("0.1.0", "0.9.0")).unwrap();
+    fs::write(place.path("connectors/hostile.statement"), text.replace("0.2.0", "0.9.0")).unwrap();
     let forged = verify("hostile");
     assert!(forged.code == 4 && forged.stdout.contains("its signature is not of what it says"), "{forged:?}");
     assert_eq!(server.end().0, 0);

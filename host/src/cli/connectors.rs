@@ -206,10 +206,11 @@ pub(super) async fn list(config: &Config, json: bool) -> Result<(), Fail> {
     for file in files {
         let trusted = read(&file).and_then(|(name, read)| {
             let judged = config.connector_trust.judge(&name, &read.sha256, read.signed.as_ref(), Origin::Folder);
-            judged.map_err(|distrust| Fail::new(Exit::Usage, format!("{}: {distrust}", file.display())))
+            let distrusted = |distrust| Fail::new(Exit::Usage, format!("{}: {distrust}", file.display()));
+            judged.map(|_| (name, read)).map_err(distrusted)
         });
         let loaded = match trusted {
-            Ok(_) => load(&engine, &file).await,
+            Ok((name, read)) => load_bytes(&engine, &file, &name, &read).await,
             Err(fail) => Err(fail),
         };
         let row = match loaded {
@@ -244,6 +245,10 @@ fn read(file: &Path) -> Result<(ConnectorName, Bytes), Fail> {
 
 async fn load(engine: &Engine, file: &Path) -> Result<Connector, Fail> {
     let (name, read) = read(file)?;
-    let loaded = Connector::load(engine, &name, &read.bytes).await;
+    load_bytes(engine, file, &name, &read).await
+}
+
+async fn load_bytes(engine: &Engine, file: &Path, name: &ConnectorName, read: &Bytes) -> Result<Connector, Fail> {
+    let loaded = Connector::load(engine, name, &read.bytes).await;
     loaded.map_err(|error| Fail::new(Exit::Usage, format!("{}: {error}", file.display())))
 }

@@ -2,9 +2,9 @@
 //! folder, unless it went back from that; then it runs what was kept.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::name::{ConnectionName, ConnectorName};
@@ -20,7 +20,7 @@ use crate::config::{Config, ConnectionConfig};
 use crate::db::{Db, Placement, ReadError, RefusedRevision, Revision, Waits};
 use crate::driver::{Connection, Trial};
 use crate::egress::{NoVault, Outside, SystemResolver, Trust, Vault};
-use crate::trust::{ConnectorTrust, Distrust, Mode, Origin, Trusted, is_older};
+use crate::trust::{ConnectorTrust, Distrust, Mode, Origin, Signed, Trusted, is_older};
 use crate::wasm::{Connector, Engine, EngineOptions};
 
 /// Instances that may live at the same time beside those of runs.
@@ -240,9 +240,6 @@ impl Loader {
     ) -> Result<Arc<Connection>, NotLoaded> {
         let file = shelf.sha256()?;
         let Some(stored) = stored else { return self.as_installed(name, written, shelf).await };
-        if stored.previous.as_ref() == Some(&file) && shelf.installable().is_ok() {
-            return self.connection(name, written, shelf, &file).await;
-        }
         let refused = stored.refused.as_ref().filter(|refused| refused.sha256 == file && refused.waits == Waits::Retry);
         let before = match (self.as_stored(name, written, shelf, stored).await, refused) {
             (Ok(before), _) => before,
@@ -287,7 +284,7 @@ impl Loader {
         shelf: &mut Shelf<'_>,
     ) -> Result<Arc<Connection>, NotLoaded> {
         let file = shelf.sha256()?;
-        shelf.installable().map_err(NotLoaded::Connector)?;
+        shelf.installable(None).map_err(NotLoaded::Connector)?;
         self.connection(name, written, shelf, &file).await
     }
 
@@ -374,18 +371,17 @@ impl Loader {
         Ok(connection)
     }
 
-    /// The connection with what the folder has, on trial.
+    /// The connection with what the folder has: on trial, or, where that is what it would go back to, as it ran before.
     async fn in_place_of(&self, now: &Arc<Connection>, shelf: &mut Shelf<'_>) -> Result<Arc<Connection>, NotLoaded> {
-        let connection = self.as_installed(&now.name, &now.config, shelf).await?;
-        let (version, before) = (&connection.connector.info().version, &now.connector.info().version);
-        if matches!(self.trust.mode, Mode::Signed(_)) && is_older(version, before) {
-            let why = format!(
-                "its version {version:?} is older than {before:?}, which runs; `tidewaiter connectors rollback` goes back to what ran"
-            );
-            return Err(NotLoaded::Connector(Fault { why, waits: Waits::Trust }));
+        let (file, proven) = (shelf.sha256()?, now.proven());
+        shelf.installable(Some(now)).map_err(NotLoaded::Connector)?;
+        if proven.connector.sha256() == file {
+            proven.refuse(None);
+            return Ok(proven);
         }
+        let connection = self.connection(&now.name, &now.config, shelf, &file).await?;
         self.reads_tokens(&connection)?;
-        connection.begins_trial(Trial { previous: now.proven(), passed: BTreeMap::new() });
+        connection.begins_trial(Trial { previous: proven, passed: BTreeMap::new() });
         Ok(connection)
     }
 
@@ -420,13 +416,7 @@ impl Loader {
                 Some(now) if now.refused().is_some_and(|known| known.sha256 == file && known.waits == Waits::Retry) => {
                     continue;
                 }
-                Some(now) => match now.proven() {
-                    before if before.connector.sha256() == file && shelf.installable().is_ok() => {
-                        before.refuse(None);
-                        Ok(before)
-                    }
-                    _ => self.in_place_of(now, &mut shelf).await,
-                },
+                Some(now) => self.in_place_of(now, &mut shelf).await,
             };
             match (made, now) {
                 (Ok(connection), _) => revised.placed.push(connection),
@@ -533,11 +523,25 @@ impl Shelf<'_> {
         sha256.map_err(|problem| NotLoaded::Connector(Fault::new(problem)))
     }
 
-    /// Whether what the folder has may be installed: it may be less than what may be gone back to.
-    fn installable(&self) -> Result<Trusted, Fault> {
+    /// Whether what the folder has may be installed, in the place of what runs: it may be less than what may be gone back to.
+    fn installable(&self, now: Option<&Connection>) -> Result<(), Fault> {
         let file = self.file.as_ref().map_err(Fault::new)?;
-        let judged = self.loader.trust.judge(self.name, &file.sha256, file.signed.as_ref(), Origin::Folder);
-        judged.map_err(Into::into)
+        let trusted = self.loader.trust.judge(self.name, &file.sha256, file.signed.as_ref(), Origin::Folder)?;
+        // Of what is pinned an operator decided that.
+        let (Mode::Signed(_), Some(version), Some(now)) = (&self.loader.trust.mode, trusted.version, now) else {
+            return Ok(());
+        };
+        let runs = &now.connector.info().version;
+        match is_older(&version, runs) {
+            false => Ok(()),
+            true => {
+                let (version, runs) = (shown(&version, VERSION_BYTES_MAX), shown(runs, VERSION_BYTES_MAX));
+                let why = format!(
+                    "its version {version:?} is older than {runs:?}, which runs; `tidewaiter connectors rollback` goes back to what ran"
+                );
+                Err(Fault { why, waits: Waits::Trust })
+            }
+        }
     }
 
     /// A file of the connector, from the folder or as it was kept.
@@ -553,31 +557,30 @@ impl Shelf<'_> {
         self.file.as_ref().ok().filter(|file| file.sha256 == sha256)
     }
 
-    async fn bytes(&self, sha256: &str) -> Result<std::io::Result<Arc<Bytes>>, NotLoaded> {
-        if let Some(file) = self.of_folder(sha256) {
-            return Ok(Ok(Arc::clone(file)));
+    /// Whether a file may be run, and its bytes: those of the folder, or those that were kept, whose statement nobody can have taken away.
+    async fn trusted(&self, sha256: &str) -> Result<Result<(Trusted, io::Result<Arc<Bytes>>), Fault>, NotLoaded> {
+        let judge = |signed: Option<&Signed>| self.loader.trust.judge(self.name, sha256, signed, Origin::Kept);
+        let in_folder = self.of_folder(sha256).map(|file| (judge(file.signed.as_ref()), file));
+        if let Some((Ok(trusted), file)) = in_folder {
+            return Ok(Ok((trusted, Ok(Arc::clone(file)))));
         }
-        let (kept, sha256) = (self.loader.kept.clone(), sha256.to_owned());
-        Ok(spawn_blocking(move || kept.read(&sha256).map(Arc::new)).await?)
-    }
-
-    /// Whether a file may be run.
-    async fn trusted(&self, sha256: &str) -> Result<Result<Trusted, Fault>, NotLoaded> {
-        let file = self.bytes(sha256).await?.ok();
-        let signed = file.as_ref().and_then(|file| file.signed.as_ref());
-        let judged = self.loader.trust.judge(self.name, sha256, signed, Origin::Kept);
-        Ok(judged.map_err(Into::into))
+        let (kept, of) = (self.loader.kept.clone(), sha256.to_owned());
+        let kept = spawn_blocking(move || kept.read(&of).map(Arc::new)).await?;
+        let judged = judge(kept.as_ref().ok().and_then(|file| file.signed.as_ref()));
+        Ok(match (judged, in_folder) {
+            (Ok(trusted), _) => Ok((trusted, kept)),
+            (Err(_), Some((Err(distrust), _))) | (Err(distrust), _) => Err(distrust.into()),
+        })
     }
 
     async fn load(&self, sha256: &str) -> Result<Result<Connector, Fault>, NotLoaded> {
         let Loader { engine, kept, noted, clock, .. } = self.loader;
-        let trusted = match self.trusted(sha256).await? {
-            Ok(trusted) => trusted,
+        let (trusted, file) = match self.trusted(sha256).await? {
+            Ok((trusted, Ok(file))) => (trusted, file),
+            Ok((_, Err(error))) => {
+                return Ok(Err(Fault::new(format!("what was kept of its connector can't be read: {error}"))));
+            }
             Err(fault) => return Ok(Err(fault)),
-        };
-        let file = match self.bytes(sha256).await? {
-            Ok(file) => file,
-            Err(error) => return Ok(Err(Fault::new(format!("what was kept of its connector can't be read: {error}")))),
         };
         let connector = match Connector::load(engine, self.name, &file.bytes).await {
             Ok(connector) => connector,
@@ -589,8 +592,9 @@ impl Shelf<'_> {
             let why = format!("it says that its version is {said:?}, and is trusted as {version:?}");
             return Ok(Err(Fault { why, waits: Waits::Trust }));
         }
-        if let (Some((_, db)), Some(file)) = (noted, self.of_folder(sha256)) {
-            let (kept, file) = (kept.clone(), Arc::clone(file));
+        let is_of_folder = self.of_folder(sha256).is_some_and(|of_folder| Arc::ptr_eq(of_folder, &file));
+        if let (Some((_, db)), true) = (noted, is_of_folder) {
+            let kept = kept.clone();
             if let Err(error) = spawn_blocking(move || kept.keep(&file)).await? {
                 tracing::warn!(
                     target: "tidewaiter", connector = %self.name, sha256, "the file can't be kept, and after a restart there is no way back to it: {error}"

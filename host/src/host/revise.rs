@@ -107,15 +107,20 @@ impl Reviser {
 
     /// Lets connections run what is trusted now, and nothing else.
     async fn trust_anew(&self, connectors: impl IntoIterator<Item = &ConnectorName>) -> Result<(), HostError> {
+        let connectors: Vec<&ConnectorName> = connectors.into_iter().collect();
+        let mut done = Ok(());
+        // What has to end ends before anything is compiled, and whatever becomes of others.
+        for connector in &connectors {
+            done = done.and(self.retrust(connector).await.map_err(|error| refused(connector, error)));
+        }
         for connector in connectors {
-            self.retrust(connector).await.map_err(|error| refused(connector, error))?;
             match self.revise(connector).await {
                 // Whoever can't run says so itself.
                 Ok(()) | Err(NotLoaded::Connector(_)) => {}
-                Err(error) => return Err(refused(connector, error)),
+                Err(error) => done = done.and(Err(refused(connector, error))),
             }
         }
-        Ok(())
+        done
     }
 
     /// Writes down what somebody decided of files, and has it come true.
