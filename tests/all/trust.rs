@@ -198,6 +198,9 @@ fn what_is_signed_is_run_and_nothing_else() {
         |key: &str| assert_eq!(place.run(&format!("connectors sign connectors/hostile.wasm --key {key}")).code, 0);
     let refused = place.run("sync hr account");
     assert!(refused.stderr.contains("no signed statement"), "{refused:?}");
+    // Whoever makes a connector has no configuration.
+    let public_key = place.run("connectors sign connectors/hostile.wasm --key tidewaiter.toml --config nowhere.toml");
+    assert!(public_key.code == 2 && public_key.stderr.contains("no secret key of minisign"), "{public_key:?}");
     sign("ours.key");
     let server = place.serve();
     is_live(&place);

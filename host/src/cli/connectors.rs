@@ -107,9 +107,8 @@ pub(super) async fn perform(config: Config, command: Command, json: bool) -> Res
         Command::Rollback { connector, to } => (Runs::WhenAsked, Ask::RollBack { connector, to }),
         Command::Retry { connector } => (Runs::WhenAsked, Ask::TryAgain(connector)),
         Command::List => return list(&config, json).await,
-        Command::Inspect { file } => return inspect(&file, json).await,
         Command::Verify { file } => return verify(&config, &file, json),
-        Command::Sign { file, key, password_file } => return sign(&file, &key, password_file.as_deref(), json).await,
+        Command::Inspect { .. } | Command::Sign { .. } => unreachable!("they need no configuration"),
         Command::Pin { connectors, allow_downgrade: downgrade } => {
             let pin = |connector| Ask::Pin { connector, downgrade };
             return decide(config, connectors.into_iter().map(pin).collect(), json).await;
@@ -157,7 +156,7 @@ fn verify(config: &Config, file: &Path, json: bool) -> Result<(), Fail> {
     if judged.is_ok() { Ok(()) } else { Err(Fail::told(Exit::RunFailed)) }
 }
 
-async fn sign(file: &Path, key: &Path, password: Option<&Path>, json: bool) -> Result<(), Fail> {
+pub(super) async fn sign(file: &Path, key: &Path, password: Option<&Path>, json: bool) -> Result<(), Fail> {
     let read_text = |path: &Path| {
         let unreadable = |error| Fail::new(Exit::Usage, format!("{}: {error}", path.display()));
         std::fs::read_to_string(path).map_err(unreadable)
@@ -169,7 +168,10 @@ async fn sign(file: &Path, key: &Path, password: Option<&Path>, json: bool) -> R
         Ok(secret) => Ok(secret),
         Err(_) => text.into_secret_key(password),
     });
-    let secret = secret.map_err(|error| Fail::new(Exit::Usage, format!("{}: {error}", key.display())))?;
+    let unusable = |error| {
+        Fail::new(Exit::Usage, format!("{} is no secret key of minisign that can be used: {error}", key.display()))
+    };
+    let secret = secret.map_err(unusable)?;
     let engine = engine(None)?;
     let connector = load(&engine, file).await?;
     let (name, sha256) = (connector.info().name.clone(), connector.sha256().to_owned());

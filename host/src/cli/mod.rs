@@ -224,8 +224,13 @@ fn logging(arguments: &Arguments) -> Result<(), Fail> {
 
 async fn perform(arguments: Arguments) -> Result<(), Fail> {
     let Arguments { config: file, json, command, .. } = arguments;
-    if let Command::Connectors(connectors::Command::Inspect { file }) = &command {
-        return connectors::inspect(file, json).await;
+    // What whoever makes a connector needs, who has no configuration.
+    match &command {
+        Command::Connectors(connectors::Command::Inspect { file }) => return connectors::inspect(file, json).await,
+        Command::Connectors(connectors::Command::Sign { file, key, password_file }) => {
+            return connectors::sign(file, key, password_file.as_deref(), json).await;
+        }
+        _ => {}
     }
     let config = Config { compiler: Some(OURSELVES.into()), ..Config::load(&file)? };
     match command {
