@@ -11,6 +11,7 @@ mod kept;
 mod load;
 mod reconcile;
 mod refused;
+mod reload;
 mod revise;
 pub(crate) mod seal;
 mod sinks;
@@ -42,6 +43,7 @@ use self::load::Loader;
 pub use self::load::{Known, Loaded, load};
 use self::reconcile::Passes;
 pub use self::reconcile::{BroughtUp, Reconciled, Scope};
+pub use self::reload::Reloaded;
 use self::revise::Reviser;
 pub use self::revise::RevisionRow;
 use self::seal::KeyError;
@@ -49,7 +51,7 @@ pub use self::sinks::{NotTaken, SinkView, Synced};
 use self::watch::Watch;
 use crate::audit::{Audit, AuditError};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Current};
 use crate::db::{CommitError, Db, OpenError, Policy, ReadError};
 use crate::driver::{Connection, Lateness, Request, Roster, Task, retain};
 use crate::egress::TlsError;
@@ -247,6 +249,12 @@ pub enum HostError {
         /// Why not.
         problem: String,
     },
+    /// What is configured can't be taken over.
+    #[error("what is configured is not taken over, and what runs goes on: {problem}")]
+    NotReloaded {
+        /// Why not.
+        problem: String,
+    },
     /// What is trusted can't be read or written.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -270,7 +278,7 @@ pub struct Host {
     /// One approval at a time.
     approving: Arc<Mutex<()>>,
     clock: Clock,
-    config: Arc<Config>,
+    config: Arc<Current>,
     roster: Arc<Roster>,
     /// None: it runs nothing.
     reviser: Option<Arc<Reviser>>,
@@ -302,7 +310,8 @@ impl Host {
     /// # Errors
     /// The first thing that is wrong; nothing runs then.
     pub async fn start(config: Config, holder: &str, runs: Runs) -> Result<Self, StartError> {
-        let clock = Clock::start();
+        let current = Arc::new(Current::new(config));
+        let (config, clock) = (current.now(), Clock::start());
         let (data, name) = (config.data.clone(), holder.to_owned());
         let keys = seal::keys(&config.encryption).await?;
         let db = spawn_blocking(move || Db::open_sealed(&data, &name, OWNER_WAIT, keys)).await??;
@@ -315,7 +324,8 @@ impl Host {
         let (loader, Loaded { connections, broken }, (deliveries, sinks)) = match runs {
             Runs::Never => Default::default(),
             Runs::Scheduled | Runs::WhenAsked => {
-                let loader = Loader::new(&config, Some((audit.clone(), db.clone())), BTreeMap::new())?;
+                let noted = Some((audit.clone(), db.clone()));
+                let loader = Loader::new(Arc::clone(&current), noted, BTreeMap::new())?;
                 let loaded = loader.all().await?;
                 (Some(loader), loaded, sinks::deliveries(&db, &config, clock)?)
             }
@@ -323,10 +333,9 @@ impl Host {
         for (name, problem) in &broken {
             tracing::error!(target: "tidewaiter", connection = %name, "this connection can't run: {problem}");
         }
-        let config = Arc::new(config);
         let mut types = Vec::new();
         for connection in connections.values() {
-            types.extend(scheduled(&config, &db, connection, clock)?);
+            types.extend(scheduled(&db, connection, clock)?);
         }
         if runs != Runs::Scheduled {
             types.iter_mut().for_each(|scheduled| scheduled.timing = None);
@@ -363,8 +372,8 @@ impl Host {
             tasks.retention.spawn(retain::work(db.clone(), clock, policy, closing.clone()));
         }
         let reviser = loader.map(|loader| {
-            let (config, roster) = (Arc::clone(&config), Arc::clone(&roster));
-            let (turns, locking) = Default::default();
+            let (config, roster) = (Arc::clone(&current), Arc::clone(&roster));
+            let (turns, locking, reloading) = Default::default();
             Arc::new(Reviser {
                 config,
                 loader,
@@ -374,10 +383,12 @@ impl Host {
                 requests: requests.clone(),
                 turns,
                 locking,
+                reloading,
             })
         });
         if let (Some(reviser), Runs::Scheduled) = (&reviser, runs) {
             tasks.retention.spawn(Watch::new(Arc::clone(reviser)).work(closing.clone()));
+            tasks.retention.spawn(reload::watch(Arc::clone(reviser), audit.clone(), closing.clone()));
         }
         let host = Self {
             db,
@@ -385,7 +396,7 @@ impl Host {
             erasures,
             approving: Arc::default(),
             clock,
-            config,
+            config: current,
             roster,
             reviser,
             requests,
@@ -417,9 +428,9 @@ impl Host {
         &self.lateness
     }
 
-    /// What is configured.
-    pub fn config(&self) -> &Config {
-        &self.config
+    /// What is configured by now.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.now()
     }
 
     /// Runs live sync of a type now, and waits for its end. During a run it waits for the one follow-up that all who ask share.
@@ -435,16 +446,12 @@ impl Host {
     }
 
     fn can_run(&self, connection: &ConnectionName) -> Result<(), HostError> {
-        match self.roster.problem(connection) {
-            None => Ok(()),
-            Some(problem) => Err(HostError::Broken { connection: connection.clone(), problem }),
-        }
+        can_run(&self.roster, connection)
     }
 
     /// A connection, as its next run will have it.
     fn placed(&self, name: &ConnectionName) -> Result<Arc<Connection>, HostError> {
-        self.can_run(name)?;
-        self.roster.get(name).ok_or_else(|| HostError::UnknownConnection(name.clone()))
+        placed(&self.roster, name)
     }
 
     /// Begins the schedules: the first run of each type is due now. For when everything else that is to work with the host does.
@@ -525,14 +532,25 @@ impl Host {
     }
 }
 
+fn can_run(roster: &Roster, connection: &ConnectionName) -> Result<(), HostError> {
+    match roster.problem(connection) {
+        None => Ok(()),
+        Some(problem) => Err(HostError::Broken { connection: connection.clone(), problem }),
+    }
+}
+
+fn placed(roster: &Roster, name: &ConnectionName) -> Result<Arc<Connection>, HostError> {
+    can_run(roster, name)?;
+    roster.get(name).ok_or_else(|| HostError::UnknownConnection(name.clone()))
+}
+
 /// The types of a connection, as the scheduler gets to know them.
-fn scheduled(config: &Config, db: &Db, connection: &Connection, clock: Clock) -> Result<Vec<Scheduled>, ReadError> {
+fn scheduled(db: &Db, connection: &Connection, clock: Clock) -> Result<Vec<Scheduled>, ReadError> {
     let sha256 = connection.connector.sha256();
     let written = &connection.config;
     let faults = db.faults(&written.connector)?.filter(|known| known.sha256 == sha256).map_or(0, |known| known.count);
-    let keys = config.keys().filter(|key| key.connection == connection.name);
-    let scheduled = keys.map(|key| {
-        let of_type = &written.types[&key.object_type];
+    let scheduled = written.types.iter().map(|(object_type, of_type)| {
+        let key = TypeKey { connection: connection.name.clone(), object_type: object_type.clone() };
         let state = db.state(&key)?.unwrap_or_else(|| of_type.first_state(clock.now()));
         Ok(Scheduled {
             connector: written.connector.clone(),

@@ -21,7 +21,7 @@ pub const WORLD: &str = "tidewaiter:connector/connector@0.1.0";
 const NAME_BYTES_MAX: usize = 100;
 
 /// What is trusted, as the configuration has it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ConnectorTrust {
     /// How it is decided.
     pub mode: Mode,
@@ -30,7 +30,7 @@ pub struct ConnectorTrust {
 }
 
 /// How it is decided which files are trusted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Mode {
     /// Those whose hash is in the lock file.
     Pinned,
@@ -41,7 +41,7 @@ pub enum Mode {
 }
 
 /// Keys of minisign, in base64.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Keys {
     /// Those that count.
     pub trusted: Vec<Key>,
@@ -50,7 +50,7 @@ pub struct Keys {
 }
 
 /// A public key of minisign.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Key {
     key: PublicKey,
     text: String,

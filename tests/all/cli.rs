@@ -40,7 +40,7 @@ fn a_connection_that_can_not_run_keeps_no_other_from_it() {
         assert!(list.contains(&format!("{name}/account can't run: ")), "{list}");
         assert!(server.log().iter().any(|line| line.contains("can't run") && line.contains(problem)), "{problem}");
     }
-    assert_eq!(server.end_by("HUP").0, 0, "it ends at a checkpoint, and not at once");
+    assert_eq!(server.end_by("INT").0, 0, "it ends at a checkpoint, and not at once");
 }
 
 #[test]

@@ -62,6 +62,7 @@ mod promises;
 mod queue;
 mod reconcile;
 mod refused;
+mod reload;
 mod revisions;
 mod rough;
 mod sender;

@@ -147,6 +147,9 @@ fn many(connections: u32, timing: &Timing, data: &Path) -> Config {
 pub(crate) fn host(connections: BTreeMap<ConnectionName, Arc<ConnectionConfig>>, data: &Path) -> Config {
     Config {
         file: "/".into(),
+        connections_in: "/".into(),
+        grants_in: "/".into(),
+        ceiling_in: "/".into(),
         trust: Vec::new(),
         connector_trust: ConnectorTrust { mode: Mode::Any, lock: data.join("none.lock") },
         resolver: None,

@@ -26,6 +26,15 @@ pub struct Grants {
     pub reveal: Vec<String>,
 }
 
+impl Grants {
+    /// Whether everything that `other` has is here, too, as it is written.
+    pub fn has_all_of(&self, other: &Self) -> bool {
+        let Self { read, egress, reveal } = other;
+        let (reads, sends) = (|one| self.read.contains(one), |one| self.egress.contains(one));
+        read.iter().all(reads) && egress.iter().all(sends) && reveal.iter().all(|one| self.reveal.contains(one))
+    }
+}
+
 /// Why a capability is there or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -82,6 +82,7 @@ impl From<HostError> for ApiError {
             | ProblemCode::Held
             | ProblemCode::Quarantined
             | ProblemCode::Busy
+            | ProblemCode::Configuration
             | ProblemCode::Consumer => StatusCode::CONFLICT,
             ProblemCode::Changed => StatusCode::PRECONDITION_FAILED,
             ProblemCode::ShuttingDown | ProblemCode::Broken => StatusCode::SERVICE_UNAVAILABLE,

@@ -3,10 +3,9 @@
 use serde_json::Value as Json;
 use tidewaiter_core::name::ConsumerName;
 
-use super::door::Door;
+use super::door::{Door, Site};
 use super::fail::{Exit, Fail};
 use super::print;
-use crate::config::Config;
 use crate::host::Runs;
 use crate::host::ask::{After, Answer, Ask, ProblemCode};
 
@@ -37,8 +36,8 @@ pub(super) struct Arguments {
     follow: bool,
 }
 
-pub(super) async fn perform(config: Config, arguments: Arguments, json: bool) -> Result<(), Fail> {
-    let mut door = Door::open(config, Runs::Never).await?;
+pub(super) async fn perform(site: &Site, arguments: Arguments, json: bool) -> Result<(), Fail> {
+    let mut door = Door::open(site, Runs::Never).await?;
     let done = match arguments.follow && !door.is_remote() {
         true => Err(Fail::new(Exit::Refused, "--follow: no server runs that could journal anything")),
         false => pages(&mut door, arguments, json).await,

@@ -15,6 +15,7 @@ use tidewaiter_core::text::shown;
 use tidewaiter_core::timing::{Timing, When};
 
 use super::db::keys;
+use super::door::Site;
 use super::fail::{Exit, Fail};
 use super::print;
 use crate::clock::Clock;
@@ -45,10 +46,11 @@ pub(super) struct Addition {
     pub(super) lines: String,
 }
 
-pub(super) async fn check(config: &Config, json: bool) -> Result<(), Fail> {
+pub(super) async fn check(site: &Site, json: bool) -> Result<(), Fail> {
+    let config = &site.config()?;
     keys(config).await?;
     logins(config).await?;
-    let approved = approved(config).await?;
+    let approved = approved(site, config).await?;
     let Loaded { connections, broken } = host::load(config, Known::Told(&approved)).await?;
     let mut connections: Vec<_> = connections.into_values().collect();
     connections.sort_by(|a, b| a.name.cmp(&b.name));
@@ -81,11 +83,11 @@ async fn logins(config: &Config) -> Result<(), Fail> {
 }
 
 /// What is approved for each connection that has run. Where there is no db, none has: all that its connector asks for is looked at then.
-async fn approved(config: &Config) -> Result<BTreeMap<ConnectionName, Approved>, Fail> {
+async fn approved(site: &Site, config: &Config) -> Result<BTreeMap<ConnectionName, Approved>, Fail> {
     if !Db::is_there(&config.data) {
         return Ok(BTreeMap::new());
     }
-    match super::ask(config.clone(), Runs::Never, Ask::Check).await? {
+    match super::ask(site, Runs::Never, Ask::Check).await? {
         Answer::Approved(approved) => Ok(approved),
         _ => Err(Fail::other_answer()),
     }

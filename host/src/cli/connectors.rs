@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use tidewaiter_core::name::ConnectorName;
 
 use super::OURSELVES;
-use super::door::Door;
+use super::door::{Door, Site};
 use super::fail::{Exit, Fail};
 use super::print;
 use crate::config::Config;
@@ -101,24 +101,24 @@ fn sha256(text: &str) -> Result<String, String> {
         .ok_or_else(|| "a hash has 64 hexadecimal digits; `connectors history` has them".to_owned())
 }
 
-pub(super) async fn perform(config: Config, command: Command, json: bool) -> Result<(), Fail> {
+pub(super) async fn perform(site: &Site, command: Command, json: bool) -> Result<(), Fail> {
     let (runs, ask) = match command {
         Command::History { connector } => (Runs::Never, Ask::Revisions(connector)),
         Command::Rollback { connector, to } => (Runs::WhenAsked, Ask::RollBack { connector, to }),
         Command::Retry { connector } => (Runs::WhenAsked, Ask::TryAgain(connector)),
-        Command::List => return list(&config, json).await,
-        Command::Verify { file } => return verify(&config, &file, json),
+        Command::List => return list(&site.config()?, json).await,
+        Command::Verify { file } => return verify(&site.config()?, &file, json),
         Command::Inspect { .. } | Command::Sign { .. } => unreachable!("they need no configuration"),
         Command::Pin { connectors, allow_downgrade: downgrade } => {
             let pin = |connector| Ask::Pin { connector, downgrade };
-            return decide(config, connectors.into_iter().map(pin).collect(), json).await;
+            return decide(site, connectors.into_iter().map(pin).collect(), json).await;
         }
-        Command::Deny { files, why, lift } => return decide(config, vec![Ask::Deny { files, why, lift }], json).await,
+        Command::Deny { files, why, lift } => return decide(site, vec![Ask::Deny { files, why, lift }], json).await,
         Command::Quarantine { connector, why, end } => {
-            return decide(config, vec![Ask::Quarantine { connector, why, end }], json).await;
+            return decide(site, vec![Ask::Quarantine { connector, why, end }], json).await;
         }
     };
-    let mut door = Door::open(config, runs).await?;
+    let mut door = Door::open(site, runs).await?;
     let answer = door.ask(&ask).await;
     door.close().await;
     let Answer::Revisions(revisions) = answer? else { return Err(Fail::other_answer()) };
@@ -126,8 +126,8 @@ pub(super) async fn perform(config: Config, command: Command, json: bool) -> Res
 }
 
 /// What is trusted from then on.
-async fn decide(config: Config, asks: Vec<Ask>, json: bool) -> Result<(), Fail> {
-    let mut door = Door::open(config, Runs::WhenAsked).await?;
+async fn decide(site: &Site, asks: Vec<Ask>, json: bool) -> Result<(), Fail> {
+    let mut door = Door::open(site, Runs::WhenAsked).await?;
     let mut answer = Err(Fail::other_answer());
     for ask in asks {
         answer = door.ask(&ask).await.map_err(Fail::from);

@@ -3,10 +3,9 @@
 use clap::Subcommand;
 use tidewaiter_core::name::ConsumerName;
 
-use super::door::Door;
+use super::door::{Door, Site};
 use super::fail::Fail;
 use super::print;
-use crate::config::Config;
 use crate::host::Runs;
 use crate::host::ask::{After, Answer, Ask};
 
@@ -40,8 +39,8 @@ pub(super) enum Command {
     },
 }
 
-pub(super) async fn perform(config: Config, command: Command, json: bool) -> Result<(), Fail> {
-    let mut door = Door::open(config, Runs::Never).await?;
+pub(super) async fn perform(site: &Site, command: Command, json: bool) -> Result<(), Fail> {
+    let mut door = Door::open(site, Runs::Never).await?;
     let ask = match command {
         Command::List => Ask::Consumers,
         Command::Add { consumer, after, max_lag } => Ask::ConsumerAdd { consumer, after, max_lag },

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
-use super::door::Door;
+use super::door::{Door, Site};
 use super::fail::{Exit, Fail};
 use super::print;
 use crate::audit::{Audit, Event};
@@ -29,9 +29,9 @@ pub(super) enum Command {
     Compact,
 }
 
-pub(super) async fn perform(config: Config, command: Command, json: bool) -> Result<(), Fail> {
-    let is_examined = matches!(command, Command::Check { deep: true }) && examine(&config, json).await?;
-    let mut door = Door::open(config, Runs::Never).await?;
+pub(super) async fn perform(site: &Site, command: Command, json: bool) -> Result<(), Fail> {
+    let is_examined = matches!(command, Command::Check { deep: true }) && examine(&site.config()?, json).await?;
+    let mut door = Door::open(site, Runs::Never).await?;
     let done = match command {
         Command::Check { deep } => {
             let file = deep && !is_examined;
@@ -84,9 +84,9 @@ async fn compact(door: &mut Door, json: bool) -> Result<(), Fail> {
     print::out(json, &given, |given| (if *given { "done" } else { "there was nothing to give back" }).to_owned())
 }
 
-pub(super) async fn backup(config: Config, to: &Path, json: bool) -> Result<(), Fail> {
+pub(super) async fn backup(site: &Site, to: &Path, json: bool) -> Result<(), Fail> {
     let to = std::path::absolute(to).map_err(|error| Fail::new(Exit::Usage, format!("{}: {error}", to.display())))?;
-    let mut door = Door::open(config, Runs::Never).await?;
+    let mut door = Door::open(site, Runs::Never).await?;
     let answer = door.ask(&Ask::Backup { to: to.clone() }).await;
     door.close().await;
     let Answer::BackedUp(last) = answer? else { return Err(Fail::other_answer()) };

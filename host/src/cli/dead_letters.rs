@@ -3,10 +3,9 @@
 use clap::Subcommand;
 use tidewaiter_core::name::ConnectionName;
 
-use super::door::Door;
+use super::door::{Door, Site};
 use super::fail::Fail;
 use super::print;
-use crate::config::Config;
 use crate::host::ask::{Answer, Ask};
 use crate::host::{Runs, Settled};
 
@@ -42,14 +41,14 @@ pub(super) enum Command {
     },
 }
 
-pub(super) async fn perform(config: Config, command: Command, json: bool) -> Result<(), Fail> {
+pub(super) async fn perform(site: &Site, command: Command, json: bool) -> Result<(), Fail> {
     let (runs, asks): (_, Vec<Ask>) = match command {
         Command::List { connection } => (Runs::Never, vec![Ask::DeadLetters(connection)]),
         Command::Show { number } => (Runs::Never, vec![Ask::DeadLetter(number)]),
         Command::Retry { numbers } => (Runs::WhenAsked, numbers.into_iter().map(Ask::DeadLetterRetry).collect()),
         Command::Drop { numbers } => (Runs::Never, numbers.into_iter().map(Ask::DeadLetterDrop).collect()),
     };
-    let mut door = Door::open(config, runs).await?;
+    let mut door = Door::open(site, runs).await?;
     let (mut all, mut failed) = (Settled::default(), None);
     for ask in asks {
         // It may be done with already, for one that was named before it.

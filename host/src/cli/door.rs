@@ -1,6 +1,7 @@
 //! The way to the service functions: over the socket of a running host, or into a host of our own.
 
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use tidewaiter_core::state::Actor;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
+use super::OURSELVES;
 use super::fail::{Exit, Fail};
 use crate::config::Config;
 use crate::db::OpenError;
@@ -29,13 +31,30 @@ pub(super) fn ourselves() -> Result<Actor, Fail> {
     Ok(Actor::Uid(own.uid()))
 }
 
+/// The configuration that a command is about.
+pub(super) struct Site {
+    file: PathBuf,
+}
+
+impl Site {
+    pub(super) fn new(file: PathBuf) -> Self {
+        Self { file }
+    }
+
+    /// All of it.
+    pub(super) fn config(&self) -> Result<Config, Fail> {
+        Ok(Config { compiler: Some(OURSELVES.into()), ..Config::load(&self.file)? })
+    }
+}
+
 impl Door {
-    pub(super) async fn open(config: Config, runs: Runs) -> Result<Self, Fail> {
-        let data = config.data.clone();
+    /// Where a host runs, what is wrong with the configuration since keeps nobody from asking it.
+    pub(super) async fn open(site: &Site, runs: Runs) -> Result<Self, Fail> {
+        let data = Config::data_of(&site.file)?;
         if let Some(client) = connect(&data).await? {
             return Ok(Self::Remote(client));
         }
-        let host = match Host::start(config, "a command of tidewaiter", runs).await {
+        let host = match Box::pin(Host::start(site.config()?, "a command of tidewaiter", runs)).await {
             // A server that was just starting serves by now.
             Err(error @ StartError::Db(OpenError::Owned { .. })) => match connect(&data).await? {
                 Some(client) => return Ok(Self::Remote(client)),
@@ -43,14 +62,14 @@ impl Door {
             },
             other => Arc::new(other?),
         };
-        let signals = signals(&host)?;
+        let signals = signals(&host, Hangup::Ends)?;
         Ok(Self::Local { host, by: ourselves()?, _signals: signals })
     }
 
     pub(super) async fn ask(&mut self, ask: &Ask) -> Result<Answer, Problem> {
         match self {
             Self::Remote(client) => client.ask(ask).await,
-            Self::Local { host, by, .. } => Ok(host.answer(ask.clone(), by.clone()).await?),
+            Self::Local { host, by, .. } => Ok(Box::pin(host.answer(ask.clone(), by.clone())).await?),
         }
     }
 
@@ -85,8 +104,17 @@ async fn connect(data: &std::path::Path) -> Result<Option<Client>, Fail> {
         .map_err(|error| Fail::new(Exit::Host, format!("the running host can't be reached: {error}")))
 }
 
-/// SIGTERM, SIGINT and SIGHUP end a host at its runs' checkpoints; the second one ends the process at once.
-pub(super) fn signals(host: &Arc<Host>) -> Result<JoinSet<()>, Fail> {
+/// What SIGHUP does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hangup {
+    /// Whoever asked is gone.
+    Ends,
+    /// What is configured is taken over.
+    Reloads,
+}
+
+/// SIGTERM, SIGINT and SIGHUP, unless that does something else, end a host at its runs' checkpoints; the second one ends the process at once.
+pub(super) fn signals(host: &Arc<Host>, hangup_does: Hangup) -> Result<JoinSet<()>, Fail> {
     let failed = |error| Fail::new(Exit::Host, format!("signals can't be received: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -94,13 +122,20 @@ pub(super) fn signals(host: &Arc<Host>) -> Result<JoinSet<()>, Fail> {
     let host = Arc::clone(host);
     let mut task = JoinSet::new();
     task.spawn(async move {
-        let mut stopping = JoinSet::new();
+        let (mut stopping, mut reloading) = (JoinSet::new(), JoinSet::new());
         loop {
             let name = tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
                 _ = hangup.recv() => "SIGHUP",
             };
+            if name == "SIGHUP" && hangup_does == Hangup::Reloads {
+                let host = Arc::clone(&host);
+                while reloading.try_join_next().is_some() {}
+                // It says itself what came of it.
+                reloading.spawn(async move { drop(host.reload(Actor::Host).await) });
+                continue;
+            }
             if !stopping.is_empty() {
                 process::exit(INTERRUPTED);
             }

@@ -108,7 +108,7 @@ impl From<StartError> for Fail {
 impl From<Problem> for Fail {
     fn from(problem: Problem) -> Self {
         let exit = match problem.code {
-            ProblemCode::BadRequest | ProblemCode::Broken => Exit::Usage,
+            ProblemCode::BadRequest | ProblemCode::Broken | ProblemCode::Configuration => Exit::Usage,
             ProblemCode::Unknown | ProblemCode::IncarnationChanged | ProblemCode::Dropped => Exit::Unknown,
             ProblemCode::TokenLost
             | ProblemCode::Held

@@ -3,11 +3,10 @@
 use clap::Subcommand;
 
 use super::Type;
-use super::door::Door;
+use super::door::{Door, Site};
 use super::fail::Fail;
 use super::print;
 use super::token::token;
-use crate::config::Config;
 use crate::host::Runs;
 use crate::host::ask::Ask;
 
@@ -19,12 +18,12 @@ pub(super) enum Command {
     Discard(Type),
 }
 
-pub(super) async fn perform(config: Config, command: Command, json: bool) -> Result<(), Fail> {
+pub(super) async fn perform(site: &Site, command: Command, json: bool) -> Result<(), Fail> {
     let (ask, said) = match command {
         Command::Release(of) => (Ask::Release(of.into()), "released; the next run journals what comes"),
         Command::Discard(of) => (Ask::Discard(of.into()), "discarded; it was"),
     };
-    let mut door = Door::open(config, Runs::Never).await?;
+    let mut door = Door::open(site, Runs::Never).await?;
     let done = token(&mut door, &ask).await;
     door.close().await;
     print::out(json, &done?, |view| format!("{said}:\n{}", print::token(view)))

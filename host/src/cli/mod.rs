@@ -25,7 +25,7 @@ use tidewaiter_core::name::{ConnectionName, TypeKey, TypeName};
 use tidewaiter_core::run::{Outcome, RunReport, Trigger};
 use tracing_subscriber::EnvFilter;
 
-use self::door::Door;
+use self::door::{Door, Site};
 use self::fail::{Exit, Fail};
 use crate::config::Config;
 use crate::host::ask::{Answer, Ask};
@@ -66,7 +66,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run every schedule, and answer the other commands and the HTTP API, until SIGTERM, SIGINT or SIGHUP
+    /// Run every schedule, and answer the other commands and the HTTP API, until SIGTERM or SIGINT; SIGHUP
+    /// has it take over the configuration
     Serve,
     /// Run every object type once
     Run {
@@ -132,6 +133,8 @@ enum Command {
     /// Look at connections
     #[command(subcommand)]
     Connections(Connections),
+    /// Have a running server take over what the configuration says by now of connections and grants. It does so by itself when a file is saved
+    Reload,
     /// Erase what the journal and the logs of runs say of an object. Its source still has it: remove it there first
     Erase {
         /// The connection, as in `hr`
@@ -232,16 +235,16 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
         }
         _ => {}
     }
-    let config = Config { compiler: Some(OURSELVES.into()), ..Config::load(&file)? };
+    let site = &Site::new(file);
     match command {
-        Command::Serve => serve::serve(config).await,
-        Command::Run { .. } => Box::pin(run_once(config, json)).await,
-        Command::Sync(named) => sync(config, vec![named.into()], json).await,
-        Command::Token(command) => Box::pin(token::perform(config, command, json)).await,
+        Command::Serve => serve::serve(site.config()?).await,
+        Command::Run { .. } => Box::pin(run_once(site, json)).await,
+        Command::Sync(named) => sync(site, vec![named.into()], json).await,
+        Command::Token(command) => Box::pin(token::perform(site, command, json)).await,
         Command::Reconcile { of, uid, gone, full, dry_run, allow_deletes } => {
             let (key, scope) = (TypeKey::from(of), Scope { uid: uid.clone(), gone, full, dry_run, allow_deletes });
             let asked = Ask::Reconcile { key: key.clone(), scope };
-            let mut door = Door::open(config, Runs::WhenAsked).await?;
+            let mut door = Door::open(site, Runs::WhenAsked).await?;
             let answer = Box::pin(progress::ask(&mut door, &asked, &key)).await;
             door.close().await;
             let Answer::Reconciled(reconciled) = answer? else { return Err(Fail::other_answer()) };
@@ -255,27 +258,27 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
                 _ => Ok(()),
             }
         }
-        Command::Guard(command) => Box::pin(guard::perform(config, command, json)).await,
-        Command::DeadLetters(command) => Box::pin(dead_letters::perform(config, command, json)).await,
-        Command::Changes(arguments) => Box::pin(changes::perform(config, arguments, json)).await,
-        Command::Sinks(command) => sinks::perform(config, command, json).await,
-        Command::Consumers(command) => consumers::perform(config, command, json).await,
-        Command::Backup { file } => db::backup(config, &file, json).await,
-        Command::Restore { file } => db::restore(config, file, json).await,
-        Command::Db(command) => Box::pin(db::perform(config, command, json)).await,
-        Command::Connectors(command) => Box::pin(connectors::perform(config, command, json)).await,
+        Command::Guard(command) => Box::pin(guard::perform(site, command, json)).await,
+        Command::DeadLetters(command) => Box::pin(dead_letters::perform(site, command, json)).await,
+        Command::Changes(arguments) => Box::pin(changes::perform(site, arguments, json)).await,
+        Command::Sinks(command) => sinks::perform(site, command, json).await,
+        Command::Consumers(command) => consumers::perform(site, command, json).await,
+        Command::Backup { file } => db::backup(site, &file, json).await,
+        Command::Restore { file } => db::restore(site.config()?, file, json).await,
+        Command::Db(command) => Box::pin(db::perform(site, command, json)).await,
+        Command::Connectors(command) => Box::pin(connectors::perform(site, command, json)).await,
         Command::Connections(Connections::List) => {
-            let answer = ask(config, Runs::Never, Ask::Connections).await?;
+            let answer = ask(site, Runs::Never, Ask::Connections).await?;
             let Answer::Connections(types) = answer else { return Err(Fail::other_answer()) };
             print::out(json, &types, |types| print::types(types))
         }
         Command::Connections(Connections::Show { connection }) => {
-            let answer = ask(config, Runs::WhenAsked, Ask::Connection(connection)).await?;
+            let answer = ask(site, Runs::WhenAsked, Ask::Connection(connection)).await?;
             let Answer::Connection(connection) = answer else { return Err(Fail::other_answer()) };
             print::out(json, &connection, |connection| print::connection(connection))
         }
         Command::Connections(Connections::BringUp { connection }) => {
-            let answer = ask(config, Runs::WhenAsked, Ask::BringUp(connection)).await?;
+            let answer = ask(site, Runs::WhenAsked, Ask::BringUp(connection)).await?;
             let Answer::BroughtUp(types) = answer else { return Err(Fail::other_answer()) };
             print::out(json, &types, |types| print::brought_up(types))?;
             let last = types
@@ -284,17 +287,22 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
             last.map_or(Ok(()), judged)
         }
         Command::Connections(Connections::Approve { connection, id }) => {
-            let answer = ask(config, Runs::WhenAsked, Ask::Approve { connection, id }).await?;
+            let answer = ask(site, Runs::WhenAsked, Ask::Approve { connection, id }).await?;
             let Answer::Connection(connection) = answer else { return Err(Fail::other_answer()) };
             print::out(json, &connection, |connection| print::asked(connection))
         }
-        Command::Audit => audit(&config, json),
+        Command::Reload => {
+            let answer = ask(site, Runs::Never, Ask::Reload).await?;
+            let Answer::Reloaded(reloaded) = answer else { return Err(Fail::other_answer()) };
+            print::out(json, &reloaded, print::reloaded)
+        }
+        Command::Audit => audit(&site.config()?, json),
         Command::Erase { connection, uid } => {
-            let answer = ask(config, Runs::Never, Ask::Erase { connection, uid }).await?;
+            let answer = ask(site, Runs::Never, Ask::Erase { connection, uid }).await?;
             let Answer::Erased(entries) = answer else { return Err(Fail::other_answer()) };
             print::out(json, &entries, |entries| print::erased(*entries))
         }
-        Command::Check => check::check(&config, json).await,
+        Command::Check => check::check(site, json).await,
         Command::Compile => unreachable!("main answers it, before there is a runtime"),
     }
 }
@@ -309,24 +317,25 @@ fn audit(config: &Config, json: bool) -> Result<(), Fail> {
 }
 
 /// Asks one thing.
-async fn ask(config: Config, runs: Runs, ask: Ask) -> Result<Answer, Fail> {
-    let mut door = Door::open(config, runs).await?;
+async fn ask(site: &Site, runs: Runs, ask: Ask) -> Result<Answer, Fail> {
+    let mut door = Door::open(site, runs).await?;
     let answer = door.ask(&ask).await;
     door.close().await;
     Ok(answer?)
 }
 
-async fn run_once(config: Config, json: bool) -> Result<(), Fail> {
+async fn run_once(site: &Site, json: bool) -> Result<(), Fail> {
+    let config = site.config()?;
     let keys: Vec<TypeKey> = config.keys().collect();
     if keys.is_empty() {
         return Err(Fail::new(Exit::Usage, format!("{}: there is no connection to run", config.file.display())));
     }
-    sync(config.clone(), keys, json).await?;
+    sync(site, keys, json).await?;
     // What a server would do by itself.
-    if !config.may_owe_passes() {
+    if config.may_owe_passes().next().is_none() {
         return Ok(());
     }
-    let answer = ask(config, Runs::WhenAsked, Ask::PayOwed).await?;
+    let answer = ask(site, Runs::WhenAsked, Ask::PayOwed).await?;
     let Answer::Paid(passes) = answer else { return Err(Fail::other_answer()) };
     for pass in &passes {
         print::out(json, pass, |pass| print::reconciled(pass, false))?;
@@ -336,8 +345,8 @@ async fn run_once(config: Config, json: bool) -> Result<(), Fail> {
 }
 
 /// Runs types one after the other; the worst that happened is what the process ends with.
-async fn sync(config: Config, keys: Vec<TypeKey>, json: bool) -> Result<(), Fail> {
-    let mut door = Door::open(config, Runs::WhenAsked).await?;
+async fn sync(site: &Site, keys: Vec<TypeKey>, json: bool) -> Result<(), Fail> {
+    let mut door = Door::open(site, Runs::WhenAsked).await?;
     let mut worst = Ok(());
     for key in keys {
         let mut ask = Ask::Sync(key.clone());

@@ -16,9 +16,10 @@ use tidewaiter_core::token::{Shown, SyncToken};
 
 use super::check::Finding;
 use super::fail::{Exit, Fail};
+use crate::config::Differences;
 use crate::db::{Checked, Revision, TokenChange};
 use crate::host::view::{Asked, ConnectionView, ConsumerView, Limit, RevisionView, TokenView, TypeView};
-use crate::host::{BroughtUp, LetterView, Reconciled, RevisionRow, Settled, SinkView};
+use crate::host::{BroughtUp, LetterView, Reconciled, Reloaded, RevisionRow, Settled, SinkView};
 use crate::trust::Lock;
 
 /// More of one text isn't shown; `--json` has all of it.
@@ -523,6 +524,33 @@ pub(super) fn lock(lock: &Lock) -> String {
     }
     for (name, why) in &lock.quarantined {
         let _ = writeln!(text, "{name} in quarantine: {}", shown(why, TEXT_BYTES_MAX));
+    }
+    text
+}
+
+/// One line per connection.
+pub(super) fn reloaded(reloaded: &Reloaded) -> String {
+    let Reloaded { differences: Differences { added, changed, removed, host }, broken, after_restart } = reloaded;
+    let mut text = String::new();
+    for name in added {
+        let problem = broken.get(name).map(|problem| format!(", and can't run: {}", shown(problem, TEXT_BYTES_MAX)));
+        let _ = writeln!(text, "{name} is new{}", problem.unwrap_or_default());
+    }
+    for (name, parts) in changed {
+        let problem = broken.get(name).map(|problem| format!("; it can't run: {}", shown(problem, TEXT_BYTES_MAX)));
+        let _ = writeln!(text, "{name} changed: {}{}", parts.join(", "), problem.unwrap_or_default());
+    }
+    for name in removed {
+        let _ = writeln!(text, "{name} is gone");
+    }
+    if !host.is_empty() {
+        let _ = writeln!(text, "the host changed: {}", host.join(", "));
+    }
+    if text.is_empty() {
+        text.push_str("nothing differs\n");
+    }
+    if !after_restart.is_empty() {
+        let _ = writeln!(text, "counts after a restart: {}", after_restart.join(", "));
     }
     text
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::task::JoinSet;
 
-use super::door::signals;
+use super::door::{Hangup, signals};
 use super::fail::{Exit, Fail};
 use crate::config::Config;
 use crate::host::{Host, Runs};
@@ -30,7 +30,7 @@ pub(super) async fn serve(config: Config) -> Result<(), Fail> {
             return Err(Fail::new(Exit::Host, error));
         }
     };
-    let _signals = signals(&host)?;
+    let _signals = signals(&host, Hangup::Reloads)?;
     host.begin().await;
     let config = host.config();
     tracing::info!(target: "tidewaiter", data = %config.data.display(), types = config.keys().count(), "serving");

@@ -2,10 +2,9 @@
 
 use clap::Subcommand;
 
-use super::door::Door;
+use super::door::{Door, Site};
 use super::fail::Fail;
 use super::print;
-use crate::config::Config;
 use crate::host::Runs;
 use crate::host::ask::{Answer, Ask};
 
@@ -15,9 +14,9 @@ pub(super) enum Command {
     List,
 }
 
-pub(super) async fn perform(config: Config, command: Command, json: bool) -> Result<(), Fail> {
+pub(super) async fn perform(site: &Site, command: Command, json: bool) -> Result<(), Fail> {
     let Command::List = command;
-    let mut door = Door::open(config, Runs::Never).await?;
+    let mut door = Door::open(site, Runs::Never).await?;
     let answer = door.ask(&Ask::Sinks).await;
     door.close().await;
     let Answer::Sinks(sinks) = answer? else { return Err(Fail::other_answer()) };

@@ -6,10 +6,9 @@ use tidewaiter_core::object::encoded;
 use tidewaiter_core::token::SyncToken;
 
 use super::Type;
-use super::door::Door;
+use super::door::{Door, Site};
 use super::fail::{Exit, Fail};
 use super::print;
-use crate::config::Config;
 use crate::host::Runs;
 use crate::host::ask::{Answer, Ask};
 use crate::host::view::TokenView;
@@ -56,8 +55,8 @@ pub(super) enum Kind {
     Binary,
 }
 
-pub(super) async fn perform(config: Config, command: Command, json: bool) -> Result<(), Fail> {
-    let mut door = Door::open(config, Runs::Never).await?;
+pub(super) async fn perform(site: &Site, command: Command, json: bool) -> Result<(), Fail> {
+    let mut door = Door::open(site, Runs::Never).await?;
     let done = answer(&mut door, command, json).await;
     door.close().await;
     done

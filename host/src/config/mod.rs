@@ -3,6 +3,7 @@
 
 mod connection;
 mod credentials;
+mod current;
 mod grants;
 mod guard;
 mod limits;
@@ -28,6 +29,8 @@ use tidewaiter_core::time::UnixMillis;
 use tidewaiter_core::timing::Timing;
 
 use self::credentials::SourceTable;
+pub(crate) use self::current::Current;
+pub use self::current::Differences;
 use self::grants::GrantsFile;
 pub(crate) use self::grants::grant_lines;
 use self::limits::{JournalTable, RunsTable};
@@ -101,6 +104,12 @@ pub enum ConfigError {
 pub struct Config {
     /// The host's file.
     pub file: PathBuf,
+    /// The folder of the connections' files.
+    pub connections_in: PathBuf,
+    /// The folder of the files of grants.
+    pub grants_in: PathBuf,
+    /// The file of the ceiling, which need not be there.
+    pub ceiling_in: PathBuf,
     /// The program that compiles connectors, which is `tidewaiter` itself. None: they are compiled in this process. Not in the file.
     pub compiler: Option<PathBuf>,
     /// Where the db is.
@@ -132,7 +141,7 @@ pub struct Config {
 }
 
 /// A connection.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ConnectionConfig {
     /// Which connector.
     pub connector: ConnectorName,
@@ -153,7 +162,7 @@ pub struct ConnectionConfig {
 }
 
 /// Where the keys of the db are: each 32 bytes, in base64 or hexadecimal.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Encryption {
     /// The one that is used; none: what is written isn't encrypted.
     pub key: Option<Source>,
@@ -162,7 +171,7 @@ pub struct Encryption {
 }
 
 /// What a connection may reach, and how it logs in.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
     /// What was granted.
     pub granted: Grants,
@@ -190,7 +199,7 @@ impl Access {
 }
 
 /// An object type of a connection.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TypeConfig {
     /// The connector's class.
     pub class: String,
@@ -332,9 +341,37 @@ struct HttpTable {
 }
 
 impl Config {
+    /// The file of a connector.
+    pub fn connector(&self, name: &ConnectorName) -> PathBuf {
+        self.connectors.join(format!("{name}.wasm"))
+    }
+
+    /// The connections that run a connector.
+    pub(crate) fn of<'a>(
+        &'a self,
+        connector: &'a ConnectorName,
+    ) -> impl Iterator<Item = (&'a ConnectionName, &'a Arc<ConnectionConfig>)> {
+        self.connections.iter().filter(move |(_, written)| written.connector == *connector)
+    }
+
     /// Where compiled connectors are kept.
     pub fn compiled(&self) -> PathBuf {
         self.data.join("compiled")
+    }
+
+    /// Where the data is by the host's file, whatever else it says.
+    ///
+    /// # Errors
+    /// It can't be read, or is no TOML.
+    pub(crate) fn data_of(path: &Path) -> Result<PathBuf, ConfigError> {
+        #[derive(Deserialize)]
+        struct Data {
+            #[serde(default = "data")]
+            data: PathBuf,
+        }
+        let path = std::path::absolute(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        let Data { data } = read(&path)?;
+        Ok(path.parent().unwrap_or(Path::new("/")).join(data))
     }
 
     /// Reads the host's file and everything that belongs to it.
@@ -345,15 +382,16 @@ impl Config {
         let path = std::path::absolute(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
         let base = path.parent().unwrap_or(Path::new("/")).to_owned();
         let file: HostFile = read(&path)?;
+        let (connections_in, grants_in) = (base.join(&file.connections), base.join(&file.grants));
         let mut grants: BTreeMap<ConnectionName, (PathBuf, GrantsFile)> = BTreeMap::new();
-        for (name, path) in toml_files(&base.join(&file.grants))? {
+        for (name, path) in toml_files(&grants_in)? {
             let granted = read(&path)?;
             grants.insert(name, (path, granted));
         }
         let (ceiling_in, ceiling) = ceiling(&base, file.ceiling)?;
         let mut connections = BTreeMap::new();
-        for (name, path) in toml_files(&base.join(&file.connections))? {
-            let nothing = || (base.join(&file.grants).join(format!("{name}.toml")), GrantsFile::default());
+        for (name, path) in toml_files(&connections_in)? {
+            let nothing = || (grants_in.join(format!("{name}.toml")), GrantsFile::default());
             let (granted_in, granted) = grants.remove(&name).unwrap_or_else(nothing);
             let (granted, ceiling, ceiling_in) = (granted.grants(&base), ceiling.clone(), ceiling_in.clone());
             let access = Access { granted, granted_in, ceiling, ceiling_in, ..Access::default() };
@@ -388,6 +426,9 @@ impl Config {
             resolver: None,
             encryption,
             connections,
+            connections_in,
+            grants_in,
+            ceiling_in,
             file: path,
         };
         config.fits_together()?;
@@ -402,9 +443,14 @@ impl Config {
         }
     }
 
-    /// Whether there is a type of which a pass may be owed.
-    pub(crate) fn may_owe_passes(&self) -> bool {
-        self.connections.values().flat_map(|config| config.types.values()).any(TypeConfig::may_owe_pass)
+    /// The types of which a pass may be owed.
+    pub(crate) fn may_owe_passes(&self) -> impl Iterator<Item = TypeKey> {
+        self.keys().filter(|key| self.object_type(key).is_some_and(TypeConfig::may_owe_pass))
+    }
+
+    /// An object type of a connection.
+    pub(crate) fn object_type(&self, key: &TypeKey) -> Option<&TypeConfig> {
+        self.connections.get(&key.connection)?.types.get(&key.object_type)
     }
 
     /// All object types.

@@ -35,7 +35,7 @@ const DEAD_LETTERS_MAX: u64 = 10_000;
 const DEAD_LETTER_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A sink.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SinkConfig {
     /// Where entries go.
     pub to: SinkTo,
@@ -46,7 +46,7 @@ pub struct SinkConfig {
 }
 
 /// Where entries go.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum SinkTo {
     /// A file that entries are written to.
     Ndjson {

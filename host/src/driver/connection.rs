@@ -72,6 +72,8 @@ pub struct Connection {
     audit: Option<Audit>,
     /// Where it is noted which attributes are sensitive.
     db: Option<Db>,
+    /// What it may ask for, where that is not written down yet.
+    brought_up: Mutex<Option<Approved>>,
     /// As the source declared them last; read again after a failed run.
     classes: Mutex<Option<Arc<Classes>>>,
     /// Which other files of its connector it knows.
@@ -167,8 +169,8 @@ impl Connection {
         let allowed = Mutex::new(Arc::new(allowed));
         let token_bases =
             token_bases(&config, &connector.info().settings_schema, &connector.info().token_format_written);
-        let (audit, db, classes, standing) = Default::default();
-        Ok(Self { name, config, connector, token_bases, allowed, egress, audit, db, classes, standing })
+        let (audit, db, brought_up, classes, standing) = Default::default();
+        Ok(Self { name, config, connector, token_bases, allowed, egress, audit, db, brought_up, classes, standing })
     }
 
     /// What it may do.
@@ -194,6 +196,16 @@ impl Connection {
     #[must_use]
     pub fn noted(self, audit: Audit, db: Db) -> Self {
         Self { audit: Some(audit), db: Some(db), ..self }
+    }
+
+    /// It is new, and may ask for this: to be written down before it runs.
+    pub(crate) fn brings_up(&self, approved: Approved) {
+        *self.brought_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(approved);
+    }
+
+    /// What is to be written down of what it may ask for, once.
+    pub(crate) fn brought_up(&self) -> Option<Approved> {
+        self.brought_up.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// What the operator says of the runs of a type.

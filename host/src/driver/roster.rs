@@ -90,6 +90,13 @@ impl Roster {
         listed.broken.insert(name, problem);
     }
 
+    /// There is no such connection any more.
+    pub(crate) fn remove(&self, name: &ConnectionName) {
+        let mut listed = self.write();
+        listed.connections.remove(name);
+        listed.broken.remove(name);
+    }
+
     /// Nothing that these connections don't run keeps them from running it any more.
     pub(crate) async fn refuse_nothing(&self, names: &[ConnectionName], db: &Db) -> Result<(), CommitError> {
         let _alone = self.noting.lock().await;

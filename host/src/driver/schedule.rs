@@ -39,8 +39,8 @@ pub(crate) enum Request {
     StateChanged { key: TypeKey, state: TypeState },
     /// These connections run another revision of their connector; with the types of those that could not run before.
     Placed { connections: Vec<ConnectionName>, new: Vec<Scheduled> },
-    /// These files of connectors may not be run any more: what is under way of them ends now.
-    Abandon(BTreeSet<String>),
+    /// What is under way of these files of connectors and of these connections ends now: they may not do any more what they did.
+    Abandon { files: BTreeSet<String>, connections: BTreeSet<ConnectionName> },
     /// A connection has these types from now on, and no others.
     Configured { connection: ConnectionName, types: Vec<Scheduled> },
     /// From now on what is due is run.
@@ -223,8 +223,11 @@ impl Task {
             Request::Placed { connections, new } => {
                 self.scheduler.handle_placed(&connections, new, self.clock.both());
             }
-            Request::Abandon(files) => {
-                for running in self.running.values().filter(|one| files.contains(one.connection.connector.sha256())) {
+            Request::Abandon { files, connections } => {
+                let ends = |one: &&Running| {
+                    files.contains(one.connection.connector.sha256()) || connections.contains(&one.connection.name)
+                };
+                for running in self.running.values().filter(ends) {
                     let _ = running.signals.try_send(Signal::Abandon);
                 }
             }

@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::secret::{Secret, SecretError, Source, fingerprint};
 
 /// A login that an operator configured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {
     /// Its name, as in `[credentials.NAME]`.
     pub name: String,
@@ -38,7 +38,7 @@ pub struct Credential {
 }
 
 /// What a login is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `Authorization: Basic`.
     Basic {

@@ -38,7 +38,7 @@ const EARLY: Duration = Duration::from_secs(30);
 const WORDS_MAX: usize = 200;
 
 /// How a token is got.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OAuth {
     /// The token endpoint, with its path.
     pub token_url: http::Uri,

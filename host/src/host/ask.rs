@@ -19,7 +19,9 @@ use tidewaiter_core::token::SyncToken;
 use tokio::task::spawn_blocking;
 
 use super::view::{ConnectionView, ConsumerView, TokenView, TypeView};
-use super::{BroughtUp, Host, HostError, LetterView, Reconciled, RevisionRow, Scope, Settled, SinkView, Synced};
+use super::{
+    BroughtUp, Host, HostError, LetterView, Reconciled, Reloaded, RevisionRow, Scope, Settled, SinkView, Synced,
+};
 use crate::audit::Event;
 use crate::db::{Checked, CommitError, ConsumerError, ReadError, TokenChange};
 use crate::driver::Progress;
@@ -156,6 +158,8 @@ pub enum Ask {
         /// Let it out again.
         end: bool,
     },
+    /// Take over what is configured by now.
+    Reload,
     /// The sinks that are configured.
     Sinks,
     /// Those who read the journal by themselves.
@@ -224,6 +228,7 @@ pub enum Answer {
     Changes(Vec<Json>),
     Revisions(Vec<RevisionRow>),
     Lock(Lock),
+    Reloaded(Reloaded),
     Sinks(Vec<SinkView>),
     Consumers(Vec<ConsumerView>),
     /// By connection; one that has not run yet is not there.
@@ -302,6 +307,8 @@ pub enum ProblemCode {
     Unknown,
     /// The connection is configured, and can't run.
     Broken,
+    /// What is configured can't be taken over.
+    Configuration,
     /// The token is lost.
     TokenLost,
     /// More came than the guard lets pass; or nothing is held. A dead letter stays.
@@ -363,6 +370,7 @@ impl Ask {
             | Self::Pin { .. }
             | Self::Deny { .. }
             | Self::Quarantine { .. }
+            | Self::Reload
             | Self::Sinks
             | Self::Consumers
             | Self::ConsumerPosition(_)
@@ -390,6 +398,7 @@ impl HostError {
             Self::Refused(Refusal::ShuttingDown) => ProblemCode::ShuttingDown,
             Self::Changed { .. } | Self::NotAwaited { .. } => ProblemCode::Changed,
             Self::NotSecurity { .. } => ProblemCode::NotAllowed,
+            Self::NotReloaded { .. } => ProblemCode::Configuration,
             Self::PassUnderWay { .. } => ProblemCode::Busy,
             Self::TokenTooLarge { .. } | Self::CannotRead { .. } => ProblemCode::BadRequest,
             Self::IncarnationChanged { .. } => ProblemCode::IncarnationChanged,
@@ -450,7 +459,7 @@ impl Host {
             Ask::TokenHistory { key, limit } => Answer::TokenHistory(self.token_history(&key, limit.min(ROWS_MAX))?),
             Ask::Check => {
                 let mut all = BTreeMap::new();
-                for name in self.config.connections.keys() {
+                for name in self.config().connections.keys() {
                     if let Some(approved) = self.db.approved(name)? {
                         all.insert(name.clone(), approved);
                     }
@@ -489,6 +498,7 @@ impl Host {
             Ask::Pin { connector, downgrade } => Answer::Lock(self.pin(connector, downgrade, by).await?),
             Ask::Deny { files, why, lift } => Answer::Lock(self.deny(files, why, lift, by).await?),
             Ask::Quarantine { connector, why, end } => Answer::Lock(self.quarantine(connector, why, end, by).await?),
+            Ask::Reload => Answer::Reloaded(self.reload(by).await?),
             Ask::Sinks => Answer::Sinks(self.sinks().await?),
             Ask::Consumers => Answer::Consumers(self.consumers()?),
             Ask::ConsumerPosition(consumer) => Answer::Position(self.db.consumer_position(consumer.as_str())?),

@@ -95,7 +95,7 @@ impl Host {
         let of_sinks = refused(&self.db, None).await?.into_iter();
         let wanted = of_sinks.filter(|(_, one)| of.is_none_or(|of| one.entry.key.connection == *of));
         found.extend(wanted.map(LetterView::of_sink));
-        match of.filter(|of| found.is_empty() && !self.config.connections.contains_key(*of)) {
+        match of.filter(|of| found.is_empty() && !self.config().connections.contains_key(*of)) {
             Some(unknown) => Err(HostError::UnknownConnection(unknown.clone())),
             None => Ok(found),
         }

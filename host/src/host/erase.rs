@@ -119,7 +119,7 @@ impl Host {
     /// # Errors
     /// Unknown connection, the audit, or the db.
     pub async fn erase(&self, connection: &ConnectionName, uid: &str, by: Actor) -> Result<u64, HostError> {
-        if !self.config.connections.contains_key(connection) {
+        if !self.config().connections.contains_key(connection) {
             return Err(HostError::UnknownConnection(connection.clone()));
         }
         let covers = Some(self.erasures.covered());

@@ -2,7 +2,6 @@
 //! folder, unless it went back from that; then it runs what was kept.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::{fmt, io};
 
@@ -16,9 +15,9 @@ use super::seal::DbVault;
 use super::{StartError, approve};
 use crate::audit::Audit;
 use crate::clock::Clock;
-use crate::config::{Config, ConnectionConfig};
+use crate::config::{Config, ConnectionConfig, Current};
 use crate::db::{Db, Placement, ReadError, RefusedRevision, Revision, Waits};
-use crate::driver::{Connection, Trial};
+use crate::driver::{Connection, Source, Trial};
 use crate::egress::{NoVault, Outside, SystemResolver, Trust, Vault};
 use crate::trust::{ConnectorTrust, Distrust, Mode, Origin, Signed, Trusted, is_older};
 use crate::wasm::{Connector, Engine, EngineOptions};
@@ -60,17 +59,15 @@ pub async fn load(config: &Config, known: Known<'_>) -> Result<Loaded, StartErro
         Known::Db(audit, db) => (Some((audit.clone(), db.clone())), BTreeMap::new()),
         Known::Told(approved) => (None, approved.clone()),
     };
-    Loader::new(config, noted, told)?.all().await
+    Loader::new(Arc::new(Current::new(config.clone())), noted, told)?.all().await
 }
 
 /// Loads connectors, at the start and whenever a file comes.
 pub(super) struct Loader {
-    folder: PathBuf,
-    connections: BTreeMap<ConnectionName, Arc<ConnectionConfig>>,
+    config: Arc<Current>,
     engine: Engine,
     outside: Outside,
     kept: Kept,
-    trust: ConnectorTrust,
     clock: Clock,
     /// Where it is noted what is loaded; none: nowhere.
     noted: Option<(Audit, Db)>,
@@ -140,8 +137,10 @@ pub(super) struct Distrusted {
 }
 
 /// Files of one connector, loaded once each.
-struct Shelf<'a> {
+pub(super) struct Shelf<'a> {
     loader: &'a Loader,
+    /// As it was when it was filled.
+    config: Arc<Config>,
     name: &'a ConnectorName,
     /// What the folder has.
     file: Result<Arc<Bytes>, String>,
@@ -150,10 +149,11 @@ struct Shelf<'a> {
 
 impl Loader {
     pub(super) fn new(
-        config: &Config,
+        current: Arc<Current>,
         noted: Option<(Audit, Db)>,
         told: BTreeMap<ConnectionName, Approved>,
     ) -> Result<Self, StartError> {
+        let config = current.now();
         let options = EngineOptions {
             // Each run has one, and for a moment a second one that reads classes.
             instances: u32::try_from(config.concurrency.total * 2 + INSTANCES_BESIDE).unwrap_or(u32::MAX),
@@ -169,29 +169,23 @@ impl Loader {
         };
         let clock = Clock::start();
         let outside = Outside::new(resolver, Trust::load(&config.trust)?, vault, clock);
-        let (folder, connections, kept) =
-            (config.connectors.clone(), config.connections.clone(), Kept::new(&config.data));
-        let trust = config.connector_trust.clone();
-        Ok(Self { folder, connections, engine, outside, kept, trust, clock, noted, told })
+        let kept = Kept::new(&config.data);
+        Ok(Self { config: current, engine, outside, kept, clock, noted, told })
     }
 
     /// The connectors that connections name.
-    pub(super) fn connectors(&self) -> BTreeSet<&ConnectorName> {
-        self.connections.values().map(|written| &written.connector).collect()
+    pub(super) fn connectors(&self) -> BTreeSet<ConnectorName> {
+        self.config.now().connections.values().map(|written| written.connector.clone()).collect()
     }
 
-    pub(super) fn path(&self, connector: &ConnectorName) -> PathBuf {
-        self.folder.join(format!("{connector}.wasm"))
-    }
-
-    async fn shelf<'a>(&'a self, name: &'a ConnectorName) -> Shelf<'a> {
-        let path = self.path(name);
+    pub(super) async fn shelf<'a>(&'a self, name: &'a ConnectorName, config: &Arc<Config>) -> Shelf<'a> {
+        let path = config.connector(name);
         let read = spawn_blocking(move || {
             let file = Bytes::read(&path).map(Arc::new);
             file.map_err(|error| format!("can't read its connector {}: {error}", path.display()))
         });
         let file = read.await.unwrap_or_else(|error| Err(error.to_string()));
-        Shelf { loader: self, name, file, loaded: HashMap::new() }
+        Shelf { loader: self, config: Arc::clone(config), name, file, loaded: HashMap::new() }
     }
 
     /// All connections, as a host begins with them.
@@ -201,17 +195,18 @@ impl Loader {
             None => BTreeMap::new(),
         };
         let (mut loaded, mut placed) = (Loaded::default(), Vec::new());
+        let config = self.config.now();
         for connector in self.connectors() {
-            let mut shelf = self.shelf(connector).await;
-            for (name, written) in self.connections.iter().filter(|(_, written)| written.connector == *connector) {
-                let stored = placements.remove(name).filter(|stored| stored.connector == *connector);
+            let mut shelf = self.shelf(&connector, &config).await;
+            for (name, written) in config.of(&connector) {
+                let stored = placements.remove(name).filter(|stored| stored.connector == connector);
                 match self.begin(name, written, &mut shelf, stored.as_ref()).await {
                     Ok(connection) => {
                         let placement = connection.placement();
                         if stored.as_ref() != Some(&placement) {
                             placed.push((name.clone(), placement));
                         }
-                        connection.note_placed()?;
+                        self.note_placed(&connection).await?;
                         loaded.connections.insert(name.clone(), connection);
                     }
                     Err(NotLoaded::Connector(problem)) => {
@@ -251,9 +246,7 @@ impl Loader {
                 ))));
             }
             (Err(NotLoaded::Connector(problem)), None) => {
-                tracing::warn!(
-                    target: "tidewaiter", connection = %name, sha256 = file, "there is no way back from the connector's revision: {problem}"
-                );
+                no_way_back(name, &file, &problem);
                 let installed = self.as_installed(name, written, shelf).await;
                 let Err(NotLoaded::Connector(Fault { why, waits: Waits::Trust })) = &installed else {
                     return installed;
@@ -274,6 +267,30 @@ impl Loader {
             }
             connection => connection,
         }
+    }
+
+    /// A connection as it is configured by now: one that runs goes on with the file that it runs, unless it got another connector.
+    pub(super) async fn configured(
+        &self,
+        name: &ConnectionName,
+        written: &Arc<ConnectionConfig>,
+        shelf: &mut Shelf<'_>,
+        now: Option<&Connection>,
+    ) -> Result<Arc<Connection>, NotLoaded> {
+        let Some(now) = now.filter(|now| now.config.connector == written.connector) else {
+            let mut placements = self.noted.as_ref().map(|(_, db)| db.placements()).transpose()?.unwrap_or_default();
+            let stored = placements.remove(name).filter(|stored| stored.connector == written.connector);
+            return self.begin(name, written, shelf, stored.as_ref()).await;
+        };
+        let connection = self.made(name, written, Arc::clone(&now.connector))?;
+        connection.stands_as(&now.placement());
+        let Some(Trial { previous, passed }) = now.trial() else { return Ok(connection) };
+        match self.made(name, written, Arc::clone(&previous.connector)) {
+            Ok(previous) => connection.begins_trial(Trial { previous, passed }),
+            Err(error @ NotLoaded::Host(_)) => return Err(error),
+            Err(NotLoaded::Connector(problem)) => no_way_back(name, connection.connector.sha256(), &problem),
+        }
+        Ok(connection)
     }
 
     /// A connection that runs what the folder has, if that may be installed.
@@ -313,7 +330,8 @@ impl Loader {
         connector: &ConnectorName,
         running: &[Arc<Connection>],
     ) -> Result<Distrusted, NotLoaded> {
-        let (mut shelf, mut found) = (self.shelf(connector).await, Distrusted::default());
+        let mut shelf = self.shelf(connector, &self.config.now()).await;
+        let mut found = Distrusted::default();
         for now in running {
             let files: Vec<String> =
                 now.trial().map(|trial| trial.previous.connector.sha256().to_owned()).into_iter().collect();
@@ -340,9 +358,9 @@ impl Loader {
 
     /// What an operator is about to pin: the file in the folder, its version.
     pub(super) async fn pinnable(&self, connector: &ConnectorName) -> Result<(String, String), NotLoaded> {
-        let shelf = self.shelf(connector).await;
+        let shelf = self.shelf(connector, &self.config.now()).await;
         let file = shelf.file.clone().map_err(|problem| NotLoaded::Connector(Fault::new(problem)))?;
-        let any = ConnectorTrust { mode: Mode::Any, ..self.trust.clone() };
+        let any = ConnectorTrust { mode: Mode::Any, ..shelf.config.connector_trust.clone() };
         any.judge(connector, &file.sha256, None, Origin::Folder)
             .map_err(|distrust| NotLoaded::Connector(distrust.into()))?;
         let loaded = Connector::load(&self.engine, connector, &file.bytes).await;
@@ -364,9 +382,7 @@ impl Loader {
         match self.connection(name, written, shelf, previous).await {
             Ok(previous) => connection.begins_trial(Trial { previous, passed: stored.passed.clone() }),
             Err(error @ NotLoaded::Host(_)) => return Err(error),
-            Err(NotLoaded::Connector(problem)) => tracing::warn!(
-                target: "tidewaiter", connection = %name, sha256 = stored.sha256, "there is no way back from the connector's revision: {problem}"
-            ),
+            Err(NotLoaded::Connector(problem)) => no_way_back(name, &stored.sha256, &problem),
         }
         Ok(connection)
     }
@@ -402,10 +418,11 @@ impl Loader {
         connector: &ConnectorName,
         running: &[Arc<Connection>],
     ) -> Result<Revised, NotLoaded> {
-        let (mut shelf, mut revised) = (self.shelf(connector).await, Revised::default());
+        let config = self.config.now();
+        let (mut shelf, mut revised) = (self.shelf(connector, &config).await, Revised::default());
         let file = shelf.sha256()?;
         let mut placements = self.noted.as_ref().map(|(_, db)| db.placements()).transpose()?.unwrap_or_default();
-        for (name, written) in self.connections.iter().filter(|(_, written)| written.connector == *connector) {
+        for (name, written) in config.of(connector) {
             let now = running.iter().find(|connection| connection.name == *name);
             let made = match now {
                 None => {
@@ -443,7 +460,7 @@ impl Loader {
         running: &[Arc<Connection>],
         why: &str,
     ) -> Result<Vec<Arc<Connection>>, NotLoaded> {
-        let (mut shelf, mut placed) = (self.shelf(connector).await, Vec::new());
+        let (mut shelf, mut placed) = (self.shelf(connector, &self.config.now()).await, Vec::new());
         for now in running {
             let Some(to) = to.map(str::to_owned).or_else(|| now.ran_well_before()) else { continue };
             if now.connector.sha256() == to {
@@ -486,20 +503,38 @@ impl Loader {
         sha256: &str,
     ) -> Result<Arc<Connection>, NotLoaded> {
         let connector = shelf.connector(sha256).await?;
+        self.made(name, written, Arc::new(connector))
+    }
+
+    /// A connection with what is loaded already.
+    fn made(
+        &self,
+        name: &ConnectionName,
+        written: &Arc<ConnectionConfig>,
+        source: Arc<dyn Source>,
+    ) -> Result<Arc<Connection>, NotLoaded> {
         let before = match &self.noted {
             Some((_, db)) => db.approved(name)?,
             None => self.told.get(name).cloned(),
         };
-        let approved = approve::of(before.clone(), &written.connector, connector.info());
-        let source = Arc::new(connector.clone());
+        let approved = approve::of(before.clone(), &written.connector, source.info());
         let connection = Connection::new(name.clone(), Arc::clone(written), source, &approved, &self.outside);
         let connection = connection.map_err(|problem| NotLoaded::Connector(Fault::new(problem)))?;
         let Some((audit, db)) = &self.noted else { return Ok(Arc::new(connection)) };
-        if before.as_ref() != Some(&approved) {
-            approve::bring_up(name, approved, audit, db).await?;
-        }
         approve::tell(&connection);
-        Ok(Arc::new(connection.noted(audit.clone(), db.clone())))
+        let connection = connection.noted(audit.clone(), db.clone());
+        if before.as_ref() != Some(&approved) {
+            connection.brings_up(approved);
+        }
+        Ok(Arc::new(connection))
+    }
+
+    /// Writes down what a connection is about to run, and what it may ask for if it is new.
+    pub(super) async fn note_placed(&self, connection: &Connection) -> Result<(), StartError> {
+        if let (Some(approved), Some((audit, db))) = (connection.brought_up(), &self.noted) {
+            approve::bring_up(&connection.name, approved, audit, db).await?;
+        }
+        Ok(connection.note_placed()?)
     }
 
     /// Drops the files that nobody goes back to.
@@ -526,9 +561,10 @@ impl Shelf<'_> {
     /// Whether what the folder has may be installed, in the place of what runs: it may be less than what may be gone back to.
     fn installable(&self, now: Option<&Connection>) -> Result<(), Fault> {
         let file = self.file.as_ref().map_err(Fault::new)?;
-        let trusted = self.loader.trust.judge(self.name, &file.sha256, file.signed.as_ref(), Origin::Folder)?;
+        let trust = &self.config.connector_trust;
+        let trusted = trust.judge(self.name, &file.sha256, file.signed.as_ref(), Origin::Folder)?;
         // Of what is pinned an operator decided that.
-        let (Mode::Signed(_), Some(version), Some(now)) = (&self.loader.trust.mode, trusted.version, now) else {
+        let (Mode::Signed(_), Some(version), Some(now)) = (&trust.mode, trusted.version, now) else {
             return Ok(());
         };
         let runs = &now.connector.info().version;
@@ -559,7 +595,8 @@ impl Shelf<'_> {
 
     /// Whether a file may be run, and its bytes: those of the folder, or those that were kept, whose statement nobody can have taken away.
     async fn trusted(&self, sha256: &str) -> Result<Result<(Trusted, io::Result<Arc<Bytes>>), Fault>, NotLoaded> {
-        let judge = |signed: Option<&Signed>| self.loader.trust.judge(self.name, sha256, signed, Origin::Kept);
+        let judge =
+            |signed: Option<&Signed>| self.config.connector_trust.judge(self.name, sha256, signed, Origin::Kept);
         let in_folder = self.of_folder(sha256).map(|file| (judge(file.signed.as_ref()), file));
         if let Some((Ok(trusted), file)) = in_folder {
             return Ok(Ok((trusted, Ok(Arc::clone(file)))));
@@ -615,6 +652,12 @@ impl Shelf<'_> {
         }
         Ok(Ok(connector))
     }
+}
+
+fn no_way_back(connection: &ConnectionName, sha256: &str, problem: &Fault) {
+    tracing::warn!(
+        target: "tidewaiter", %connection, sha256, "there is no way back from the connector's revision: {problem}"
+    );
 }
 
 /// The files that connections run, may go back to, or ran well with before.

@@ -16,12 +16,13 @@ use tidewaiter_core::shadow::Counts;
 use tidewaiter_core::state::{Actor, SyncState, TypeState};
 use tidewaiter_core::time::Moment;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
 
-use super::{Host, HostError};
+use super::{Host, HostError, placed};
 use crate::clock::Clock;
-use crate::config::TypeConfig;
+use crate::config::Current;
 use crate::db::{Db, ReadError};
-use crate::driver::{Comparison, Connection, Manner, Performed, Progress, Request};
+use crate::driver::{Comparison, Connection, Manner, Performed, Progress, Request, Roster};
 
 /// How often it is looked whether a pass is owed.
 const OWED_LOOK: Duration = Duration::from_secs(1);
@@ -62,8 +63,17 @@ pub struct Reconciled {
 /// The passes that are under way.
 pub(super) type Passes = Arc<Mutex<HashMap<TypeKey, Weak<Comparison>>>>;
 
+/// Makes what reads the objects of types.
+pub(super) struct Reconcilers {
+    config: Arc<Current>,
+    roster: Arc<Roster>,
+    db: Db,
+    clock: Clock,
+    requests: mpsc::Sender<Request>,
+    passes: Passes,
+}
+
 /// Reads the objects of one type.
-#[derive(Clone)]
 pub(super) struct Reconciler {
     key: TypeKey,
     pub(super) connection: Arc<Connection>,
@@ -110,7 +120,8 @@ impl Host {
     /// As `reconcile`, for the first type; that a run failed is in its report.
     pub async fn bring_up(&self, connection: &ConnectionName, by: Actor) -> Result<Vec<BroughtUp>, HostError> {
         self.can_run(connection)?;
-        let configured = self.config.connections.get(connection);
+        let config = self.config();
+        let configured = config.connections.get(connection);
         let types = &configured.ok_or_else(|| HostError::UnknownConnection(connection.clone()))?.types;
         let mut keys: Vec<(usize, TypeKey)> = Vec::new();
         for (object_type, config) in types {
@@ -144,7 +155,7 @@ impl Host {
     /// As `reconcile`; what is owed after the first one that fails stays owed.
     pub async fn pay_owed(&self) -> Result<Vec<Reconciled>, HostError> {
         let mut made = Vec::new();
-        for key in self.config.keys().filter(|key| self.type_config(key).is_ok_and(TypeConfig::may_owe_pass)) {
+        for key in self.config().may_owe_passes() {
             let Ok(reconciler) = self.reconciler(&key) else { continue };
             if reconciler.owes()? {
                 made.push(reconciler.read(Scope::default()).await?);
@@ -153,20 +164,12 @@ impl Host {
         Ok(made)
     }
 
-    /// Begins the tasks that make the passes that are owed: after a token was lost, or for a new type, where an operator said so.
+    /// Begins the task that makes the passes that are owed: after a token was lost, or for a new type, where an operator said so.
     pub(super) async fn pay_owed_passes(&self) {
-        let keys = self.config.keys().filter(|key| self.type_config(key).is_ok_and(TypeConfig::may_owe_pass));
-        let reconcilers: Vec<Reconciler> = keys.filter_map(|key| self.reconciler(&key).ok()).collect();
-        if reconcilers.is_empty() {
-            return;
-        }
-        let mut tasks = self.tasks.lock().await;
-        for reconciler in reconcilers {
-            let closing = self.closing.clone();
-            tasks.retention.spawn(async move {
-                closing.run_until_cancelled(owed(reconciler)).await;
-            });
-        }
+        let (reconcilers, closing) = (self.reconcilers(), self.closing.clone());
+        self.tasks.lock().await.retention.spawn(async move {
+            closing.run_until_cancelled(owed(reconcilers)).await;
+        });
     }
 
     /// How far the pass over a type is; none: there is none.
@@ -176,8 +179,25 @@ impl Host {
     }
 
     pub(super) fn reconciler(&self, key: &TypeKey) -> Result<Reconciler, HostError> {
-        let connection = self.placed(&key.connection)?;
-        self.type_config(key)?;
+        self.reconcilers().of(key)
+    }
+
+    fn reconcilers(&self) -> Reconcilers {
+        Reconcilers {
+            config: Arc::clone(&self.config),
+            roster: Arc::clone(&self.roster),
+            db: self.db.clone(),
+            clock: self.clock,
+            requests: self.requests.clone(),
+            passes: Arc::clone(&self.passes),
+        }
+    }
+}
+
+impl Reconcilers {
+    fn of(&self, key: &TypeKey) -> Result<Reconciler, HostError> {
+        let connection = placed(&self.roster, &key.connection)?;
+        self.config.now().object_type(key).ok_or_else(|| Refusal::Unknown(key.clone()))?;
         Ok(Reconciler {
             key: key.clone(),
             connection,
@@ -189,30 +209,48 @@ impl Host {
     }
 }
 
-/// Makes the passes over a type that are owed, for ever. One that fails is tried again.
-async fn owed(reconciler: Reconciler) {
-    let (mut failures, mut due) = (0u32, Moment(0));
+/// Makes the passes that are owed, for ever, those of several types at a time. One that fails is tried again.
+async fn owed(reconcilers: Reconcilers) {
+    let mut failed: HashMap<TypeKey, (u32, Moment)> = HashMap::new();
+    let mut under_way: HashMap<TypeKey, AbortHandle> = HashMap::new();
+    let mut passes = JoinSet::new();
     let mut looks = tokio::time::interval(OWED_LOOK);
     loop {
         looks.tick().await;
-        if reconciler.clock.moment() < due || !reconciler.owes().unwrap_or(false) {
-            continue;
-        }
-        let TypeKey { connection, object_type } = &reconciler.key;
-        let problem = match reconciler.read(Scope::default()).await {
-            Ok(Reconciled { last, .. }) if last.outcome == Outcome::Ok => {
-                failures = 0;
+        while let Some(ended) = passes.try_join_next() {
+            // Where a bug of ours ended one, it is tried again.
+            let Ok((key, problem)): Result<(TypeKey, Option<String>), _> = ended else { continue };
+            let Some(problem) = problem else {
+                failed.remove(&key);
                 continue;
-            }
-            Ok(Reconciled { last, .. }) => last.outcome.name().to_owned(),
-            Err(error) => error.to_string(),
-        };
-        failures = failures.saturating_add(1);
-        due = reconciler.clock.moment() + OWED_RETRY.delay(failures, getrandom::u64().unwrap_or(u64::MAX));
-        tracing::warn!(
-            target: "tidewaiter::run", %connection, r#type = %object_type, code = "pass-failed",
-            "the pass over all objects that is owed came to no end ({problem}); it is tried again"
-        );
+            };
+            let count = failed.get(&key).map_or(1, |(count, _)| count.saturating_add(1));
+            let due = reconcilers.clock.moment() + OWED_RETRY.delay(count, getrandom::u64().unwrap_or(u64::MAX));
+            let TypeKey { connection, object_type } = &key;
+            tracing::warn!(
+                target: "tidewaiter::run", %connection, r#type = %object_type, code = "pass-failed",
+                "the pass over all objects that is owed came to no end ({problem}); it is tried again"
+            );
+            failed.insert(key, (count, due));
+        }
+        under_way.retain(|_, pass| !pass.is_finished());
+        let now = reconcilers.clock.moment();
+        for key in reconcilers.config.now().may_owe_passes() {
+            let waits = under_way.contains_key(&key) || failed.get(&key).is_some_and(|(_, due)| now < *due);
+            let Some(reconciler) = reconcilers.of(&key).ok().filter(|one| !waits && one.owes().unwrap_or(false)) else {
+                continue;
+            };
+            let of = key.clone();
+            let pass = passes.spawn(async move {
+                let problem = match reconciler.read(Scope::default()).await {
+                    Ok(Reconciled { last, .. }) if last.outcome == Outcome::Ok => None,
+                    Ok(Reconciled { last, .. }) => Some(last.outcome.name().to_owned()),
+                    Err(error) => Some(error.to_string()),
+                };
+                (of, problem)
+            });
+            under_way.insert(key, pass);
+        }
     }
 }
 

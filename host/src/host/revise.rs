@@ -14,7 +14,7 @@ use super::load::{Distrusted, Loader, NotLoaded, Revised};
 use super::{Host, HostError, StartError, scheduled};
 use crate::audit::{Audit, Event};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::Current;
 use crate::db::{Db, Revision};
 use crate::driver::{Connection, Request, Roster};
 use crate::trust::{Lock, Mode, is_older};
@@ -23,7 +23,7 @@ use crate::trust::{Lock, Mode, is_older};
 const SHA256_PART_MIN: usize = 6;
 
 pub(super) struct Reviser {
-    pub(super) config: Arc<Config>,
+    pub(super) config: Arc<Current>,
     pub(super) loader: Loader,
     pub(super) roster: Arc<Roster>,
     pub(super) db: Db,
@@ -33,6 +33,8 @@ pub(super) struct Reviser {
     pub(super) turns: std::sync::Mutex<BTreeMap<ConnectorName, Arc<Mutex<()>>>>,
     /// Who writes the lock file.
     pub(super) locking: Mutex<()>,
+    /// Who takes over what is configured.
+    pub(super) reloading: Mutex<()>,
 }
 
 impl std::fmt::Debug for Reviser {
@@ -57,7 +59,7 @@ pub struct RevisionRow {
 }
 
 impl Reviser {
-    async fn turn(&self, connector: &ConnectorName) -> tokio::sync::OwnedMutexGuard<()> {
+    pub(super) async fn turn(&self, connector: &ConnectorName) -> tokio::sync::OwnedMutexGuard<()> {
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             Arc::clone(turns.entry(connector.clone()).or_default())
@@ -100,13 +102,16 @@ impl Reviser {
             let _ = self.requests.send(Request::Configured { connection, types: Vec::new() }).await;
         }
         if !files.is_empty() {
-            let _ = self.requests.send(Request::Abandon(files)).await;
+            let _ = self.requests.send(Request::Abandon { files, connections: BTreeSet::new() }).await;
         }
         Ok(())
     }
 
     /// Lets connections run what is trusted now, and nothing else.
-    async fn trust_anew(&self, connectors: impl IntoIterator<Item = &ConnectorName>) -> Result<(), HostError> {
+    pub(super) async fn trust_anew(
+        &self,
+        connectors: impl IntoIterator<Item = &ConnectorName>,
+    ) -> Result<(), HostError> {
         let connectors: Vec<&ConnectorName> = connectors.into_iter().collect();
         let mut done = Ok(());
         // What has to end ends before anything is compiled, and whatever becomes of others.
@@ -131,7 +136,7 @@ impl Reviser {
         change: impl FnOnce(&mut Lock),
     ) -> Result<(), HostError> {
         let alone = self.locking.lock().await;
-        let path = &self.config.connector_trust.lock;
+        let path = &self.config.now().connector_trust.lock;
         let mut lock = Lock::read(path)?;
         change(&mut lock);
         audit.act(by, act, on).await?;
@@ -148,11 +153,12 @@ impl Reviser {
         audit: &Audit,
     ) -> Result<(), HostError> {
         let not = |problem: String| HostError::NotRevised { connector: connector.clone(), problem };
-        if !matches!(self.config.connector_trust.mode, Mode::Pinned) {
+        let trust = self.config.now().connector_trust.clone();
+        if !matches!(trust.mode, Mode::Pinned) {
             return Err(not("nothing is pinned where connector-trust.mode is not \"pinned\"".to_owned()));
         }
         let (sha256, version) = self.loader.pinnable(connector).await.map_err(|error| refused(connector, error))?;
-        let known = Lock::read(&self.config.connector_trust.lock)?.connectors.remove(connector);
+        let known = Lock::read(&trust.lock)?.connectors.remove(connector);
         let is_downgrade = known.filter(|pin| pin.sha256 != sha256 && is_older(&version, &pin.version));
         if let Some(pin) = is_downgrade.filter(|_| !downgrade) {
             let than = pin.version;
@@ -172,9 +178,11 @@ impl Reviser {
         let connections: Vec<ConnectionName> = placed.iter().map(|connection| connection.name.clone()).collect();
         let mut new = Vec::new();
         for connection in placed.iter().filter(|connection| self.roster.get(&connection.name).is_none()) {
-            new.extend(scheduled(&self.config, &self.db, connection, self.clock)?);
+            new.extend(scheduled(&self.db, connection, self.clock)?);
         }
-        placed.iter().try_for_each(|connection| connection.note_placed())?;
+        for connection in &placed {
+            self.loader.note_placed(connection).await?;
+        }
         self.roster.place(placed, &self.db).await?;
         tracing::info!(
             target: "tidewaiter", %connector, code = "revision-placed", sha256, connections = connections.len(),
@@ -216,9 +224,8 @@ impl Reviser {
     async fn try_again(&self, connector: &ConnectorName, by: &Actor, audit: &Audit) -> Result<(), HostError> {
         audit.act(by, "connectors retry", connector.to_string()).await?;
         let _turn = self.turn(connector).await;
-        let connections = self.config.connections.iter();
-        let of = connections.filter(|(_, written)| written.connector == *connector).map(|(name, _)| name.clone());
-        self.roster.refuse_nothing(&of.collect::<Vec<_>>(), &self.db).await?;
+        let of: Vec<ConnectionName> = self.config.now().of(connector).map(|(name, _)| name.clone()).collect();
+        self.roster.refuse_nothing(&of, &self.db).await?;
         self.revise_now(connector).await.map_err(|error| refused(connector, error))
     }
 }
@@ -259,9 +266,8 @@ impl Host {
             return Err(HostError::NoSuchRevision { connector: connector.clone(), problem });
         }
         Revision::newest_first(&mut known);
-        let mut placements = self.db.placements()?;
-        placements
-            .retain(|name, placement| placement.connector == *connector && self.config.connections.contains_key(name));
+        let (config, mut placements) = (self.config(), self.db.placements()?);
+        placements.retain(|name, placement| placement.connector == *connector && config.connections.contains_key(name));
         let row = |revision: Revision| {
             let (mut runs, mut on_trial, mut refused) = (Vec::new(), Vec::new(), BTreeMap::new());
             for (name, placement) in &placements {
@@ -305,7 +311,7 @@ impl Host {
         self.decides(&by, "connectors pin", connector.as_str())?;
         let (reviser, audit) = (self.reviser(&connector)?, self.audit.clone());
         self.act(async move { reviser.pin(&connector, downgrade, &by, &audit).await }).await?;
-        Ok(Lock::read(&self.config.connector_trust.lock)?)
+        Ok(Lock::read(&self.config().connector_trust.lock)?)
     }
 
     /// Denies files of connectors, by their hash: what is under way of them ends now, and nobody runs them before that is lifted.
@@ -367,15 +373,15 @@ impl Host {
         let audit = self.audit.clone();
         self.act(async move {
             reviser.decide((&by, &audit), did, change).await?;
-            reviser.trust_anew(reviser.loader.connectors()).await
+            reviser.trust_anew(&reviser.loader.connectors()).await
         })
         .await?;
-        Ok(Lock::read(&self.config.connector_trust.lock)?)
+        Ok(Lock::read(&self.config().connector_trust.lock)?)
     }
 
     /// Whether somebody may decide what is trusted.
     pub(super) fn decides(&self, by: &Actor, act: &'static str, on: &str) -> Result<(), HostError> {
-        if self.config.has_role_security(by) {
+        if self.config().has_role_security(by) {
             return Ok(());
         }
         self.audit.note(&Event::NotAllowed { by: by.to_string(), act, on: on.to_owned() })?;

@@ -100,10 +100,11 @@ impl Host {
             let behind = self.db.last_sequence().saturating_sub(position);
             Ok(SinkView { sink, r#type, inline, position, behind, dead_letters, problem })
         };
-        let mut sinks = self.config.sinks.iter().map(view).collect::<Result<Vec<_>, HostError>>()?;
+        let config = self.config();
+        let mut sinks = config.sinks.iter().map(view).collect::<Result<Vec<_>, HostError>>()?;
         // Whoever took one out of the configuration may have forgotten these.
         let left: BTreeSet<&String> = refused.iter().map(|(sink, _)| sink).collect();
-        for name in left.into_iter().filter(|name| !self.config.sinks.contains_key(*name)) {
+        for name in left.into_iter().filter(|name| !config.sinks.contains_key(*name)) {
             let (position, dead_letters) = (self.db.sink_position(name)?, letters(name));
             let problem = Some("it is not in the configuration, and has dead letters".to_owned());
             let (sink, r#type, behind) = (name.clone(), "-".to_owned(), 0);
@@ -129,7 +130,8 @@ impl Host {
 
     /// What the first inline sink that fails before it has everything up to a sequence hasn't got of the last so many entries.
     async fn undelivered(&self, entries: u64, upto: u64) -> Option<NotTaken> {
-        let inline = |name: &String| self.config.sinks.get(name).is_some_and(|sink| sink.inline);
+        let config = self.config();
+        let inline = |name: &String| config.sinks.get(name).is_some_and(|sink| sink.inline);
         for (name, reached) in self.sinks.iter().filter(|(name, _)| inline(name)) {
             let mut reached = reached.clone();
             let stands = reached.wait_for(|now| now.upto >= upto || now.problem.is_some()).await;

@@ -148,7 +148,10 @@ impl Host {
     /// # Errors
     /// Unknown type, or the db.
     pub fn token(&self, key: &TypeKey) -> Result<TokenView, HostError> {
-        let config = self.type_config(key)?;
+        self.token_of(key, &self.type_config(key)?)
+    }
+
+    pub(super) fn token_of(&self, key: &TypeKey, config: &TypeConfig) -> Result<TokenView, HostError> {
         let stored = self.db.state(key)?.unwrap_or_else(|| config.first_state(self.clock.now()));
         Ok(TokenView::new(key, stored))
     }
@@ -221,7 +224,7 @@ impl Host {
         expected: Option<u64>,
         by: Actor,
     ) -> Result<(TokenView, TokenView), HostError> {
-        let config = self.type_config(key)?.clone();
+        let config = self.type_config(key)?;
         let (audit, who, what, on) = (self.audit.clone(), by.clone(), act.name(), key.to_string());
         let order = Order { on: self.acting(key.clone()), config, act, expected, by };
         let done = async move {
@@ -232,8 +235,7 @@ impl Host {
         Ok((TokenView::new(key, before), TokenView::new(key, state)))
     }
 
-    pub(super) fn type_config(&self, key: &TypeKey) -> Result<&TypeConfig, HostError> {
-        let configured = self.config.connections.get(&key.connection).and_then(|c| c.types.get(&key.object_type));
-        Ok(configured.ok_or_else(|| Refusal::Unknown(key.clone()))?)
+    pub(super) fn type_config(&self, key: &TypeKey) -> Result<TypeConfig, HostError> {
+        Ok(self.config().object_type(key).cloned().ok_or_else(|| Refusal::Unknown(key.clone()))?)
     }
 }

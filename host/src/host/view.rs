@@ -357,10 +357,11 @@ impl Host {
     pub fn types(&self, of: Option<&ConnectionName>) -> Result<Vec<TypeView>, HostError> {
         let letters = self.db.dead_letters(None)?;
         let (shadows, placements) = (self.db.shadows()?, self.db.placements()?);
-        let wanted = self.config.keys().filter(|key| of.is_none_or(|name| key.connection == *name));
+        let config = self.config();
+        let wanted = config.keys().filter(|key| of.is_none_or(|name| key.connection == *name));
         let view = |key: TypeKey| {
-            let connection = &self.config.connections[&key.connection];
-            let config = self.type_config(&key)?;
+            let connection = &config.connections[&key.connection];
+            let config = &connection.types[&key.object_type];
             let placed = placements.get(&key.connection).filter(|placed| placed.connector == connection.connector);
             let runs = placed.map(|placed| placed.sha256.as_str());
             let refused = placed.and_then(|placed| placed.refused.as_ref()).map(|refused| {
@@ -371,7 +372,7 @@ impl Host {
             let last_run = self.db.runs(Some(&key), 1)?.into_iter().next();
             let broken = broken.or_else(|| config.timing.as_ref().and(last_run.as_ref()).and_then(waits));
             Ok(TypeView {
-                token: self.token(&key)?,
+                token: self.token_of(&key, config)?,
                 connector: connection.connector.clone(),
                 class: config.class.clone(),
                 problem: broken.or(self.faulty(&connection.connector, runs)?).or(refused),
@@ -405,7 +406,8 @@ impl Host {
         let (info, allowed) = (connection.connector.info(), connection.allowed());
         let schema = serde_json::from_str(&info.settings_schema).unwrap_or_default();
         let mut runs = Vec::new();
-        for key in self.config.keys().filter(|key| key.connection == *name) {
+        let config = self.config();
+        for key in config.keys().filter(|key| key.connection == *name) {
             runs.extend(self.db.runs(Some(&key), usize::try_from(KEPT).unwrap_or(usize::MAX))?);
         }
         runs.sort_by_key(|report| std::cmp::Reverse(report.run));
@@ -414,7 +416,7 @@ impl Host {
         let held = self.db.usage()?.connections.get(name.as_str()).copied();
         limits.push(Limit {
             name: "journal-bytes".into(),
-            value: self.config.quota.connection_bytes,
+            value: config.quota.connection_bytes,
             highest: Some(held.unwrap_or(0)),
         });
         let abandoned_calls = runs.iter().map(|run| u64::from(run.spent.abandoned_calls)).sum();

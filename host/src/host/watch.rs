@@ -20,7 +20,7 @@ use super::load::NotLoaded;
 use super::revise::Reviser;
 
 /// A file that didn't change for so long is complete. One that was not, and is none yet, is tried again when it changes.
-const SETTLE: Duration = Duration::from_millis(100);
+pub(super) const SETTLE: Duration = Duration::from_millis(100);
 /// How often it is looked, whether or not the system tells of changes: on some file systems it doesn't.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long it waits where the host could not do it.
@@ -35,14 +35,14 @@ fn inode(metadata: &Metadata) -> Inode {
 
 /// What tells one content of a file from another without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+pub(super) struct Stamp {
     inode: Inode,
     bytes: u64,
     changed: (i64, i64),
 }
 
 impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
+    pub(super) fn of(metadata: &Metadata) -> Self {
         let inode = inode(metadata);
         Self { inode, bytes: metadata.len(), changed: (metadata.ctime(), metadata.ctime_nsec()) }
     }
@@ -77,7 +77,7 @@ impl Watch {
         let news = Arc::new(Notify::new());
         let mut watched = None;
         loop {
-            watched = watch_again(watched, self.reviser.config.connectors.clone(), &news).await;
+            watched = watch_again(watched, self.reviser.config.now().connectors.clone(), &news).await;
             let wait = self.look().await;
             tokio::select! {
                 () = closing.cancelled() => return,
@@ -92,16 +92,17 @@ impl Watch {
     async fn look(&mut self) -> Duration {
         let reviser = Arc::clone(&self.reviser);
         let stamps = spawn_blocking(move || {
-            let loader = &reviser.loader;
+            let config = reviser.config.now();
             // A folder or a pipe of that name is none.
             let stamp = |path: &Path| std::fs::metadata(path).ok().filter(Metadata::is_file).as_ref().map(Stamp::of);
             let stamped = |name: &ConnectorName| {
-                let path = loader.path(name);
+                let path = config.connector(name);
                 let [statement, signature] = beside(&path).map(|path| stamp(&path));
                 stamp(&path).map(|file| [Some(file), statement, signature])
             };
-            let stamps = loader.connectors().into_iter().map(|name| (name.clone(), stamped(name))).collect::<Stamps>();
-            (stamps, stamp(&reviser.config.connector_trust.lock))
+            let connectors = reviser.loader.connectors().into_iter();
+            let stamps = connectors.map(|name| (name.clone(), stamped(&name))).collect::<Stamps>();
+            (stamps, stamp(&config.connector_trust.lock))
         });
         let ((stamps, lock), now) = (stamps.await.unwrap_or_default(), self.reviser.clock.moment());
         if self.lock.replace(lock).is_some_and(|known| known != lock) {

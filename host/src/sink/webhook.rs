@@ -35,7 +35,7 @@ use crate::secret::{Secret, Source};
 const USER_AGENT: &str = concat!("tidewaiter/", env!("CARGO_PKG_VERSION"));
 
 /// Where entries are sent, and how.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Where. Its path and query may be as good as a secret, and are told nowhere.
     pub url: Uri,
