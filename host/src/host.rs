@@ -43,7 +43,7 @@ use self::load::Loader;
 pub use self::load::{Known, Loaded, load};
 use self::reconcile::Passes;
 pub use self::reconcile::{BroughtUp, Reconciled, Scope};
-pub use self::reload::Reloaded;
+pub use self::reload::{Apply, Reloaded};
 use self::revise::Reviser;
 pub use self::revise::RevisionRow;
 use self::seal::KeyError;

@@ -133,7 +133,7 @@ async fn answer(line: &str, uid: u32, host: &Host) -> Reply {
         Ok(ask) => ask,
         Err(error) => return bad_request(format!("not understood: {error}")),
     };
-    match host.answer(ask, Actor::Uid(uid)).await {
+    match Box::pin(host.answer(ask, Actor::Uid(uid))).await {
         Ok(answer) => Reply::Answer(answer),
         Err(error) => Reply::Error(error.into()),
     }

@@ -21,7 +21,7 @@ fn a_connection_that_can_not_run_keeps_no_other_from_it() {
     let broken = [
         ("traps", connection("hostile", ""), "describe: trapped"),
         ("gone", connection("nowhere", ""), "nowhere.wasm: No such file"),
-        ("unsaid", connection("csv", ""), "needs the setting \"folder\""),
+        ("unsaid", connection("csv", ""), "settings: \"folder\" is a required property"),
     ];
     for (name, text, _) in &broken {
         place.write(&format!("connections/{name}.toml"), text);

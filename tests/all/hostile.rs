@@ -291,6 +291,8 @@ async fn garbage_from_describe_is_refused_by_name() {
         ("loop         ", "5000 ms"),
         ("garbage-name ", "not a usable name"),
         ("garbage-json ", "settings-schema"),
+        ("bad-schema   ", "settings-schema is not a JSON Schema: /type: "),
+        ("endless-ref  ", "settings-schema has $ref"),
         ("huge-text    ", "summary has 10000000 bytes"),
         ("nothing      ", "operations is empty"),
     ] {

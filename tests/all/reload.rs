@@ -126,9 +126,9 @@ fn what_is_wrong_changes_nothing_and_is_told_with_its_line() {
     // What a connector can't work with is as wrong as what can't be read.
     let at = server.log().len();
     place.write("connections/one.toml", &as_it_was.replace("folder = \"one\"\n", ""));
-    server.wait_for("connection one: the capability", at);
+    server.wait_for("connection one: settings: \"folder\" is a required property", at);
     let refused = place.run("reload");
-    assert!(refused.code == 2 && refused.stderr.contains("needs the setting \"folder\""), "{refused:?}");
+    assert!(refused.code == 2 && refused.stderr.contains("\"folder\" is a required"), "{refused:?}");
     let schedule =
         |name: &str| place.run(&format!("connections show {name} --json")).json()["types"][0]["schedule"].clone();
     assert_eq!(schedule("two"), "every 3600 s");

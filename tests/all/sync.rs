@@ -53,6 +53,7 @@ impl World {
             data_faults: DataFaults::Fail,
             connector: name("csv"),
             settings,
+            settings_version: None,
             types: BTreeMap::from([("account".parse().unwrap(), account)]),
             access: Access {
                 granted: Grants {

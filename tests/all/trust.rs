@@ -239,6 +239,17 @@ fn what_is_signed_is_run_and_nothing_else() {
     std::thread::sleep(Duration::from_millis(1500));
     has_told(&place, &["one", "one", "one", "two", "two", "two", "two"]);
     fs::write(&statement, text).unwrap();
+    // An operator may let an older one come all the same.
+    let before = told(&place);
+    save(&place, "0.1.0", "old");
+    sign("ours.key");
+    assert_eq!(place.run("connectors retry hostile").code, 0);
+    let mut before: Vec<&str> = before.iter().map(String::as_str).collect();
+    before.push("two");
+    has_told(&place, &before);
+    assert_eq!(place.run("connectors retry hostile --allow-downgrade").code, 0);
+    before.push("old");
+    has_told(&place, &before);
 
     // Another connector's file and statement under this name.
     let verify = |file: &str| place.run(&format!("connectors verify connectors/{file}.wasm"));
@@ -249,16 +260,17 @@ fn what_is_signed_is_run_and_nothing_else() {
     let second = verify("second");
     assert!(second.code == 4 && second.stdout.contains("the connector \"hostile\""), "{second:?}");
     let text = fs::read_to_string(place.path("connectors/hostile.statement")).unwrap();
-    fs::write(place.path("connectors/hostile.statement"), text.replace("0.2.0", "0.9.0")).unwrap();
+    fs::write(place.path("connectors/hostile.statement"), text.replace("0.1.0", "0.9.0")).unwrap();
     let forged = verify("hostile");
     assert!(forged.code == 4 && forged.stdout.contains("its signature is not of what it says"), "{forged:?}");
-    assert_eq!(server.end().0, 0);
 
-    // A key that is revoked takes away what it signed.
+    // A key that is revoked takes away what it signed, at once and after a restart.
     place.write("tidewaiter.toml", &format!("{trust}revoked-keys = [{public:?}]\n"));
-    let list = place.serve();
+    until("a key that is revoked", || place.run("connections list").stdout.contains("a key that is revoked"));
+    assert_eq!(server.end().0, 0);
+    let server = place.serve();
     assert!(place.run("connections list").stdout.contains("a key that is revoked"));
-    assert_eq!(list.end().0, 0);
+    assert_eq!(server.end().0, 0);
     for (written, why) in [
         ("[connector-trust]\nmode = \"signed\"\n", "needs keys"),
         ("[connector-trust]\nmode = \"signed\"\nkeys = [\"nonsense\"]\n", "no public key of minisign"),

@@ -147,6 +147,7 @@ fn many(connections: u32, timing: &Timing, data: &Path) -> Config {
 pub(crate) fn host(connections: BTreeMap<ConnectionName, Arc<ConnectionConfig>>, data: &Path) -> Config {
     Config {
         file: "/".into(),
+        source: Default::default(),
         connections_in: "/".into(),
         grants_in: "/".into(),
         ceiling_in: "/".into(),

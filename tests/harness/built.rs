@@ -48,6 +48,7 @@ pub fn connection_config(connector: &str, settings: Json, from: From, limits: Li
     ConnectionConfig {
         connector: connector.parse().unwrap(),
         settings,
+        settings_version: None,
         types: BTreeMap::from([("account".parse().unwrap(), account)]),
         parallel_types: false,
         data_faults: DataFaults::Fail,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 use crate::name::{BadName, ConnectorName};
 
@@ -118,6 +118,20 @@ pub struct ConnectorInfo {
     pub all_classes: bool,
 }
 
+/// Keywords by which a schema of few bytes asks for work without bounds.
+const ENDLESS: [&str; 5] = ["$ref", "$dynamicRef", "$recursiveRef", "unevaluatedProperties", "unevaluatedItems"];
+
+fn endless(schema: &Json) -> Option<&'static str> {
+    match schema {
+        Json::Object(object) => {
+            let keyword = ENDLESS.into_iter().find(|keyword| object.contains_key(*keyword));
+            keyword.or_else(|| object.values().find_map(endless))
+        }
+        Json::Array(items) => items.iter().find_map(endless),
+        _ => None,
+    }
+}
+
 /// The most capabilities that a connector may ask for.
 const CAPABILITIES_MAX: usize = 100;
 
@@ -135,9 +149,17 @@ pub enum BadDescription {
         /// The stem of the file.
         file: String,
     },
-    /// The settings schema is not JSON.
-    #[error("settings-schema is not a JSON object: {0}")]
+    /// The settings schema is none.
+    #[error("settings-schema is not a JSON Schema: {0}")]
     Schema(String),
+    /// Looking at settings by it might not end.
+    #[error(
+        "settings-schema has {keyword}: the schema of settings is written out, so that looking at them takes no longer than they are"
+    )]
+    SchemaKeyword {
+        /// Which.
+        keyword: &'static str,
+    },
     /// A text is longer than anyone would read.
     #[error("{field} has {bytes} bytes, more than the {max} allowed")]
     TooLong {
@@ -187,8 +209,11 @@ impl ConnectorInfo {
         if said != *file_stem {
             return Err(BadDescription::OtherName { said: self.name.clone(), file: file_stem.to_string() });
         }
-        serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&self.settings_schema)
-            .map_err(|error| BadDescription::Schema(error.to_string()))?;
+        let schema = serde_json::from_str::<Map<String, Json>>(&self.settings_schema);
+        let schema = schema.map_err(|error| BadDescription::Schema(error.to_string()))?;
+        if let Some(keyword) = endless(&Json::Object(schema)) {
+            return Err(BadDescription::SchemaKeyword { keyword });
+        }
         if self.operations.is_empty() {
             return Err(BadDescription::NoOperation);
         }
@@ -401,6 +426,8 @@ mod tests {
             assert_eq!(verified(info), Err(format!("{field} has 1025 bytes, more than the 1024 allowed")));
         }
         assert!(verified(ConnectorInfo { settings_schema: "[]".into(), ..asking(0, "", "") }).is_err());
+        let endless = "{\"properties\": {\"a\": {\"anyOf\": [{\"$ref\": \"#\"}]}}}".into();
+        assert!(verified(ConnectorInfo { settings_schema: endless, ..asking(0, "", "") }).is_err());
         assert!(verified(ConnectorInfo { operations: vec![], ..asking(0, "", "") }).is_err());
         assert!(verified(ConnectorInfo { name: "other".into(), ..asking(0, "", "") }).is_err());
     }

@@ -43,6 +43,16 @@ pub(super) enum Command {
     Retry {
         /// Its name
         connector: ConnectorName,
+        /// Also where its version is older than that of what runs: of signed files
+        #[arg(long)]
+        allow_downgrade: bool,
+    },
+    /// Let a connector ask for what an update of it needs beyond what was approved, in all its connections where that is what `connections show` has
+    Approve {
+        /// Its name
+        connector: ConnectorName,
+        /// The id that `connections show` prints beside what awaits approval
+        id: String,
     },
     /// Trust the files of connectors that the folder has now, and no others: their hashes are written into tidewaiter.lock, and they run
     Pin {
@@ -105,7 +115,10 @@ pub(super) async fn perform(site: &Site, command: Command, json: bool) -> Result
     let (runs, ask) = match command {
         Command::History { connector } => (Runs::Never, Ask::Revisions(connector)),
         Command::Rollback { connector, to } => (Runs::WhenAsked, Ask::RollBack { connector, to }),
-        Command::Retry { connector } => (Runs::WhenAsked, Ask::TryAgain(connector)),
+        Command::Retry { connector, allow_downgrade: downgrade } => {
+            (Runs::WhenAsked, Ask::TryAgain { connector, downgrade })
+        }
+        Command::Approve { connector, id } => (Runs::WhenAsked, Ask::ApproveConnector { connector, id }),
         Command::List => return list(&site.config()?, json).await,
         Command::Verify { file } => return verify(&site.config()?, &file, json),
         Command::Inspect { .. } | Command::Sign { .. } => unreachable!("they need no configuration"),

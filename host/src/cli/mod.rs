@@ -12,6 +12,7 @@ mod fail;
 mod guard;
 mod print;
 mod progress;
+mod promote;
 mod serve;
 mod sinks;
 mod token;
@@ -166,6 +167,29 @@ enum Connections {
         /// The connection's name
         connection: ConnectionName,
     },
+    /// Write connections and their grants into a new folder, as files: for another environment, or to keep them. Tokens stay
+    Export {
+        /// The folder
+        folder: PathBuf,
+        /// Only these connections
+        connections: Vec<ConnectionName>,
+    },
+    /// What would change with the connections and grants of a folder, as `export` writes it; ends with 4 where something would
+    Diff {
+        /// The folder
+        folder: PathBuf,
+        /// Those that it doesn't have would go
+        #[arg(long)]
+        prune: bool,
+    },
+    /// Take over the connections and grants of a folder, as `export` writes it, all or none of them. What has the same name is replaced
+    Apply {
+        /// The folder
+        folder: PathBuf,
+        /// Those that it doesn't have go
+        #[arg(long)]
+        prune: bool,
+    },
     /// Let a connector ask for what an update of it asks for beyond what was approved, as `show` has it
     Approve {
         /// The connection's name
@@ -286,14 +310,18 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
                 .and_then(|one| one.reconciled.as_ref().map(|pass| &pass.last).or(one.established.as_ref()));
             last.map_or(Ok(()), judged)
         }
+        Command::Connections(Connections::Export { folder, connections }) => {
+            promote::export(site, &folder, &connections, json)
+        }
+        Command::Connections(Connections::Diff { folder, prune }) => promote::diff(site, &folder, prune, json).await,
+        Command::Connections(Connections::Apply { folder, prune }) => promote::apply(site, &folder, prune, json).await,
         Command::Connections(Connections::Approve { connection, id }) => {
             let answer = ask(site, Runs::WhenAsked, Ask::Approve { connection, id }).await?;
             let Answer::Connection(connection) = answer else { return Err(Fail::other_answer()) };
             print::out(json, &connection, |connection| print::asked(connection))
         }
         Command::Reload => {
-            let answer = ask(site, Runs::Never, Ask::Reload).await?;
-            let Answer::Reloaded(reloaded) = answer else { return Err(Fail::other_answer()) };
+            let reloaded = promote::reloaded(site, Ask::Reload).await?;
             print::out(json, &reloaded, print::reloaded)
         }
         Command::Audit => audit(&site.config()?, json),

@@ -394,6 +394,9 @@ pub(super) fn connection(view: &ConnectionView) -> String {
     text += &revision(&view.revision);
     let settings = serde_json::to_string_pretty(&view.settings).unwrap_or_default();
     let _ = write!(text, "\nSettings\n{settings}\n");
+    if let Some(version) = view.settings_from {
+        let _ = writeln!(text, "the connector made these of those that are written, for version {version} of them");
+    }
     let _ = write!(text, "\nAsked for\n{}", asked(view));
     if !view.logins.is_empty() {
         text.push_str("\nLogins, put in by the host\n");

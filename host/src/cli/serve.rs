@@ -1,5 +1,6 @@
 //! `tidewaiter serve`: a host with its socket and its HTTP API, until it is told to end.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -7,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::door::{Hangup, signals};
 use super::fail::{Exit, Fail};
-use crate::config::Config;
+use crate::config::{Config, ConfigSource};
 use crate::host::{Host, Runs};
 use crate::{api, socket};
 
@@ -30,6 +31,7 @@ pub(super) async fn serve(config: Config) -> Result<(), Fail> {
             return Err(Fail::new(Exit::Host, error));
         }
     };
+    ignored(&host.config());
     let _signals = signals(&host, Hangup::Reloads)?;
     host.begin().await;
     let config = host.config();
@@ -40,6 +42,18 @@ pub(super) async fn serve(config: Config) -> Result<(), Fail> {
     while servers.join_next().await.is_some() {}
     tracing::info!(target: "tidewaiter", "ended");
     Ok(())
+}
+
+/// Says it where files of connections are left from before, and nobody reads them.
+fn ignored(config: &Config) {
+    let base = config.file.parent().unwrap_or(Path::new("/"));
+    let folder = base.join("connections");
+    if config.source == ConfigSource::Api && folder.exists() {
+        tracing::warn!(
+            target: "tidewaiter", folder = %folder.display(),
+            "nobody reads these files, because config.source is \"api\"; `tidewaiter connections apply {}` takes them over", base.display()
+        );
+    }
 }
 
 async fn open(host: &Arc<Host>) -> std::io::Result<JoinSet<()>> {

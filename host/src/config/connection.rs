@@ -13,7 +13,7 @@ use super::credentials::{self, CredentialTable, SourceTable};
 use super::guard::GuardTable;
 use super::limits::LimitsTable;
 use super::timing::{self, TimingTable};
-use super::{Access, ConfigError, ConnectionConfig, TypeConfig, read};
+use super::{Access, ConfigError, ConnectionConfig, TypeConfig, parse};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -21,6 +21,7 @@ struct ConnectionFile {
     connector: ConnectorName,
     #[serde(default)]
     settings: serde_json::Map<String, serde_json::Value>,
+    settings_version: Option<u32>,
     types: BTreeMap<TypeName, TypeTable>,
     #[serde(default)]
     order: Vec<TypeName>,
@@ -76,8 +77,13 @@ enum Initial {
 ///
 /// # Errors
 /// The first thing that is wrong, with its line.
-pub(super) fn connection(path: &Path, base: &Path, access: Access) -> Result<ConnectionConfig, ConfigError> {
-    let file: ConnectionFile = read(path)?;
+pub(super) fn connection(
+    path: &Path,
+    text: &str,
+    base: &Path,
+    access: Access,
+) -> Result<ConnectionConfig, ConfigError> {
+    let file: ConnectionFile = parse(path, text)?;
     let invalid = |message: String| ConfigError::Invalid { path: path.into(), message };
     if file.types.is_empty() {
         return Err(invalid("no object type: add [types.NAME] with its class".into()));
@@ -107,7 +113,17 @@ pub(super) fn connection(path: &Path, base: &Path, access: Access) -> Result<Con
     let access = Access { credentials, secrets, ..access };
     let settings = serde_json::Value::Object(file.settings);
     let limits = file.limits.limits().map_err(invalid)?;
-    let (connector, parallel_types, data_faults) = (file.connector, file.parallel_types, file.data_faults);
+    let ConnectionFile { connector, settings_version, parallel_types, data_faults, .. } = file;
     let base = base.to_owned();
-    Ok(ConnectionConfig { connector, settings, types, parallel_types, data_faults, access, limits, base })
+    Ok(ConnectionConfig {
+        connector,
+        settings,
+        settings_version,
+        types,
+        parallel_types,
+        data_faults,
+        access,
+        limits,
+        base,
+    })
 }

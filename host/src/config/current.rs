@@ -93,6 +93,7 @@ impl Config {
     pub(crate) fn revised(&self, read: Self) -> Result<(Self, Vec<&'static str>), ConfigError> {
         let differs = [
             ("data", self.data != read.data),
+            ("config", self.source != read.source),
             ("connectors", self.connectors != read.connectors),
             ("encryption", self.encryption != read.encryption),
             ("http", self.listen != read.listen),
@@ -116,14 +117,17 @@ impl ConnectionConfig {
         let (access, others) = (&self.access, &other.access);
         let differs = [
             ("connector", self.connector != other.connector),
-            ("settings", self.settings != other.settings || self.base != other.base),
+            ("settings", {
+                let said = |of: &Self| (of.settings.clone(), of.settings_version, of.base.clone());
+                said(self) != said(other)
+            }),
             ("types", (&self.types, self.parallel_types) != (&other.types, other.parallel_types)),
             ("data-faults", self.data_faults != other.data_faults),
             ("limits", self.limits != other.limits),
             ("credentials", access.credentials != others.credentials),
             ("secrets", access.secrets != others.secrets),
-            ("grants", (&access.granted, &access.granted_in) != (&others.granted, &others.granted_in)),
-            ("ceiling", (&access.ceiling, &access.ceiling_in) != (&others.ceiling, &others.ceiling_in)),
+            ("grants", access.granted != others.granted),
+            ("ceiling", access.ceiling != others.ceiling),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part).collect()
     }

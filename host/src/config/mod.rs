@@ -4,6 +4,7 @@
 mod connection;
 mod credentials;
 mod current;
+mod documents;
 mod grants;
 mod guard;
 mod limits;
@@ -31,6 +32,8 @@ use tidewaiter_core::timing::Timing;
 use self::credentials::SourceTable;
 pub(crate) use self::current::Current;
 pub use self::current::Differences;
+pub use self::documents::Documents;
+use self::documents::{CONFIGURED, CURRENT, document};
 use self::grants::GrantsFile;
 pub(crate) use self::grants::grant_lines;
 use self::limits::{JournalTable, RunsTable};
@@ -104,6 +107,8 @@ pub enum ConfigError {
 pub struct Config {
     /// The host's file.
     pub file: PathBuf,
+    /// Who says which connections there are.
+    pub source: ConfigSource,
     /// The folder of the connections' files.
     pub connections_in: PathBuf,
     /// The folder of the files of grants.
@@ -140,13 +145,26 @@ pub struct Config {
     pub connections: BTreeMap<ConnectionName, Arc<ConnectionConfig>>,
 }
 
+/// Who says which connections there are, and what they are granted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConfigSource {
+    /// Whoever writes their files: the host only reads them.
+    #[default]
+    Files,
+    /// Whoever asks the host, which keeps them in its data.
+    Api,
+}
+
 /// A connection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnectionConfig {
     /// Which connector.
     pub connector: ConnectorName,
-    /// Its settings, as the connector gets them.
+    /// Its settings.
     pub settings: serde_json::Value,
+    /// The version of the connector's settings that they are written for; none: as far as that is known, and else the one that it has.
+    pub settings_version: Option<u32>,
     /// Its object types.
     pub types: BTreeMap<TypeName, TypeConfig>,
     /// They may run at the same time.
@@ -251,6 +269,8 @@ struct HostFile {
     #[serde(default)]
     connector_trust: TrustTable,
     #[serde(default)]
+    config: ConfigTable,
+    #[serde(default)]
     encryption: EncryptionTable,
     http: Option<HttpTable>,
     #[serde(default)]
@@ -297,6 +317,13 @@ impl TrustTable {
         };
         Ok(ConnectorTrust { mode, lock: base.join(TRUST_LOCK) })
     }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigTable {
+    #[serde(default)]
+    source: ConfigSource,
 }
 
 #[derive(Default, Deserialize)]
@@ -379,23 +406,38 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong, with its file and line.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::load_with(path, |there| there)
+    }
+
+    /// As `load`, with other connections and grants than are there.
+    ///
+    /// # Errors
+    /// As `load`.
+    pub(crate) fn load_with(path: &Path, change: impl FnOnce(Documents) -> Documents) -> Result<Self, ConfigError> {
         let path = std::path::absolute(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
         let base = path.parent().unwrap_or(Path::new("/")).to_owned();
         let file: HostFile = read(&path)?;
-        let (connections_in, grants_in) = (base.join(&file.connections), base.join(&file.grants));
+        let (source, data) = (file.config.source, base.join(&file.data));
+        let [connections_in, grants_in] = match source {
+            ConfigSource::Files => [base.join(&file.connections), base.join(&file.grants)],
+            ConfigSource::Api => ["connections", "grants"].map(|name| data.join(CONFIGURED).join(CURRENT).join(name)),
+        };
+        let documents = change(Documents::read(&connections_in, &grants_in)?);
         let mut grants: BTreeMap<ConnectionName, (PathBuf, GrantsFile)> = BTreeMap::new();
-        for (name, path) in toml_files(&grants_in)? {
-            let granted = read(&path)?;
-            grants.insert(name, (path, granted));
+        for (name, text) in &documents.grants {
+            let path = document(&grants_in, name);
+            let granted = parse(&path, text)?;
+            grants.insert(name.clone(), (path, granted));
         }
         let (ceiling_in, ceiling) = ceiling(&base, file.ceiling)?;
         let mut connections = BTreeMap::new();
-        for (name, path) in toml_files(&connections_in)? {
-            let nothing = || (grants_in.join(format!("{name}.toml")), GrantsFile::default());
-            let (granted_in, granted) = grants.remove(&name).unwrap_or_else(nothing);
+        for (name, text) in &documents.connections {
+            let nothing = || (document(&grants_in, name), GrantsFile::default());
+            let (granted_in, granted) = grants.remove(name).unwrap_or_else(nothing);
             let (granted, ceiling, ceiling_in) = (granted.grants(&base), ceiling.clone(), ceiling_in.clone());
             let access = Access { granted, granted_in, ceiling, ceiling_in, ..Access::default() };
-            connections.insert(name, Arc::new(connection::connection(&path, &base, access)?));
+            let path = document(&connections_in, name);
+            connections.insert(name.clone(), Arc::new(connection::connection(&path, text, &base, access)?));
         }
         if let Some((path, _)) = grants.into_values().next() {
             return Err(ConfigError::Orphan { path });
@@ -416,7 +458,8 @@ impl Config {
             concurrency,
             quota,
             keep,
-            data: base.join(file.data),
+            data,
+            source,
             connectors: base.join(file.connectors),
             connector_trust,
             listen,
@@ -476,7 +519,11 @@ fn ceiling(base: &Path, named: Option<PathBuf>) -> Result<(PathBuf, Option<Arc<G
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
-    toml::from_str(&text).map_err(|error| ConfigError::Invalid { path: path.into(), message: told(&text, &error) })
+    parse(path, &text)
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| ConfigError::Invalid { path: path.into(), message: told(text, &error) })
 }
 
 /// An error with its line, which is shown unless a secret may be in it.
@@ -490,26 +537,6 @@ fn told(text: &str, error: &toml::de::Error) -> String {
         false => error.to_string(),
         true => format!("line {number}: {}", error.message()),
     }
-}
-
-/// The `NAME.toml` of a folder. A folder that isn't there has none.
-fn toml_files(folder: &Path) -> Result<BTreeMap<ConnectionName, PathBuf>, ConfigError> {
-    let unreadable = |source| ConfigError::Read { path: folder.into(), source };
-    let entries = match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        other => other.map_err(unreadable)?,
-    };
-    let mut files = BTreeMap::new();
-    for entry in entries {
-        let path = entry.map_err(unreadable)?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
-            let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            let name =
-                ConnectionName::try_from(stem).map_err(|source| ConfigError::Name { path: path.clone(), source })?;
-            files.insert(name, path);
-        }
-    }
-    Ok(files)
 }
 
 #[cfg(test)]

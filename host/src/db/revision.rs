@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use tidewaiter_core::name::{ConnectorName, TypeName};
 use tidewaiter_core::time::UnixMillis;
 
+use crate::driver::settings::WrittenFor;
+
 /// What a connection runs. Files are named by their hash, in hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -27,6 +29,9 @@ pub struct Placement {
     /// What it went back from, and doesn't run again by itself.
     #[serde(default)]
     pub refused: Option<RefusedRevision>,
+    /// For which version of its connector's settings its settings were written; none: it is not known.
+    #[serde(default)]
+    pub settings: Option<WrittenFor>,
 }
 
 /// A file that a connection doesn't run.
@@ -51,8 +56,9 @@ pub enum Waits {
     /// Somebody who says that it is run all the same.
     #[default]
     Retry,
-    /// Somebody who trusts it: whether anybody does is looked at again.
-    Trust,
+    /// A change of what is trusted, configured or approved: it is looked at again whenever that is.
+    #[serde(alias = "trust")]
+    Change,
 }
 
 /// A file of a connector.

@@ -32,6 +32,7 @@ use crate::config::{ConnectionConfig, TypeConfig};
 use crate::db::{Db, pack, pack_read};
 use crate::driver::pass::Comparison;
 use crate::driver::session::{Session, Source};
+use crate::driver::settings::WrittenFor;
 use crate::egress::{Egress, EgressError, Meter, Outgoing, Outside};
 use crate::wasm::{
     ClassReader, Compare, FromGuest, Gauge, LogSource, ReadGrant, ReadHeld, ReadingHeld, Reveal, RevealRefusal,
@@ -63,6 +64,10 @@ pub struct Connection {
     pub name: ConnectionName,
     /// What the operator wrote.
     pub config: Arc<ConnectionConfig>,
+    /// Its settings, as the connector gets them.
+    pub settings: Json,
+    /// For which version of them they were written.
+    pub written_for: WrittenFor,
     /// What it runs.
     pub connector: Arc<dyn Source>,
     /// By type.
@@ -90,6 +95,7 @@ pub struct Allowed {
     read: Vec<ReadGrant>,
     asked_egress: Vec<Pattern>,
     awaiting_egress: Vec<Pattern>,
+    needs: bool,
 }
 
 /// What awaits approval.
@@ -101,6 +107,14 @@ pub struct Awaiting {
     pub id: String,
 }
 
+/// What a file doesn't work without, and nobody has approved.
+#[derive(Clone, Debug)]
+pub(crate) struct Needed {
+    pub(crate) awaiting: Awaiting,
+    /// The same, as it is shown.
+    pub(crate) decided: Vec<Decided>,
+}
+
 impl Awaiting {
     fn new(capabilities: Vec<Capability>) -> Option<Self> {
         let digest = Sha256::digest(format!("{capabilities:?}"));
@@ -110,11 +124,23 @@ impl Awaiting {
 }
 
 impl Allowed {
-    fn decide(config: &ConnectionConfig, info: &ConnectorInfo, approved: &Approved) -> Result<Self, BadAsk> {
+    /// What awaits approval, if the connector doesn't work without it.
+    pub(crate) fn needed(&self) -> Option<Needed> {
+        let awaiting = self.awaiting.clone().filter(|_| self.needs)?;
+        let decided = self.decided.iter().filter(|one| one.decision == Decision::AwaitsApproval).cloned().collect();
+        Some(Needed { awaiting, decided })
+    }
+
+    fn decide(
+        config: &ConnectionConfig,
+        settings: &Json,
+        info: &ConnectorInfo,
+        approved: &Approved,
+    ) -> Result<Self, BadAsk> {
         let (access, requests) = (&config.access, &info.capabilities);
         // What is asked for is shown, and so can't be made of what is not.
         let schema = serde_json::from_str(&info.settings_schema).unwrap_or_default();
-        let settings = masked(&config.settings, &schema, &Json::Object(serde_json::Map::new()));
+        let settings = masked(settings, &schema, &Json::Object(serde_json::Map::new()));
         let (granted, ceiling) = (without_links(&access.granted), access.ceiling.as_deref().map(without_links));
         let lacking = approved.lacks(requests);
         let (awaiting, asked): (Vec<_>, Vec<_>) =
@@ -137,10 +163,11 @@ impl Allowed {
             decided.push(decision);
         }
         decided.extend(awaiting.iter().map(|request| Decided::awaiting(request, &settings)));
-        // What nobody approved keeps nothing from running.
+        let needs = awaiting.iter().any(|request| !request.optional);
+        // What can't be told keeps nothing from running.
         let awaiting = awaiting.iter().filter_map(|one| grant::expand(std::slice::from_ref(one), &settings).ok());
         let awaiting_egress = awaiting.filter_map(|asked| grant::asked_egress(&asked).ok()).flatten().collect();
-        Ok(Self { decided, awaiting: Awaiting::new(lacking), read, asked_egress, awaiting_egress })
+        Ok(Self { decided, awaiting: Awaiting::new(lacking), read, asked_egress, awaiting_egress, needs })
     }
 }
 
@@ -156,7 +183,24 @@ impl Connection {
         approved: &Approved,
         outside: &Outside,
     ) -> Result<Self, BadAsk> {
-        let allowed = Allowed::decide(&config, connector.info(), approved)?;
+        let written_for = WrittenFor::new(&config.settings, connector.info().settings_version);
+        let settings = config.settings.clone();
+        Self::with_settings((settings, written_for), name, config, connector, approved, outside)
+    }
+
+    /// As `new`, with settings that were made of those that were written.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub(crate) fn with_settings(
+        (settings, written_for): (Json, WrittenFor),
+        name: ConnectionName,
+        config: Arc<ConnectionConfig>,
+        connector: Arc<dyn Source>,
+        approved: &Approved,
+        outside: &Outside,
+    ) -> Result<Self, BadAsk> {
+        let allowed = Allowed::decide(&config, &settings, connector.info(), approved)?;
         let (access, ceiling) = (&config.access, config.access.ceiling.as_deref());
         let policy = EgressPolicy {
             asked: allowed.asked_egress.clone(),
@@ -167,10 +211,27 @@ impl Connection {
         let (credentials, per_hour) = (access.credentials.clone(), config.limits.logins_per_hour_max);
         let egress = Arc::new(Egress::new(name.as_str(), outside.clone(), policy, credentials, per_hour));
         let allowed = Mutex::new(Arc::new(allowed));
-        let token_bases =
-            token_bases(&config, &connector.info().settings_schema, &connector.info().token_format_written);
+        let token_bases = token_bases(
+            &config,
+            &settings,
+            (&connector.info().settings_schema, &connector.info().token_format_written),
+        );
         let (audit, db, brought_up, classes, standing) = Default::default();
-        Ok(Self { name, config, connector, token_bases, allowed, egress, audit, db, brought_up, classes, standing })
+        Ok(Self {
+            name,
+            config,
+            settings,
+            written_for,
+            connector,
+            token_bases,
+            allowed,
+            egress,
+            audit,
+            db,
+            brought_up,
+            classes,
+            standing,
+        })
     }
 
     /// What it may do.
@@ -183,7 +244,7 @@ impl Connection {
     /// # Errors
     /// As `new`.
     pub fn with(&self, approved: &Approved) -> Result<Allowed, BadAsk> {
-        Allowed::decide(&self.config, self.connector.info(), approved)
+        Allowed::decide(&self.config, &self.settings, self.connector.info(), approved)
     }
 
     /// Lets the connector do that from the next run on.
@@ -308,7 +369,7 @@ impl Connection {
 
     fn setup(self: &Arc<Self>, log: LogSource, gauge: Arc<Gauge>) -> Setup {
         Setup {
-            settings_json: self.config.settings.to_string(),
+            settings_json: self.settings.to_string(),
             grants: self.allowed().read.clone(),
             classes: None,
             class_reader: None,
@@ -559,13 +620,17 @@ fn bounded(classes: &[ObjectClassInfo]) -> Result<(), Failure> {
 
 /// What the tokens of each type depend on: its connector and the format that this writes, its class, and the settings that the schema calls
 /// relevant.
-fn token_bases(config: &ConnectionConfig, settings_schema: &str, format: &str) -> BTreeMap<TypeName, TokenBasis> {
+fn token_bases(
+    config: &ConnectionConfig,
+    settings: &Json,
+    (settings_schema, format): (&str, &str),
+) -> BTreeMap<TypeName, TokenBasis> {
     let schema: Json = serde_json::from_str(settings_schema).unwrap_or_default();
     let properties = schema["properties"].as_object().into_iter().flatten();
     let relevant = properties.filter(|(_, property)| property["x-token-relevant"] == true);
     let settings: Vec<(String, u64)> = relevant
         .map(|(name, property)| {
-            let value = config.settings.get(name).unwrap_or(&property["default"]);
+            let value = settings.get(name).unwrap_or(&property["default"]);
             (format!("the setting {name}"), hashed(&value.to_string()))
         })
         .collect();
@@ -612,7 +677,8 @@ mod tests {
         let account = TypeConfig { class: class.into(), ..TypeConfig::default() };
         let config = ConnectionConfig {
             connector: "csv".parse().unwrap(),
-            settings,
+            settings: settings.clone(),
+            settings_version: None,
             types: BTreeMap::from([("account".parse().unwrap(), account)]),
             parallel_types: false,
             data_faults: tidewaiter_core::dead_letter::DataFaults::Fail,
@@ -623,7 +689,7 @@ mod tests {
         let schema = json!({ "properties": {
             "folder": { "x-token-relevant": true }, "delimiter": { "x-token-relevant": true, "default": "," }, "settle_ms": {},
         } });
-        token_bases(&config, &schema.to_string(), "1").into_values().next().unwrap()
+        token_bases(&config, &settings, (&schema.to_string(), "1")).into_values().next().unwrap()
     }
 
     #[test]

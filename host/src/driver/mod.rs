@@ -8,9 +8,10 @@ mod roster;
 mod run;
 mod schedule;
 mod session;
+pub(crate) mod settings;
 
 pub use connection::{Allowed, Awaiting, Connection};
-pub(crate) use connection::{TRIAL_RUNS, Trial};
+pub(crate) use connection::{Needed, TRIAL_RUNS, Trial};
 pub(crate) use deliver::{Delivery, Reached};
 pub use pass::{Comparison, Manner, Progress};
 pub(crate) use roster::Roster;

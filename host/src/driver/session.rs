@@ -29,6 +29,12 @@ pub trait Source: std::fmt::Debug + Send + Sync {
     fn component_bytes(&self) -> Option<u64> {
         None
     }
+    /// `migrate-settings`; those that don't say otherwise have one version of them.
+    fn migrate_settings<'a>(&'a self, _from: u32, _settings: &'a str) -> Calling<'a, String> {
+        let (kind, message) = (ErrorKind::Unsupported, "it migrates no settings".to_owned());
+        let failure = Failure::Connector(ConnectorError { kind, message, retry_after_ms: None });
+        Box::pin(async { Err(failure) })
+    }
     /// Starts an instance. Whatever it hands over goes where the setup says.
     fn start(&self, setup: Setup) -> Calling<'_, Box<dyn Session>>;
 }
@@ -81,6 +87,10 @@ impl Source for wasm::Connector {
 
     fn component_bytes(&self) -> Option<u64> {
         Some(wasm::Connector::component_bytes(self))
+    }
+
+    fn migrate_settings<'a>(&'a self, from: u32, settings: &'a str) -> Calling<'a, String> {
+        Box::pin(wasm::Connector::migrate_settings(self, from, settings))
     }
 
     fn start(&self, setup: Setup) -> Calling<'_, Box<dyn Session>> {

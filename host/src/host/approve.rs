@@ -1,6 +1,7 @@
 //! Approvals: what a connection's connector may ask for. All that it asks for when it is brought up; what an update adds, once
 //! somebody with the role for it has approved that.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tidewaiter_core::grant::approval::Approved;
@@ -53,11 +54,11 @@ impl Host {
     pub async fn approve(&self, name: &ConnectionName, id: &str, by: Actor) -> Result<(), HostError> {
         self.decides(&by, APPROVE, name.as_str())?;
         let (connection, id, approving) = (self.placed(name)?, id.to_owned(), Arc::clone(&self.approving));
-        let (db, audit) = (self.db.clone(), self.audit.clone());
+        let (db, audit, reviser) = (self.db.clone(), self.audit.clone(), self.reviser.clone());
         self.act(async move {
             let _alone = approving.lock().await;
             let name = &connection.name;
-            let awaiting = connection.allowed().awaiting.clone();
+            let awaiting = connection.awaiting();
             let Some(Awaiting { capabilities, .. }) = awaiting.clone().filter(|awaiting| awaiting.id == id) else {
                 let now = awaiting.map(|awaiting| awaiting.id);
                 return Err(HostError::NotAwaited { connection: name.clone(), id, now });
@@ -71,13 +72,46 @@ impl Host {
             db.approve(name, approved).await?;
             connection.allow(allowed);
             tracing::info!(target: "tidewaiter", connection = %name, %by, id, "what awaited approval is approved");
-            Ok(())
+            match reviser {
+                // What waited for it runs now.
+                Some(reviser) => reviser.revise_told(&connector).await,
+                None => Ok(()),
+            }
         })
         .await
     }
+
+    /// As `approve`, for all connections of a connector where it is that.
+    ///
+    /// # Errors
+    /// As `approve`, for the first that fails; or it is that in none.
+    pub async fn approve_all(&self, connector: &ConnectorName, id: &str, by: Actor) -> Result<(), HostError> {
+        self.decides(&by, APPROVE, connector.as_str())?;
+        let mut others = BTreeMap::new();
+        let mut approved = false;
+        for connection in self.roster.of(connector) {
+            match connection.awaiting() {
+                Some(awaiting) if awaiting.id == id => {
+                    self.approve(&connection.name, id, by.clone()).await?;
+                    approved = true;
+                }
+                Some(awaiting) => {
+                    others.insert(connection.name.clone(), awaiting.id);
+                }
+                None => {}
+            }
+        }
+        let others = others.iter().map(|(name, id)| format!("{name}: {id}")).collect::<Vec<_>>().join(", ");
+        let problem = match others.as_str() {
+            _ if approved => return Ok(()),
+            "" => "nothing awaits approval".to_owned(),
+            others => format!("no connection awaits approval of {id}; what awaits it is {others}"),
+        };
+        Err(HostError::NotRevised { connector: connector.clone(), problem })
+    }
 }
 
-fn texts(capabilities: &[Capability]) -> String {
+pub(super) fn texts(capabilities: &[Capability]) -> String {
     capabilities.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 

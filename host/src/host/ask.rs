@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 
 use super::view::{ConnectionView, ConsumerView, TokenView, TypeView};
 use super::{
-    BroughtUp, Host, HostError, LetterView, Reconciled, Reloaded, RevisionRow, Scope, Settled, SinkView, Synced,
+    Apply, BroughtUp, Host, HostError, LetterView, Reconciled, Reloaded, RevisionRow, Scope, Settled, SinkView, Synced,
 };
 use crate::audit::Event;
 use crate::db::{Checked, CommitError, ConsumerError, ReadError, TokenChange};
@@ -115,6 +115,13 @@ pub enum Ask {
         /// The id of what was shown.
         id: String,
     },
+    /// Let a connector ask for what awaits approval, in all its connections where it is that.
+    ApproveConnector {
+        /// Which.
+        connector: ConnectorName,
+        /// The id of what was shown.
+        id: String,
+    },
     /// Erase what is known of an object.
     Erase {
         /// Of which connection.
@@ -132,7 +139,12 @@ pub enum Ask {
         to: Option<String>,
     },
     /// Let connections run the file that they went back from.
-    TryAgain(ConnectorName),
+    TryAgain {
+        /// Of which connector.
+        connector: ConnectorName,
+        /// Also where it is older than what runs.
+        downgrade: bool,
+    },
     /// Pin the file of a connector that the folder has.
     Pin {
         /// Which connector.
@@ -160,6 +172,8 @@ pub enum Ask {
     },
     /// Take over what is configured by now.
     Reload,
+    /// Take over other connections and grants than are written.
+    Apply(Apply),
     /// The sinks that are configured.
     Sinks,
     /// Those who read the journal by themselves.
@@ -364,13 +378,15 @@ impl Ask {
             | Self::Changes { .. }
             | Self::Erase { .. }
             | Self::Approve { .. }
+            | Self::ApproveConnector { .. }
             | Self::Revisions(_)
             | Self::RollBack { .. }
-            | Self::TryAgain(_)
+            | Self::TryAgain { .. }
             | Self::Pin { .. }
             | Self::Deny { .. }
             | Self::Quarantine { .. }
             | Self::Reload
+            | Self::Apply(_)
             | Self::Sinks
             | Self::Consumers
             | Self::ConsumerPosition(_)
@@ -470,6 +486,10 @@ impl Host {
                 self.approve(&connection, &id, by).await?;
                 Answer::Connection(Box::new(self.connection(&connection)?))
             }
+            Ask::ApproveConnector { connector, id } => {
+                self.approve_all(&connector, &id, by).await?;
+                Answer::Revisions(self.revisions(&connector)?)
+            }
             Ask::Erase { connection, uid } => Answer::Erased(self.erase(&connection, &uid, by).await?),
             Ask::Changes { after, limit, wait_ms, sensitive } => {
                 let wait = Duration::from_millis(wait_ms).min(WAIT_MAX);
@@ -491,13 +511,14 @@ impl Host {
                 self.roll_back(connector.clone(), to, by).await?;
                 Answer::Revisions(self.revisions(&connector)?)
             }
-            Ask::TryAgain(connector) => {
-                self.try_again(connector.clone(), by).await?;
+            Ask::TryAgain { connector, downgrade } => {
+                self.try_again(connector.clone(), downgrade, by).await?;
                 Answer::Revisions(self.revisions(&connector)?)
             }
             Ask::Pin { connector, downgrade } => Answer::Lock(self.pin(connector, downgrade, by).await?),
             Ask::Deny { files, why, lift } => Answer::Lock(self.deny(files, why, lift, by).await?),
             Ask::Quarantine { connector, why, end } => Answer::Lock(self.quarantine(connector, why, end, by).await?),
+            Ask::Apply(apply) => Answer::Reloaded(self.apply(apply, by).await?),
             Ask::Reload => Answer::Reloaded(self.reload(by).await?),
             Ask::Sinks => Answer::Sinks(self.sinks().await?),
             Ask::Consumers => Answer::Consumers(self.consumers()?),

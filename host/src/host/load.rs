@@ -1,10 +1,12 @@
 //! Loading what connections run: each file of a connector once, and what each connection may do with it. A connection runs what is in the
 //! folder, unless it went back from that; then it runs what was kept.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::{fmt, io};
 
+use serde_json::Value as Json;
 use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::name::{ConnectionName, ConnectorName};
 use tidewaiter_core::text::shown;
@@ -17,7 +19,8 @@ use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config::{Config, ConnectionConfig, Current};
 use crate::db::{Db, Placement, ReadError, RefusedRevision, Revision, Waits};
-use crate::driver::{Connection, Source, Trial};
+use crate::driver::settings::{self, WrittenFor};
+use crate::driver::{Connection, Needed, Source, Trial};
 use crate::egress::{NoVault, Outside, SystemResolver, Trust, Vault};
 use crate::trust::{ConnectorTrust, Distrust, Mode, Origin, Signed, Trusted, is_older};
 use crate::wasm::{Connector, Engine, EngineOptions};
@@ -83,16 +86,50 @@ pub(super) enum NotLoaded {
     Host(StartError),
 }
 
-/// Why a file is not run, and what it waits for.
+/// Why a file is not run.
 #[derive(Clone, Debug)]
 pub(super) struct Fault {
     pub(super) why: String,
-    pub(super) waits: Waits,
+    pub(super) cause: Cause,
+}
+
+/// What is wrong where a file is not run.
+#[derive(Clone, Debug)]
+pub(super) enum Cause {
+    /// The file itself.
+    File,
+    /// It is not trusted.
+    Trust,
+    /// What is written in the configuration doesn't fit it.
+    Written,
+    /// It doesn't work without what nobody has approved.
+    Approval(Needed),
 }
 
 impl Fault {
     fn new(why: impl fmt::Display) -> Self {
-        Self { why: why.to_string(), waits: Waits::Retry }
+        Self { why: why.to_string(), cause: Cause::File }
+    }
+
+    fn distrusted(why: impl fmt::Display) -> Self {
+        Self { why: why.to_string(), cause: Cause::Trust }
+    }
+
+    fn written(why: impl fmt::Display) -> Self {
+        Self { why: why.to_string(), cause: Cause::Written }
+    }
+
+    fn needing(name: &ConnectionName, needed: Needed) -> Self {
+        let (id, asks) = (&needed.awaiting.id, approve::texts(&needed.awaiting.capabilities));
+        let why = format!("it needs more than was approved ({asks}): `tidewaiter connections approve {name} {id}`");
+        Self { why, cause: Cause::Approval(needed) }
+    }
+
+    fn waits(&self) -> Waits {
+        match self.cause {
+            Cause::File => Waits::Retry,
+            Cause::Trust | Cause::Written | Cause::Approval(_) => Waits::Change,
+        }
     }
 }
 
@@ -104,7 +141,7 @@ impl fmt::Display for Fault {
 
 impl From<Distrust> for Fault {
     fn from(distrust: Distrust) -> Self {
-        Self { why: distrust.to_string(), waits: Waits::Trust }
+        Self::distrusted(distrust)
     }
 }
 
@@ -119,8 +156,8 @@ impl<E: Into<StartError>> From<E> for NotLoaded {
 pub(super) struct Revised {
     /// Connections that run it, or can run at all only now.
     pub(super) placed: Vec<Arc<Connection>>,
-    /// Connections that go on with what they had.
-    pub(super) refused: Vec<ConnectionName>,
+    /// Connections that go on with what they had, and what they don't run is another matter by now.
+    pub(super) noted: Vec<ConnectionName>,
     /// Connections that can't run, and why.
     pub(super) broken: Vec<(ConnectionName, String)>,
 }
@@ -234,7 +271,7 @@ impl Loader {
         stored: Option<&Placement>,
     ) -> Result<Arc<Connection>, NotLoaded> {
         let file = shelf.sha256()?;
-        let Some(stored) = stored else { return self.as_installed(name, written, shelf).await };
+        let Some(stored) = stored else { return self.as_installed(name, written, shelf, None).await };
         let refused = stored.refused.as_ref().filter(|refused| refused.sha256 == file && refused.waits == Waits::Retry);
         let before = match (self.as_stored(name, written, shelf, stored).await, refused) {
             (Ok(before), _) => before,
@@ -247,20 +284,22 @@ impl Loader {
             }
             (Err(NotLoaded::Connector(problem)), None) => {
                 no_way_back(name, &file, &problem);
-                let installed = self.as_installed(name, written, shelf).await;
-                let Err(NotLoaded::Connector(Fault { why, waits: Waits::Trust })) = &installed else {
+                let installed = self.as_installed(name, written, shelf, stored.settings.as_ref()).await;
+                let Err(NotLoaded::Connector(fault @ Fault { cause: Cause::Trust | Cause::Written, .. })) = &installed
+                else {
                     return installed;
                 };
                 let others = [&stored.previous, &stored.before].into_iter().flatten();
-                let Some(earlier) = self.earlier(name, written, shelf, others).await? else { return installed };
-                self.refuse(&earlier, file, Fault { why: why.clone(), waits: Waits::Trust });
+                let earlier = self.earlier(name, written, shelf, others, stored.settings.as_ref()).await?;
+                let Some(earlier) = earlier else { return installed };
+                self.refuse(&earlier, file, fault.clone());
                 return Ok(earlier);
             }
         };
         if stored.sha256 == file || refused.is_some() {
             return Ok(before);
         }
-        match self.in_place_of(&before, shelf).await {
+        match self.in_place_of(&before, shelf, false).await {
             Err(NotLoaded::Connector(fault)) => {
                 self.refuse(&before, file, fault);
                 Ok(before)
@@ -282,13 +321,18 @@ impl Loader {
             let stored = placements.remove(name).filter(|stored| stored.connector == written.connector);
             return self.begin(name, written, shelf, stored.as_ref()).await;
         };
-        let connection = self.made(name, written, Arc::clone(&now.connector))?;
+        let written_for = Some(&now.written_for);
+        let connection = self.made(name, written, Arc::clone(&now.connector), written_for).await?;
         connection.stands_as(&now.placement());
         let Some(Trial { previous, passed }) = now.trial() else { return Ok(connection) };
-        match self.made(name, written, Arc::clone(&previous.connector)) {
+        match self.made(name, written, Arc::clone(&previous.connector), written_for).await {
             Ok(previous) => connection.begins_trial(Trial { previous, passed }),
             Err(error @ NotLoaded::Host(_)) => return Err(error),
-            Err(NotLoaded::Connector(problem)) => no_way_back(name, connection.connector.sha256(), &problem),
+            Err(NotLoaded::Connector(problem)) => {
+                no_way_back(name, connection.connector.sha256(), &problem);
+                let before = Some(previous.connector.sha256().to_owned());
+                connection.stands_as(&Placement { before, ..now.placement() });
+            }
         }
         Ok(connection)
     }
@@ -299,10 +343,11 @@ impl Loader {
         name: &ConnectionName,
         written: &Arc<ConnectionConfig>,
         shelf: &mut Shelf<'_>,
+        written_for: Option<&WrittenFor>,
     ) -> Result<Arc<Connection>, NotLoaded> {
         let file = shelf.sha256()?;
-        shelf.installable(None).map_err(NotLoaded::Connector)?;
-        self.connection(name, written, shelf, &file).await
+        shelf.installable(None, false).map_err(NotLoaded::Connector)?;
+        self.connection(name, written, shelf, &file, written_for).await
     }
 
     /// A connection with the first of these files that it can run.
@@ -312,9 +357,10 @@ impl Loader {
         written: &Arc<ConnectionConfig>,
         shelf: &mut Shelf<'_>,
         files: impl IntoIterator<Item = &String>,
+        written_for: Option<&WrittenFor>,
     ) -> Result<Option<Arc<Connection>>, NotLoaded> {
         for file in files {
-            let made = self.connection(name, written, shelf, file).await;
+            let made = self.connection(name, written, shelf, file, written_for).await;
             match made.and_then(|connection| self.reads_tokens(&connection).map(|()| connection)) {
                 Ok(connection) => return Ok(Some(connection)),
                 Err(NotLoaded::Connector(_)) => {}
@@ -345,7 +391,7 @@ impl Loader {
             let Err(fault) = shelf.trusted(&sha256).await? else { continue };
             found.files.insert(sha256.clone());
             let files = files.into_iter().chain(now.ran_well_before()).collect::<Vec<_>>();
-            match self.earlier(&now.name, &now.config, &mut shelf, &files).await? {
+            match self.earlier(&now.name, &now.config, &mut shelf, &files, Some(&now.written_for)).await? {
                 Some(earlier) => {
                     self.refuse(&earlier, sha256, fault);
                     found.placed.push(earlier);
@@ -376,10 +422,11 @@ impl Loader {
         shelf: &mut Shelf<'_>,
         stored: &Placement,
     ) -> Result<Arc<Connection>, NotLoaded> {
-        let connection = self.connection(name, written, shelf, &stored.sha256).await?;
+        let written_for = stored.settings.as_ref();
+        let connection = self.connection(name, written, shelf, &stored.sha256, written_for).await?;
         connection.stands_as(stored);
         let Some(previous) = &stored.previous else { return Ok(connection) };
-        match self.connection(name, written, shelf, previous).await {
+        match self.connection(name, written, shelf, previous, written_for).await {
             Ok(previous) => connection.begins_trial(Trial { previous, passed: stored.passed.clone() }),
             Err(error @ NotLoaded::Host(_)) => return Err(error),
             Err(NotLoaded::Connector(problem)) => no_way_back(name, &stored.sha256, &problem),
@@ -388,15 +435,23 @@ impl Loader {
     }
 
     /// The connection with what the folder has: on trial, or, where that is what it would go back to, as it ran before.
-    async fn in_place_of(&self, now: &Arc<Connection>, shelf: &mut Shelf<'_>) -> Result<Arc<Connection>, NotLoaded> {
+    async fn in_place_of(
+        &self,
+        now: &Arc<Connection>,
+        shelf: &mut Shelf<'_>,
+        downgrade: bool,
+    ) -> Result<Arc<Connection>, NotLoaded> {
         let (file, proven) = (shelf.sha256()?, now.proven());
-        shelf.installable(Some(now)).map_err(NotLoaded::Connector)?;
+        shelf.installable(Some(now), downgrade).map_err(NotLoaded::Connector)?;
         if proven.connector.sha256() == file {
             proven.refuse(None);
             return Ok(proven);
         }
-        let connection = self.connection(&now.name, &now.config, shelf, &file).await?;
+        let connection = self.connection(&now.name, &now.config, shelf, &file, Some(&now.written_for)).await?;
         self.reads_tokens(&connection)?;
+        if let Some(needed) = connection.allowed().needed() {
+            return Err(NotLoaded::Connector(Fault::needing(&now.name, needed)));
+        }
         connection.begins_trial(Trial { previous: proven, passed: BTreeMap::new() });
         Ok(connection)
     }
@@ -417,6 +472,7 @@ impl Loader {
         &self,
         connector: &ConnectorName,
         running: &[Arc<Connection>],
+        downgrade: bool,
     ) -> Result<Revised, NotLoaded> {
         let config = self.config.now();
         let (mut shelf, mut revised) = (self.shelf(connector, &config).await, Revised::default());
@@ -429,18 +485,26 @@ impl Loader {
                     let stored = placements.remove(name).filter(|stored| stored.connector == *connector);
                     self.begin(name, written, &mut shelf, stored.as_ref()).await
                 }
-                Some(now) if now.connector.sha256() == file => continue,
+                Some(now) if now.connector.sha256() == file => {
+                    // Nothing else is there any more.
+                    if now.refused().is_some() {
+                        now.refuse(None);
+                        now.needs(None);
+                        revised.noted.push(name.clone());
+                    }
+                    continue;
+                }
                 Some(now) if now.refused().is_some_and(|known| known.sha256 == file && known.waits == Waits::Retry) => {
                     continue;
                 }
-                Some(now) => self.in_place_of(now, &mut shelf).await,
+                Some(now) => self.in_place_of(now, &mut shelf, downgrade).await,
             };
             match (made, now) {
                 (Ok(connection), _) => revised.placed.push(connection),
                 (Err(error @ NotLoaded::Host(_)), _) => return Err(error),
                 (Err(NotLoaded::Connector(fault)), Some(now)) => {
                     self.refuse(now, file.clone(), fault);
-                    revised.refused.push(name.clone());
+                    revised.noted.push(name.clone());
                 }
                 (Err(NotLoaded::Connector(problem)), None) => {
                     tracing::error!(target: "tidewaiter", connection = %name, "this connection can't run: {problem}");
@@ -466,7 +530,7 @@ impl Loader {
             if now.connector.sha256() == to {
                 continue;
             }
-            let connection = self.connection(&now.name, &now.config, &mut shelf, &to).await?;
+            let connection = self.connection(&now.name, &now.config, &mut shelf, &to, Some(&now.written_for)).await?;
             self.reads_tokens(&connection)?;
             // Where the folder has nothing, what ran may come back.
             let file = shelf.sha256().unwrap_or_else(|_| now.connector.sha256().to_owned());
@@ -483,7 +547,12 @@ impl Loader {
     }
 
     /// Says why a connection doesn't run a file.
-    fn refuse(&self, connection: &Connection, sha256: String, Fault { why, waits }: Fault) {
+    fn refuse(&self, connection: &Connection, sha256: String, fault: Fault) {
+        let (waits, Fault { why, cause }) = (fault.waits(), fault);
+        connection.needs(match cause {
+            Cause::Approval(needed) => Some(needed),
+            Cause::File | Cause::Trust | Cause::Written => None,
+        });
         if connection.refused().is_some_and(|known| known.sha256 == sha256 && known.why == why) {
             return;
         }
@@ -501,25 +570,30 @@ impl Loader {
         written: &Arc<ConnectionConfig>,
         shelf: &mut Shelf<'_>,
         sha256: &str,
+        written_for: Option<&WrittenFor>,
     ) -> Result<Arc<Connection>, NotLoaded> {
         let connector = shelf.connector(sha256).await?;
-        self.made(name, written, Arc::new(connector))
+        self.made(name, written, Arc::new(connector), written_for).await
     }
 
     /// A connection with what is loaded already.
-    fn made(
+    async fn made(
         &self,
         name: &ConnectionName,
         written: &Arc<ConnectionConfig>,
         source: Arc<dyn Source>,
+        written_for: Option<&WrittenFor>,
     ) -> Result<Arc<Connection>, NotLoaded> {
+        let settings = settings(written, source.as_ref(), written_for).await;
+        let settings = settings.map_err(|problem| NotLoaded::Connector(Fault::written(problem)))?;
         let before = match &self.noted {
             Some((_, db)) => db.approved(name)?,
             None => self.told.get(name).cloned(),
         };
         let approved = approve::of(before.clone(), &written.connector, source.info());
-        let connection = Connection::new(name.clone(), Arc::clone(written), source, &approved, &self.outside);
-        let connection = connection.map_err(|problem| NotLoaded::Connector(Fault::new(problem)))?;
+        let written = Arc::clone(written);
+        let made = Connection::with_settings(settings, name.clone(), written, source, &approved, &self.outside);
+        let connection = made.map_err(|problem| NotLoaded::Connector(Fault::written(problem)))?;
         let Some((audit, db)) = &self.noted else { return Ok(Arc::new(connection)) };
         approve::tell(&connection);
         let connection = connection.noted(audit.clone(), db.clone());
@@ -559,7 +633,7 @@ impl Shelf<'_> {
     }
 
     /// Whether what the folder has may be installed, in the place of what runs: it may be less than what may be gone back to.
-    fn installable(&self, now: Option<&Connection>) -> Result<(), Fault> {
+    fn installable(&self, now: Option<&Connection>, downgrade: bool) -> Result<(), Fault> {
         let file = self.file.as_ref().map_err(Fault::new)?;
         let trust = &self.config.connector_trust;
         let trusted = trust.judge(self.name, &file.sha256, file.signed.as_ref(), Origin::Folder)?;
@@ -568,14 +642,15 @@ impl Shelf<'_> {
             return Ok(());
         };
         let runs = &now.connector.info().version;
-        match is_older(&version, runs) {
+        match !downgrade && is_older(&version, runs) {
             false => Ok(()),
             true => {
                 let (version, runs) = (shown(&version, VERSION_BYTES_MAX), shown(runs, VERSION_BYTES_MAX));
                 let why = format!(
-                    "its version {version:?} is older than {runs:?}, which runs; `tidewaiter connectors rollback` goes back to what ran"
+                    "its version {version:?} is older than {runs:?}, which runs; `tidewaiter connectors rollback` goes back to what ran, and `connectors retry {} --allow-downgrade` runs it all the same",
+                    self.name
                 );
-                Err(Fault { why, waits: Waits::Trust })
+                Err(Fault::distrusted(why))
             }
         }
     }
@@ -627,7 +702,7 @@ impl Shelf<'_> {
         if let Some(version) = trusted.version.filter(|version| *version != info.version) {
             let said = shown(&info.version, VERSION_BYTES_MAX);
             let why = format!("it says that its version is {said:?}, and is trusted as {version:?}");
-            return Ok(Err(Fault { why, waits: Waits::Trust }));
+            return Ok(Err(Fault::distrusted(why)));
         }
         let is_of_folder = self.of_folder(sha256).is_some_and(|of_folder| Arc::ptr_eq(of_folder, &file));
         if let (Some((_, db)), true) = (noted, is_of_folder) {
@@ -651,6 +726,34 @@ impl Shelf<'_> {
             db.note_revision(self.name, revision, forgotten).await?;
         }
         Ok(Ok(connector))
+    }
+}
+
+/// Settings as a connector gets them, of those that were written, maybe for an older version of it, and for which they were.
+async fn settings(
+    written: &ConnectionConfig,
+    source: &dyn Source,
+    known: Option<&WrittenFor>,
+) -> Result<(Json, WrittenFor), String> {
+    let (settings, info) = (&written.settings, source.info());
+    let known = known.and_then(|known| known.version_of(settings));
+    let version = written.settings_version.or(known).unwrap_or(info.settings_version);
+    let (has, written_for) = (info.settings_version, WrittenFor::new(settings, version));
+    let for_older =
+        |problem| format!("its settings are written for version {version} of them, and it has {has}: {problem}");
+    let settings = match version.cmp(&has) {
+        Ordering::Equal => settings.clone(),
+        Ordering::Greater => return Err(for_older("it can't know those".to_owned())),
+        Ordering::Less => {
+            let migrated = source.migrate_settings(version, &settings.to_string()).await;
+            let migrated = migrated.map_err(|failure| for_older(format!("migrate-settings: {failure}")))?;
+            serde_json::from_str(&migrated).map_err(|error| for_older(format!("migrate-settings: {error}")))?
+        }
+    };
+    match settings::check(info, &settings) {
+        Ok(()) => Ok((settings, written_for)),
+        Err(problem) if version < has => Err(for_older(format!("what it makes of them is not valid: {problem}"))),
+        Err(problem) => Err(problem),
     }
 }
 

@@ -12,12 +12,12 @@ use tidewaiter_core::state::Actor;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-use super::load::NotLoaded;
+use super::load::{Cause, NotLoaded};
 use super::revise::Reviser;
 use super::watch::{SETTLE, Stamp};
 use super::{Host, HostError, scheduled};
 use crate::audit::Audit;
-use crate::config::{Config, Differences};
+use crate::config::{Config, ConfigError, ConfigSource, Differences, Documents};
 use crate::driver::{Connection, Request};
 
 /// How often it is looked at the files.
@@ -38,6 +38,18 @@ pub struct Reloaded {
     pub after_restart: Vec<String>,
 }
 
+/// Connections and grants that somebody wants.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Apply {
+    /// As they are written.
+    pub documents: Documents,
+    /// And no other connections than those.
+    pub prune: bool,
+    /// Only says what would change.
+    pub dry_run: bool,
+}
+
 /// Connections as they are configured by now, before anything changes.
 #[derive(Default)]
 struct Made {
@@ -55,14 +67,36 @@ impl Reviser {
         let revised = read.and_then(|read| now.revised(read));
         let (next, later) = revised.map_err(|error| not(&error))?;
         let after_restart = later.into_iter().map(str::to_owned).collect();
-        Ok(Reloaded { after_restart, ..self.take_over(next, by, audit).await? })
+        Ok(Reloaded { after_restart, ..Box::pin(self.take_over(next, None, by, audit)).await? })
+    }
+
+    /// Has other connections and grants count than are written, and written.
+    async fn apply(&self, apply: Apply, by: &Actor, audit: &Audit) -> Result<Reloaded, HostError> {
+        let _alone = self.reloading.lock().await;
+        let (next, documents) = applied(&self.config.now(), apply.clone()).await?;
+        match apply.dry_run {
+            true => {
+                let differences = Differences::between(&self.config.now(), &next);
+                let Made { broken, .. } = Box::pin(self.made(&Arc::new(next), &differences)).await?;
+                Ok(Reloaded { differences, broken, after_restart: Vec::new() })
+            }
+            false => Box::pin(self.take_over(next, Some(documents), by, audit)).await,
+        }
     }
 
     /// Has a configuration count.
-    async fn take_over(&self, next: Config, by: &Actor, audit: &Audit) -> Result<Reloaded, HostError> {
+    async fn take_over(
+        &self,
+        next: Config,
+        documents: Option<Documents>,
+        by: &Actor,
+        audit: &Audit,
+    ) -> Result<Reloaded, HostError> {
         let (now, next) = (self.config.now(), Arc::new(next));
         let differences = Differences::between(&now, &next);
         if differences.is_empty() {
+            // As they are written they may differ all the same.
+            store(documents, &next).await?;
             self.config.set(next);
             return Ok(Reloaded::default());
         }
@@ -71,7 +105,7 @@ impl Reviser {
         let others = differences.changed.keys().chain(&differences.added).filter_map(|name| next.connections.get(name));
         let connectors: BTreeSet<&ConnectorName> = connectors.chain(others).map(|written| &written.connector).collect();
         let mut turns = Vec::new();
-        for connector in connectors {
+        for connector in &connectors {
             turns.push(self.turn(connector).await);
         }
         let Made { connections, broken } = self.made(&next, &differences).await?;
@@ -79,6 +113,7 @@ impl Reviser {
         for connection in &connections {
             self.loader.note_placed(connection).await.map_err(|error| not(&error))?;
         }
+        store(documents, &next).await?;
         // From here on it counts.
         self.roster.place(connections.clone(), &self.db).await?;
         self.config.set(Arc::clone(&next));
@@ -110,6 +145,10 @@ impl Reviser {
         if now.connector_trust != next.connector_trust {
             self.trust_anew(&self.loader.connectors()).await?;
         }
+        // A file that they couldn't run as they were configured may be one that they can run.
+        for connector in connectors {
+            self.revise_told(connector).await?;
+        }
         Ok(Reloaded { differences, broken, after_restart: Vec::new() })
     }
 
@@ -130,7 +169,7 @@ impl Reviser {
                 match self.loader.configured(name, written, &mut shelf, running.as_deref()).await {
                     Ok(connection) => made.connections.push(connection),
                     Err(NotLoaded::Host(error)) => return Err(not(&error)),
-                    Err(NotLoaded::Connector(fault)) if running.is_some() => {
+                    Err(NotLoaded::Connector(fault)) if running.is_some() || matches!(fault.cause, Cause::Written) => {
                         problems.push(format!("connection {name}: {fault}"));
                     }
                     Err(NotLoaded::Connector(fault)) => {
@@ -154,6 +193,29 @@ impl Reviser {
         }
         done
     }
+}
+
+/// A configuration with what somebody wants in it, and as it is written then.
+async fn applied(now: &Arc<Config>, apply: Apply) -> Result<(Config, Documents), HostError> {
+    if !apply.dry_run && now.source == ConfigSource::Files {
+        let problem =
+            "config.source is \"files\": whoever writes the files says which connections there are".to_owned();
+        return Err(HostError::NotReloaded { problem });
+    }
+    let now = Arc::clone(now);
+    let read = spawn_blocking(move || {
+        let documents = Documents::of(&now)?.with(&apply.documents, apply.prune);
+        let read = Config::load_with(&now.file, |_| documents.clone())?;
+        Ok((now.revised(read)?.0, documents))
+    });
+    read.await?.map_err(|error: ConfigError| not(&error))
+}
+
+async fn store(documents: Option<Documents>, config: &Arc<Config>) -> Result<(), HostError> {
+    let Some(documents) = documents else { return Ok(()) };
+    let config = Arc::clone(config);
+    let stored = spawn_blocking(move || documents.store(&config)).await?;
+    stored.map_err(|error| HostError::NotReloaded { problem: format!("it can't be written: {error}") })
 }
 
 fn tell(reloaded: &Reloaded) {
@@ -242,5 +304,38 @@ impl Host {
         let nothing = || HostError::NotReloaded { problem: "no server runs, and one that starts reads it".to_owned() };
         let (reviser, audit) = (self.reviser.clone().ok_or_else(nothing)?, self.audit.clone());
         self.act(async move { reviser.reload_told(&by, &audit).await }).await
+    }
+
+    /// Has other connections and grants count, and keeps them, where the API is what changes them. A dry run says what would change, wherever they are kept.
+    ///
+    /// # Errors
+    /// As `reload`; they are kept in files; or `by` has not the role `security`, and grants change.
+    pub async fn apply(&self, apply: Apply, by: Actor) -> Result<Reloaded, HostError> {
+        let now = self.config();
+        let grants = Documents::of(&now).map_err(|error| not(&error))?;
+        let changes_grants = grants.with(&apply.documents, apply.prune).grants != grants.grants;
+        if changes_grants && !apply.dry_run {
+            self.decides(&by, "connections apply", "grants")?;
+        }
+        let (reviser, audit, current) = (self.reviser.clone(), self.audit.clone(), Arc::clone(&self.config));
+        self.act(async move {
+            if let Some(reviser) = reviser {
+                let done = reviser.apply(apply.clone(), &by, &audit).await;
+                if let (Ok(reloaded), false) = (&done, apply.dry_run) {
+                    tell(reloaded);
+                }
+                return done;
+            }
+            // Nothing runs that could say more.
+            let (next, documents) = applied(&now, apply.clone()).await?;
+            let (differences, next) = (Differences::between(&now, &next), Arc::new(next));
+            if !apply.dry_run {
+                audit.act(&by, "connections apply", differences.to_string()).await?;
+                store(Some(documents), &next).await?;
+                current.set(next);
+            }
+            Ok(Reloaded { differences, ..Reloaded::default() })
+        })
+        .await
     }
 }

@@ -70,16 +70,25 @@ impl Reviser {
     /// Connections run what the folder has by now, if they can.
     pub(super) async fn revise(&self, connector: &ConnectorName) -> Result<(), NotLoaded> {
         let _turn = self.turn(connector).await;
-        self.revise_now(connector).await
+        self.revise_now(connector, false).await
+    }
+
+    /// As `revise`; that a connection can't run it, it says itself.
+    pub(super) async fn revise_told(&self, connector: &ConnectorName) -> Result<(), HostError> {
+        match self.revise(connector).await {
+            Ok(()) | Err(NotLoaded::Connector(_)) => Ok(()),
+            Err(error) => Err(refused(connector, error)),
+        }
     }
 
     /// As `revise`, for whoever has the turn.
-    async fn revise_now(&self, connector: &ConnectorName) -> Result<(), NotLoaded> {
-        let Revised { placed, refused, broken } = self.loader.revise(connector, &self.roster.of(connector)).await?;
+    async fn revise_now(&self, connector: &ConnectorName, downgrade: bool) -> Result<(), NotLoaded> {
+        let Revised { placed, noted, broken } =
+            self.loader.revise(connector, &self.roster.of(connector), downgrade).await?;
         for (connection, problem) in broken {
             self.roster.breaks(connection, problem);
         }
-        for connection in refused {
+        for connection in noted {
             self.roster.note(&connection, &self.db).await?;
         }
         Ok(self.place(connector, placed).await?)
@@ -119,11 +128,7 @@ impl Reviser {
             done = done.and(self.retrust(connector).await.map_err(|error| refused(connector, error)));
         }
         for connector in connectors {
-            match self.revise(connector).await {
-                // Whoever can't run says so itself.
-                Ok(()) | Err(NotLoaded::Connector(_)) => {}
-                Err(error) => done = done.and(Err(refused(connector, error))),
-            }
+            done = done.and(self.revise_told(connector).await);
         }
         done
     }
@@ -221,12 +226,19 @@ impl Reviser {
     }
 
     /// Connections run what the folder has, though they went back from it.
-    async fn try_again(&self, connector: &ConnectorName, by: &Actor, audit: &Audit) -> Result<(), HostError> {
-        audit.act(by, "connectors retry", connector.to_string()).await?;
+    async fn try_again(
+        &self,
+        connector: &ConnectorName,
+        downgrade: bool,
+        by: &Actor,
+        audit: &Audit,
+    ) -> Result<(), HostError> {
+        let act = if downgrade { "connectors retry --allow-downgrade" } else { "connectors retry" };
+        audit.act(by, act, connector.to_string()).await?;
         let _turn = self.turn(connector).await;
         let of: Vec<ConnectionName> = self.config.now().of(connector).map(|(name, _)| name.clone()).collect();
         self.roster.refuse_nothing(&of, &self.db).await?;
-        self.revise_now(connector).await.map_err(|error| refused(connector, error))
+        self.revise_now(connector, downgrade).await.map_err(|error| refused(connector, error))
     }
 }
 
@@ -293,13 +305,17 @@ impl Host {
         self.act(async move { reviser.roll_back(&connector, to.as_deref(), &by, &audit).await }).await
     }
 
-    /// Lets the connections of a connector run what the folder has, though they went back from it.
+    /// Lets the connections of a connector run what the folder has, though they went back from it; also what is older than what runs, if whoever says so
+    /// has the role `security`.
     ///
     /// # Errors
     /// As `roll_back`.
-    pub async fn try_again(&self, connector: ConnectorName, by: Actor) -> Result<(), HostError> {
+    pub async fn try_again(&self, connector: ConnectorName, downgrade: bool, by: Actor) -> Result<(), HostError> {
+        if downgrade {
+            self.decides(&by, "connectors retry --allow-downgrade", connector.as_str())?;
+        }
         let (reviser, audit) = (self.reviser(&connector)?, self.audit.clone());
-        self.act(async move { reviser.try_again(&connector, &by, &audit).await }).await
+        self.act(async move { reviser.try_again(&connector, downgrade, &by, &audit).await }).await
     }
 
     /// Pins the file of a connector that the folder has: it may be run, and runs. One whose version is not newer than that of the one that is pinned has to

@@ -119,6 +119,9 @@ pub struct ConnectionView {
     pub revision: RevisionView,
     /// Its settings; those that its schema calls `writeOnly` are masked.
     pub settings: Json,
+    /// For which version of the connector's settings they are written, where it made these of them; none: they are these.
+    #[serde(default)]
+    pub settings_from: Option<u32>,
     /// What the connector asked for, and what was decided.
     pub capabilities: Vec<Asked>,
     /// The id of those of them that await approval; none: nothing does.
@@ -404,6 +407,8 @@ impl Host {
     pub fn connection(&self, name: &ConnectionName) -> Result<ConnectionView, HostError> {
         let connection = self.placed(name)?;
         let (info, allowed) = (connection.connector.info(), connection.allowed());
+        let needed = connection.needed().map(|needed| needed.decided).unwrap_or_default();
+        let is_news = |one: &&Decided| !allowed.decided.contains(one);
         let schema = serde_json::from_str(&info.settings_schema).unwrap_or_default();
         let mut runs = Vec::new();
         let config = self.config();
@@ -426,9 +431,10 @@ impl Host {
             connector: connection.config.connector.clone(),
             connector_version: info.version.clone(),
             revision: RevisionView::of(&connection),
-            settings: masked(&connection.config.settings, &schema, &"***".into()),
-            capabilities: allowed.decided.iter().map(Asked::from).collect(),
-            awaits_approval: allowed.awaiting.as_ref().map(|awaiting| awaiting.id.clone()),
+            settings_from: Some(connection.written_for.version).filter(|version| *version != info.settings_version),
+            settings: masked(&connection.settings, &schema, &"***".into()),
+            capabilities: allowed.decided.iter().chain(needed.iter().filter(is_news)).map(Asked::from).collect(),
+            awaits_approval: connection.awaiting().map(|awaiting| awaiting.id),
             logins: logins(&connection.config.access),
             ceiling: connection
                 .config

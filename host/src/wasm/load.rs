@@ -13,8 +13,8 @@ use tidewaiter_core::token::TOKEN_BYTES_MAX;
 use wasmtime::Store;
 use wasmtime::component::{HasSelf, Linker};
 
-use super::bindings::ConnectorPre;
 use super::bindings::tidewaiter::connector as wit;
+use super::bindings::{Connector as World, ConnectorPre};
 use super::compile::CompileError;
 use super::convert;
 use super::engine::Engine;
@@ -22,11 +22,12 @@ use super::instance::guarded;
 use super::log::GuestLog;
 use super::state::{self, Inside, State};
 use super::{files, http, sockets};
+use crate::driver::settings;
 
 /// The largest component that is loaded, in bytes.
 pub(crate) const COMPONENT_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// How long `describe` may take.
-const DESCRIBE_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long `describe` and `migrate-settings` may take.
+const ALONE_TIME_MAX: Duration = Duration::from_secs(5);
 /// What may be imported, up to the version.
 const IMPORTS: [&str; 8] = [
     "tidewaiter:connector/",
@@ -132,6 +133,8 @@ impl Connector {
         let pre = linker.instantiate_pre(&component).and_then(ConnectorPre::new).map_err(other)?;
         let info = describe(engine, &pre).await.map_err(|source| LoadError::Describe { name: name.clone(), source })?;
         info.verify(&name).map_err(|source| LoadError::Description { name: name.clone(), source })?;
+        let schema = settings::validator(&info.settings_schema).map(drop).map_err(BadDescription::Schema);
+        schema.map_err(|source| LoadError::Description { name: name.clone(), source })?;
         let sha256 = hex(&Sha256::digest(bytes)).into();
         Ok(Self { info: Arc::new(info), sha256, component_bytes: bytes.len() as u64, engine: engine.clone(), pre })
     }
@@ -144,6 +147,17 @@ impl Connector {
     /// What it says of itself.
     pub fn info(&self) -> &ConnectorInfo {
         &self.info
+    }
+
+    /// Settings of its current version, of those that were written for an older one.
+    ///
+    /// # Errors
+    /// It can't, or it is no good.
+    pub async fn migrate_settings(&self, from: u32, settings: &str) -> Result<String, Failure> {
+        let migrated = alone(&self.engine, &self.pre, async |store, world| {
+            world.tidewaiter_connector_descriptor().call_migrate_settings(store, from, settings).await
+        });
+        migrated.await?.map_err(|error| Failure::Connector(convert::error(error)))
     }
 
     /// The size of its file.
@@ -190,15 +204,26 @@ pub(super) fn store(engine: &Engine, mut state: State, limits: &Limits) -> Store
 }
 
 async fn describe(engine: &Engine, pre: &ConnectorPre<State>) -> Result<ConnectorInfo, Failure> {
+    let described =
+        alone(engine, pre, async |store, world| world.tidewaiter_connector_descriptor().call_describe(store).await);
+    described.await.map(convert::info)
+}
+
+/// Calls a connector that has no settings, no grants and no network.
+async fn alone<T>(
+    engine: &Engine,
+    pre: &ConnectorPre<State>,
+    call: impl AsyncFnOnce(&mut Store<State>, &World) -> wasmtime::Result<T>,
+) -> Result<T, Failure> {
     let (limits, gauge) = (Limits::default(), Arc::default());
     let host = |error: wasmtime::Error| Failure::Host { message: error.to_string() };
     let inside = Inside { settings: "{}".into(), ..Inside::default() };
     let state = State::new(inside, &[], GuestLog::new(None, &limits), &limits, &gauge).map_err(host)?;
     let mut store = store(engine, state, &limits);
-    let described = async {
+    let called = async {
         let world = pre.instantiate_async(&mut store).await?;
-        world.tidewaiter_connector_descriptor().call_describe(&mut store).await
+        call(&mut store, &world).await
     };
-    let result = guarded(DESCRIBE_TIME_MAX, &gauge, described).await;
-    result.map(convert::info).map_err(|error| error.into_failure(&store))
+    let result = guarded(ALONE_TIME_MAX, &gauge, called).await;
+    result.map_err(|error| error.into_failure(&store))
 }

@@ -55,13 +55,16 @@ fn asked() -> Vec<CapabilityRequest> {
 }
 
 /// What another version asks for beyond that.
-fn asked_more() -> Vec<CapabilityRequest> {
+/// Settings that are not those of the first version.
+const SETTINGS_TWO: &str = r#"{ "required": ["two"], "properties": { "two": { "type": "boolean" } } }"#;
+
+fn asked_more() -> [CapabilityRequest; 3] {
     let more = [
         Capability::Http("{settings.more}".into()),
         Capability::Read("{settings.more_folder}".into()),
         Capability::Reveal("{settings.more_secret}".into()),
     ];
-    more.map(|capability| CapabilityRequest { capability, reason: "to go further".into(), optional: true }).to_vec()
+    more.map(|capability| CapabilityRequest { capability, reason: "to go further".into(), optional: true })
 }
 
 fn object(uid: &str, values: Vec<Value>) -> ConnectorObject {
@@ -120,13 +123,30 @@ impl exports::descriptor::Guest for Hostile {
             "format-1" => (info.token_formats_read, info.token_format_written) = (vec!["1".into()], "1".into()),
             "format-2" => (info.token_formats_read, info.token_format_written) = (vec!["2".into()], "2".into()),
             "asks-more" => info.capabilities.extend(asked_more()),
+            "needs-more" => {
+                info.capabilities.extend(asked_more().map(|request| CapabilityRequest { optional: false, ..request }));
+            }
+            "settings-two" => (info.settings_version, info.settings_schema) = (2, SETTINGS_TWO.into()),
+            "endless-ref" => info.settings_schema = "{\"$ref\": \"#\"}".into(),
+            "bad-schema" => info.settings_schema = "{\"type\": \"nonsense\"}".into(),
             _ => {}
         }
         info
     }
 
-    fn migrate_settings(_: u32, settings: String) -> Result<String, ConnectorError> {
-        Ok(settings)
+    fn migrate_settings(from: u32, settings: String) -> Result<String, ConnectorError> {
+        let mut settings: serde_json::Value = serde_json::from_str(&settings).unwrap_or_default();
+        match settings["migrates"].as_str() {
+            Some("traps") => panic!("migrate-settings traps"),
+            Some("loops") => loop {
+                black_box(0);
+            },
+            Some("refuses") => return Err(error(format!("there is no way from {from}"))),
+            Some("talks") => return Ok("no JSON".into()),
+            Some("forgets") => {}
+            _ => settings["two"] = (from == 1).into(),
+        }
+        Ok(settings.to_string())
     }
 }
 

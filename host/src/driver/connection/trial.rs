@@ -7,7 +7,7 @@ use tidewaiter_core::name::{TypeKey, TypeName};
 use tidewaiter_core::state::{SyncState, TypeState};
 use tidewaiter_core::text::shown;
 
-use super::{Connection, NAME_BYTES_MAX};
+use super::{Awaiting, Connection, NAME_BYTES_MAX, Needed};
 use crate::audit::{AuditError, Event};
 use crate::db::{Placement, RefusedRevision};
 
@@ -31,6 +31,8 @@ pub(super) struct Standing {
     /// What it ran well with before; none: it is not known.
     before: Option<String>,
     refused: Option<RefusedRevision>,
+    /// What that needs and nobody has approved, if that is why.
+    needs: Option<Needed>,
 }
 
 impl Trial {
@@ -118,6 +120,22 @@ impl Connection {
         self.standing().refused = revision;
     }
 
+    /// The file that it doesn't run needs that; none: that is not why.
+    pub(crate) fn needs(&self, needed: Option<Needed>) {
+        self.standing().needs = needed;
+    }
+
+    /// What awaits approval: of the file that it doesn't run for want of that, or else of what it runs.
+    pub(crate) fn awaiting(&self) -> Option<Awaiting> {
+        let needed = self.needed().map(|needed| needed.awaiting);
+        needed.or_else(|| self.allowed().awaiting.clone())
+    }
+
+    /// What the file needs that it doesn't run for want of it.
+    pub(crate) fn needed(&self) -> Option<Needed> {
+        self.standing().needs.clone()
+    }
+
     /// The file that it doesn't run.
     pub(crate) fn refused(&self) -> Option<RefusedRevision> {
         self.standing().refused.clone()
@@ -125,7 +143,7 @@ impl Connection {
 
     /// What is written down of what it runs.
     pub(crate) fn placement(&self) -> Placement {
-        let Standing { trial, before, refused } = &*self.standing();
+        let Standing { trial, before, refused, .. } = &*self.standing();
         Placement {
             connector: self.config.connector.clone(),
             sha256: self.connector.sha256().to_owned(),
@@ -133,6 +151,7 @@ impl Connection {
             passed: trial.as_ref().map(|trial| trial.passed.clone()).unwrap_or_default(),
             before: before.clone(),
             refused: refused.clone(),
+            settings: Some(self.written_for.clone()),
         }
     }
 

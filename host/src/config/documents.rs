@@ -1,0 +1,221 @@
+//! Connections and their grants as they are written: one TOML each by the name of the connection. Where operators write files, those are read; where the API
+//! is what changes them, the host keeps them in its data, and every change of them is a folder of its own that comes in the place of the one before.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tidewaiter_core::name::ConnectionName;
+
+use super::{Config, ConfigError, ConfigSource};
+
+/// Where the host keeps them, in its data.
+pub(super) const CONFIGURED: &str = "configured";
+/// The one of them that counts.
+pub(super) const CURRENT: &str = "current";
+/// Of those that counted before, so many are kept.
+const KEPT: usize = 3;
+const CONNECTIONS: &str = "connections";
+const GRANTS: &str = "grants";
+
+/// Connections and their grants, as they are written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Documents {
+    /// By connection.
+    pub connections: BTreeMap<ConnectionName, String>,
+    /// By connection; who has none is granted nothing.
+    pub grants: BTreeMap<ConnectionName, String>,
+}
+
+impl Documents {
+    /// Those of a configuration, by now.
+    ///
+    /// # Errors
+    /// They can't be read.
+    pub fn of(config: &Config) -> Result<Self, ConfigError> {
+        Self::read(&config.connections_in, &config.grants_in)
+    }
+
+    /// Those of a folder that was exported: `connections/NAME.toml`, `grants/NAME.toml`.
+    ///
+    /// # Errors
+    /// They can't be read, or there are none.
+    pub fn of_folder(folder: &Path) -> Result<Self, ConfigError> {
+        let connections = folder.join(CONNECTIONS);
+        let unreadable = |source| ConfigError::Read { path: connections.clone(), source };
+        fs::metadata(&connections).map_err(unreadable)?;
+        Self::read(&connections, &folder.join(GRANTS))
+    }
+
+    pub(super) fn read(connections: &Path, grants: &Path) -> Result<Self, ConfigError> {
+        Ok(Self { connections: toml_files(connections)?, grants: toml_files(grants)? })
+    }
+
+    /// Of these connections only.
+    #[must_use]
+    pub fn only(mut self, names: &[ConnectionName]) -> Self {
+        self.connections.retain(|name, _| names.contains(name));
+        self.grants.retain(|name, _| names.contains(name));
+        self
+    }
+
+    /// These, and in the place of connections that `others` have, those; or nothing but those.
+    #[must_use]
+    pub fn with(&self, others: &Self, nothing_else: bool) -> Self {
+        if nothing_else {
+            return others.clone();
+        }
+        let mut all = self.clone();
+        for (name, text) in &others.connections {
+            all.connections.insert(name.clone(), text.clone());
+            all.grants.remove(name);
+        }
+        all.grants.extend(others.grants.clone());
+        all
+    }
+
+    /// Writes them into a folder, as `of_folder` reads them.
+    ///
+    /// # Errors
+    /// The folder has some already, or can't be written.
+    pub fn export(&self, folder: &Path) -> io::Result<()> {
+        for (name, documents) in [(CONNECTIONS, &self.connections), (GRANTS, &self.grants)] {
+            let folder = folder.join(name);
+            fs::DirBuilder::new().mode(0o700).recursive(true).create(&folder)?;
+            if fs::read_dir(&folder)?.next().is_some() {
+                return Err(io::Error::other(format!("{} is not empty", folder.display())));
+            }
+            for (name, text) in documents {
+                write(&folder, name, text)?;
+            }
+            File::open(&folder)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Makes them those of a configuration: file by file, or all of them at once where the host keeps them.
+    ///
+    /// # Errors
+    /// They can't be written.
+    pub fn store(&self, config: &Config) -> io::Result<()> {
+        match config.source {
+            ConfigSource::Files => {
+                replace(&config.grants_in, &self.grants, false)?;
+                replace(&config.connections_in, &self.connections, true)?;
+                replace(&config.grants_in, &self.grants, true)
+            }
+            ConfigSource::Api => self.store_at_once(&config.data.join(CONFIGURED)),
+        }
+    }
+
+    fn store_at_once(&self, configured: &Path) -> io::Result<()> {
+        fs::DirBuilder::new().mode(0o700).recursive(true).create(configured)?;
+        let mut numbers: Vec<u64> = Vec::new();
+        for entry in fs::read_dir(configured)? {
+            numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u64>().ok()));
+        }
+        numbers.sort_unstable();
+        let next = (numbers.last().copied().unwrap_or(0) + 1).to_string();
+        self.export(&configured.join(&next))?;
+        File::open(configured.join(&next))?.sync_all()?;
+        let (link, current) = (configured.join("next"), configured.join(CURRENT));
+        match fs::remove_file(&link) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => symlink(&next, &link)?,
+        }
+        fs::rename(&link, &current)?;
+        File::open(configured)?.sync_all()?;
+        for old in numbers.iter().rev().skip(KEPT) {
+            fs::remove_dir_all(configured.join(old.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes documents into a folder in which there are others, each as a whole, and drops those that are none of them any more.
+fn replace(folder: &Path, documents: &BTreeMap<ConnectionName, String>, drop_others: bool) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let there = toml_files(folder).map_err(io::Error::other)?;
+    for (name, text) in documents.iter().filter(|(name, text)| there.get(*name) != Some(*text)) {
+        write(folder, name, text)?;
+    }
+    for name in there.keys().filter(|name| drop_others && !documents.contains_key(*name)) {
+        fs::remove_file(document(folder, name))?;
+    }
+    File::open(folder)?.sync_all()
+}
+
+fn write(folder: &Path, name: &ConnectionName, text: &str) -> io::Result<()> {
+    let (partial, path) = (folder.join(format!(".{name}.new")), document(folder, name));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(partial, path)
+}
+
+/// The file of a connection in a folder.
+pub(super) fn document(folder: &Path, name: &ConnectionName) -> PathBuf {
+    folder.join(format!("{name}.toml"))
+}
+
+/// The `NAME.toml` of a folder. A folder that isn't there has none.
+fn toml_files(folder: &Path) -> Result<BTreeMap<ConnectionName, String>, ConfigError> {
+    let unreadable = |path: &Path, source| ConfigError::Read { path: path.into(), source };
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        other => other.map_err(|error| unreadable(folder, error))?,
+    };
+    let mut files = BTreeMap::new();
+    for entry in entries {
+        let path = entry.map_err(|error| unreadable(folder, error))?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let name =
+                ConnectionName::try_from(stem).map_err(|source| ConfigError::Name { path: path.clone(), source })?;
+            files.insert(name, fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?);
+        }
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn documents(names: &[(&str, &str)]) -> Documents {
+        let all =
+            |names: &[(&str, &str)]| names.iter().map(|(name, text)| (name.parse().unwrap(), (*text).into())).collect();
+        Documents { connections: all(names), grants: all(&names[..names.len().min(1)]) }
+    }
+
+    #[test]
+    fn what_is_stored_at_once_is_there_as_a_whole_and_some_of_what_was_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let configured = folder.path().join(CONFIGURED);
+        let current = || Documents::of_folder(&configured.join(CURRENT)).unwrap();
+        for n in 0..10 {
+            let text = n.to_string();
+            let stored = documents(&[("a", &text), ("b", &text)]);
+            stored.store_at_once(&configured).unwrap();
+            assert_eq!(current(), stored);
+            // What a crash leaves: a folder that nobody names, a link that nobody follows.
+            fs::create_dir(configured.join((100 + n).to_string())).unwrap();
+            symlink("nowhere", configured.join("next")).unwrap();
+            assert_eq!(current(), stored);
+        }
+        assert!(fs::read_dir(&configured).unwrap().count() < 10);
+    }
+
+    #[test]
+    fn others_come_in_their_place_or_alone() {
+        let (ours, theirs) = (documents(&[("a", "1"), ("b", "2")]), documents(&[("b", "3"), ("c", "4")]));
+        let all = ours.with(&theirs, false);
+        assert_eq!(all.connections, documents(&[("a", "1"), ("b", "3"), ("c", "4")]).connections);
+        assert_eq!(all.grants.len(), 2);
+        assert_eq!(ours.with(&theirs, true), theirs);
+        assert_eq!(all.only(&["c".parse().unwrap()]).connections.len(), 1);
+    }
+}
