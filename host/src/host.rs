@@ -5,6 +5,7 @@
 mod act;
 mod approve;
 pub mod ask;
+mod builder;
 mod dead_letter;
 mod erase;
 mod kept;
@@ -36,6 +37,7 @@ use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use self::act::Acting;
+pub use self::builder::{Builder, Subscription};
 pub use self::dead_letter::{LetterView, Settled};
 use self::erase::Erasures;
 pub(crate) use self::kept::Bytes;
@@ -51,7 +53,7 @@ pub use self::sinks::{NotTaken, SinkView, Synced};
 use self::watch::Watch;
 use crate::audit::{Audit, AuditError};
 use crate::clock::Clock;
-use crate::config::{Config, Current};
+use crate::config::{Config, ConfigSource, Current};
 use crate::db::{CommitError, Db, OpenError, Policy, ReadError};
 use crate::driver::{Connection, Lateness, Request, Roster, Task, retain};
 use crate::egress::TlsError;
@@ -388,7 +390,9 @@ impl Host {
         });
         if let (Some(reviser), Runs::Scheduled) = (&reviser, runs) {
             tasks.retention.spawn(Watch::new(Arc::clone(reviser)).work(closing.clone()));
-            tasks.retention.spawn(reload::watch(Arc::clone(reviser), audit.clone(), closing.clone()));
+            if config.source != ConfigSource::Program {
+                tasks.retention.spawn(reload::watch(Arc::clone(reviser), audit.clone(), closing.clone()));
+            }
         }
         let host = Self {
             db,

@@ -10,9 +10,13 @@ pub mod config;
 pub mod db;
 pub mod driver;
 pub mod egress;
+mod files;
 pub mod host;
 pub mod secret;
 pub mod sink;
 pub mod socket;
 pub mod trust;
 pub mod wasm;
+
+/// What the rest speaks in: names, tokens, deltas, grants, states.
+pub use tidewaiter_core as core;

@@ -1,10 +1,12 @@
 //! Secrets, and where operators keep them: a file, an environment variable, or what a command prints. Read when they are needed, wiped
 //! from memory after, and shown nowhere.
 
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretSlice};
@@ -23,6 +25,47 @@ const SECRET_BYTES_MAX: usize = 64 * 1024;
 /// How long a command may take that prints one.
 const COMMAND_TIME: Duration = Duration::from_secs(30);
 
+/// A place for secrets of a program that embeds a host.
+pub trait Secrets: std::fmt::Debug + Send + Sync {
+    /// Reads the secret of a name, each time that it is needed.
+    fn read(&self, name: &str) -> OwnReading;
+}
+
+/// A secret, on its way. The error is for the operator, and has nothing of it.
+pub type OwnReading = Pin<Box<dyn Future<Output = Result<Secret, String>> + Send>>;
+
+/// A secret in a place of the program's own.
+#[derive(Clone, Debug)]
+pub struct Own {
+    secrets: Arc<dyn Secrets>,
+    name: String,
+}
+
+impl Own {
+    /// The secret of this name.
+    pub fn new(secrets: Arc<dyn Secrets>, name: impl Into<String>) -> Self {
+        Self { secrets, name: name.into() }
+    }
+
+    fn place(&self) -> (usize, &str) {
+        (Arc::as_ptr(&self.secrets).cast::<()>().addr(), &self.name)
+    }
+}
+
+impl PartialEq for Own {
+    fn eq(&self, other: &Self) -> bool {
+        self.place() == other.place()
+    }
+}
+
+impl Eq for Own {}
+
+impl Hash for Own {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.place().hash(hasher);
+    }
+}
+
 /// Where a secret is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
@@ -32,6 +75,8 @@ pub enum Source {
     Env(String),
     /// What a program prints, likewise. With its arguments; no shell is between.
     Command(Vec<String>),
+    /// Where the program that embeds the host keeps it. Not in a file.
+    Own(Own),
 }
 
 /// A secret that can't be read. Says where it is, never what it is.
@@ -54,6 +99,10 @@ impl Source {
                 Self::File(path) => file(path).await,
                 Self::Env(name) => env(name),
                 Self::Command(words) => command(words).await,
+                Self::Own(Own { secrets, name }) => {
+                    let read = secrets.read(name).await.map_err(io::Error::other);
+                    read.map(|secret| Zeroizing::new(secret.expose_secret().to_vec()))
+                }
             };
             let bytes = bytes.map_err(|error| source.bad(error.to_string()))?;
             match bytes.len() {
@@ -73,6 +122,7 @@ impl std::fmt::Display for Source {
         match self {
             Self::File(path) => write!(f, "the file {}", path.display()),
             Self::Env(name) => write!(f, "the environment variable {name}"),
+            Self::Own(Own { name, .. }) => write!(f, "the program, by the name {name}"),
             // Its arguments may be secrets themselves.
             Self::Command(words) => write!(f, "the command {}", words.first().map_or("", String::as_str)),
         }

@@ -46,6 +46,7 @@ mod comparison;
 mod data;
 mod dead_letters;
 mod egress;
+mod embed;
 mod engine;
 mod fuzz;
 mod guard;

@@ -20,7 +20,6 @@ use tidewaiter::trust::{ConnectorTrust, Mode};
 use tidewaiter::wasm::{Connector, Engine, EngineOptions};
 use tidewaiter_core::name::ConnectionName;
 use tidewaiter_core::run::{Outcome, Trigger};
-use tidewaiter_core::schedule::Concurrency;
 use tidewaiter_core::state::{From, SyncState, TypeState};
 use tidewaiter_core::timing::{Cron, Timing, Weekdays, When};
 use tidewaiter_core::token::SyncToken;
@@ -146,25 +145,11 @@ fn many(connections: u32, timing: &Timing, data: &Path) -> Config {
 /// A host with these connections.
 pub(crate) fn host(connections: BTreeMap<ConnectionName, Arc<ConnectionConfig>>, data: &Path) -> Config {
     Config {
-        file: "/".into(),
-        source: Default::default(),
-        connections_in: "/".into(),
-        grants_in: "/".into(),
-        ceiling_in: "/".into(),
-        trust: Vec::new(),
         connector_trust: ConnectorTrust { mode: Mode::Any, lock: data.join("none.lock") },
-        resolver: None,
-        encryption: Default::default(),
-        compiler: None,
-        data: data.to_owned(),
         connectors: connector("synthetic").parent().unwrap_or(Path::new("/")).to_owned(),
-        listen: None,
-        security: None,
-        concurrency: Concurrency::default(),
         quota: Quota::UNLIMITED,
-        keep: None,
-        sinks: BTreeMap::new(),
         connections,
+        ..Config::of_program(data.to_owned())
     }
 }
 

@@ -1,13 +1,11 @@
 //! What a run needs that is built here and not read from files: a description and a configuration, plain as can be.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
-use tidewaiter::config::{Access, ConnectionConfig, TypeConfig};
+use tidewaiter::config::{ConnectionConfig, TypeConfig};
 use tidewaiter::driver::{Connection, Source};
 use tidewaiter::egress::Outside;
-use tidewaiter_core::dead_letter::DataFaults;
 use tidewaiter_core::grant::BadAsk;
 use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::limit::Limits;
@@ -45,15 +43,6 @@ pub fn connection(
 /// A connection to it with one type, `account`, that runs when asked.
 pub fn connection_config(connector: &str, settings: Json, from: From, limits: Limits) -> ConnectionConfig {
     let account = TypeConfig { class: "account".into(), from, ..TypeConfig::default() };
-    ConnectionConfig {
-        connector: connector.parse().unwrap(),
-        settings,
-        settings_version: None,
-        types: BTreeMap::from([("account".parse().unwrap(), account)]),
-        parallel_types: false,
-        data_faults: DataFaults::Fail,
-        access: Access::default(),
-        limits,
-        base: "/".into(),
-    }
+    let written = ConnectionConfig::new(connector.parse().unwrap(), settings);
+    ConnectionConfig { limits, ..written.object_type("account".parse().unwrap(), account) }
 }

@@ -78,6 +78,13 @@ pub fn program() -> PathBuf {
     program
 }
 
+/// An example of the library.
+pub fn example(name: &str) -> PathBuf {
+    let example = target(&format!("house/examples/{name}"));
+    assert!(example.exists(), "{}: `cargo xtask test` builds it", example.display());
+    example
+}
+
 /// Whether a connector that not every machine can build is there. CI can.
 #[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "how CI says that it is one, and people are told")]
 pub fn built(name: &str) -> bool {

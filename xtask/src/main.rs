@@ -209,7 +209,7 @@ fn test(root: &Path, quick: bool) -> Result<()> {
     connectors::build_guests(root)?;
     // Cargo would not build it for the tests of another package. Of the whole workspace, so that the tests find their libraries built
     // with the same features.
-    let build = ["build", "--quiet", "--locked", "--profile", "house", "--workspace", "--bins"];
+    let build = ["build", "--quiet", "--locked", "--profile", "house", "--workspace", "--bins", "--examples"];
     run("building tidewaiter", &mut cargo(root, &build))?;
     let mut tests = cargo(root, &["test", "--locked", "--profile", "house", "--workspace"]);
     let mut guests = plugins(root, &["test", "--locked", "--workspace"]);

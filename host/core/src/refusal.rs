@@ -7,7 +7,7 @@ use crate::journal::{Body, Entry};
 use crate::name::TypeKey;
 
 /// What a sink's dead letters may come to, and when an entry becomes one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Patience {
     /// How often an entry that is refused is sent again before it becomes a dead letter; none: for ever.
     pub retries_max: Option<u32>,

@@ -20,6 +20,8 @@ pub enum Actor {
     Uid(u32),
     /// Somebody with the API's bearer token.
     Api,
+    /// The program that embeds the host.
+    Program,
 }
 
 impl fmt::Display for Actor {
@@ -28,6 +30,7 @@ impl fmt::Display for Actor {
             Self::Host => f.write_str("the host"),
             Self::Uid(uid) => write!(f, "uid {uid}"),
             Self::Api => f.write_str("api"),
+            Self::Program => f.write_str("the program"),
         }
     }
 }

@@ -35,7 +35,9 @@ pub(super) async fn diff(site: &Site, folder: &Path, prune: bool, json: bool) ->
 pub(super) async fn apply(site: &Site, folder: &Path, prune: bool, json: bool) -> Result<(), Fail> {
     let (config, documents) = (site.config()?, Documents::of_folder(folder)?);
     let reloaded = match config.source {
-        ConfigSource::Api => reloaded(site, Ask::Apply(Apply { documents, prune, dry_run: false })).await?,
+        ConfigSource::Api | ConfigSource::Program => {
+            reloaded(site, Ask::Apply(Apply { documents, prune, dry_run: false })).await?
+        }
         // Whoever may write the files writes them; the host looks at them before, and takes them over.
         ConfigSource::Files => {
             let asked = Apply { documents: documents.clone(), prune, dry_run: true };

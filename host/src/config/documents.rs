@@ -2,15 +2,16 @@
 //! is what changes them, the host keeps them in its data, and every change of them is a folder of its own that comes in the place of the one before.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tidewaiter_core::name::ConnectionName;
 
 use super::{Config, ConfigError, ConfigSource};
+use crate::files;
 
 /// Where the host keeps them, in its data.
 pub(super) const CONFIGURED: &str = "configured";
@@ -89,7 +90,7 @@ impl Documents {
                 return Err(io::Error::other(format!("{} is not empty", folder.display())));
             }
             for (name, text) in documents {
-                write(&folder, name, text)?;
+                files::put(&document(&folder, name), text.as_bytes(), 0o600)?;
             }
             File::open(&folder)?.sync_all()?;
         }
@@ -107,6 +108,7 @@ impl Documents {
                 replace(&config.connections_in, &self.connections, true)?;
                 replace(&config.grants_in, &self.grants, true)
             }
+            ConfigSource::Program => Err(io::Error::other("the program that embeds the host keeps them")),
             ConfigSource::Api => self.store_at_once(&config.data.join(CONFIGURED)),
         }
     }
@@ -140,20 +142,12 @@ fn replace(folder: &Path, documents: &BTreeMap<ConnectionName, String>, drop_oth
     fs::create_dir_all(folder)?;
     let there = toml_files(folder).map_err(io::Error::other)?;
     for (name, text) in documents.iter().filter(|(name, text)| there.get(*name) != Some(*text)) {
-        write(folder, name, text)?;
+        files::put(&document(folder, name), text.as_bytes(), 0o600)?;
     }
     for name in there.keys().filter(|name| drop_others && !documents.contains_key(*name)) {
         fs::remove_file(document(folder, name))?;
     }
     File::open(folder)?.sync_all()
-}
-
-fn write(folder: &Path, name: &ConnectionName, text: &str) -> io::Result<()> {
-    let (partial, path) = (folder.join(format!(".{name}.new")), document(folder, name));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(partial, path)
 }
 
 /// The file of a connection in a folder.

@@ -46,6 +46,8 @@ use crate::trust::{ConnectorTrust, Key, Keys, Mode};
 
 /// Which files connectors may be, beside the host's file.
 const TRUST_LOCK: &str = "tidewaiter.lock";
+/// The same, in the data of a program that has no file.
+const PROGRAM_LOCK: &str = "connectors.lock";
 
 /// A configuration that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -154,6 +156,9 @@ pub enum ConfigSource {
     Files,
     /// Whoever asks the host, which keeps them in its data.
     Api,
+    /// The program that embeds the host.
+    #[serde(skip)]
+    Program,
 }
 
 /// A connection.
@@ -177,6 +182,37 @@ pub struct ConnectionConfig {
     pub limits: Limits,
     /// Relative folders in settings begin here.
     pub base: PathBuf,
+}
+
+impl ConnectionConfig {
+    /// One without object types, that may reach nothing.
+    pub fn new(connector: ConnectorName, settings: serde_json::Value) -> Self {
+        Self {
+            connector,
+            settings,
+            settings_version: None,
+            types: BTreeMap::new(),
+            parallel_types: false,
+            data_faults: DataFaults::default(),
+            access: Access::default(),
+            limits: Limits::default(),
+            base: PathBuf::from("/"),
+        }
+    }
+
+    /// With an object type.
+    #[must_use]
+    pub fn object_type(mut self, name: TypeName, written: TypeConfig) -> Self {
+        self.types.insert(name, written);
+        self
+    }
+
+    /// Granted this, of what its connector asks for.
+    #[must_use]
+    pub fn granted(mut self, granted: Grants) -> Self {
+        self.access.granted = granted;
+        self
+    }
 }
 
 /// Where the keys of the db are: each 32 bytes, in base64 or hexadecimal.
@@ -386,6 +422,32 @@ impl Config {
         self.data.join("compiled")
     }
 
+    /// What a program that embeds a host begins with: nothing but the places of things.
+    pub fn of_program(data: PathBuf) -> Self {
+        let lock = data.join(PROGRAM_LOCK);
+        Self {
+            file: PathBuf::new(),
+            source: ConfigSource::Program,
+            connections_in: PathBuf::new(),
+            grants_in: PathBuf::new(),
+            ceiling_in: PathBuf::new(),
+            compiler: None,
+            connectors: data.join("connectors"),
+            data,
+            connector_trust: ConnectorTrust { mode: Mode::Pinned, lock },
+            listen: None,
+            security: None,
+            concurrency: Concurrency::default(),
+            quota: JournalTable::default().quota().unwrap_or(Quota::UNLIMITED),
+            keep: None,
+            sinks: BTreeMap::new(),
+            encryption: Encryption::default(),
+            trust: Vec::new(),
+            resolver: None,
+            connections: BTreeMap::new(),
+        }
+    }
+
     /// Where the data is by the host's file, whatever else it says.
     ///
     /// # Errors
@@ -419,7 +481,7 @@ impl Config {
         let file: HostFile = read(&path)?;
         let (source, data) = (file.config.source, base.join(&file.data));
         let [connections_in, grants_in] = match source {
-            ConfigSource::Files => [base.join(&file.connections), base.join(&file.grants)],
+            ConfigSource::Files | ConfigSource::Program => [base.join(&file.connections), base.join(&file.grants)],
             ConfigSource::Api => ["connections", "grants"].map(|name| data.join(CONFIGURED).join(CURRENT).join(name)),
         };
         let documents = change(Documents::read(&connections_in, &grants_in)?);
@@ -482,6 +544,7 @@ impl Config {
     pub fn has_role_security(&self, actor: &Actor) -> bool {
         match actor {
             Actor::Uid(uid) => self.security.as_ref().is_none_or(|uids| uids.contains(uid)),
+            Actor::Program => true,
             Actor::Api | Actor::Host => false,
         }
     }

@@ -12,6 +12,7 @@ use tidewaiter_core::refusal::Patience;
 use super::credentials::SourceTable;
 use super::timing::span;
 use crate::secret::Source;
+use crate::sink::OwnSink;
 use crate::sink::webhook::{Format, REFUSALS, Settings};
 
 /// Entries of a request unless something else is configured.
@@ -55,6 +56,8 @@ pub enum SinkTo {
     },
     /// A URL that entries are sent to.
     Webhook(Box<Settings>),
+    /// What the program that embeds the host does with them. Not in a file.
+    Own(OwnSink),
 }
 
 impl SinkTo {
@@ -63,6 +66,7 @@ impl SinkTo {
         match self {
             Self::Ndjson { .. } => "ndjson",
             Self::Webhook(_) => "webhook",
+            Self::Own(_) => "own",
         }
     }
 }
@@ -71,7 +75,7 @@ impl SinkConfig {
     /// Where its secrets are.
     pub(super) fn sources(&self) -> impl Iterator<Item = &Source> {
         let settings = match &self.to {
-            SinkTo::Ndjson { .. } => None,
+            SinkTo::Ndjson { .. } | SinkTo::Own(_) => None,
             SinkTo::Webhook(settings) => Some(settings),
         };
         settings.into_iter().flat_map(|settings| settings.secret.iter().chain(&settings.bearer))

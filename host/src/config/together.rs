@@ -11,7 +11,7 @@ use crate::secret::Source;
 
 impl Config {
     /// Whether its parts fit together.
-    pub(super) fn fits_together(&self) -> Result<(), ConfigError> {
+    pub(crate) fn fits_together(&self) -> Result<(), ConfigError> {
         self.kept_encrypted()?;
         self.distinct_ids()?;
         self.distinct_files()?;
@@ -50,7 +50,7 @@ impl Config {
     fn private(&self) -> Result<(), ConfigError> {
         let file = |source: &Source| match source {
             Source::File(path) => Some(real(path)),
-            Source::Env(_) | Source::Command(_) => None,
+            Source::Env(_) | Source::Command(_) | Source::Own(_) => None,
         };
         let of_db = self.encryption.key.iter().chain(&self.encryption.old_keys);
         let of_connections = self.connections.values().flat_map(|config| config.access.sources());

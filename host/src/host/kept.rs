@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 use tidewaiter_core::text::hex;
 
+use crate::files;
 use crate::trust::{STATEMENT_BYTES_MAX, Signed};
 use crate::wasm::COMPONENT_BYTES_MAX;
 
@@ -79,20 +80,10 @@ impl Kept {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
         if let Some(Signed { statement, signature }) = &bytes.signed {
             let [beside, its_signature] = beside(&path);
-            self.put(&beside, statement.as_bytes())?;
-            self.put(&its_signature, signature.as_bytes())?;
+            files::put(&beside, statement.as_bytes(), 0o600)?;
+            files::put(&its_signature, signature.as_bytes(), 0o600)?;
         }
-        self.put(&path, &bytes.bytes)
-    }
-
-    fn put(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        // A process that ended in the middle left one.
-        let begun = path.with_extension("new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&begun)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&begun, path)?;
-        File::open(&self.0)?.sync_all()
+        files::put(&path, &bytes.bytes, 0o600)
     }
 
     /// A file that was kept, if it is what it was.
@@ -115,7 +106,8 @@ impl Kept {
         for entry in entries {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let stem = name.split('.').next().unwrap_or_default();
+            // Also what was begun of one.
+            let stem = name.trim_start_matches('.').split('.').next().unwrap_or_default();
             let is_ours = stem.len() == 64 && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
             if is_ours && !wanted.contains(stem) {
                 std::fs::remove_file(&path)?;

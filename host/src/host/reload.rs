@@ -17,11 +17,13 @@ use super::revise::Reviser;
 use super::watch::{SETTLE, Stamp};
 use super::{Host, HostError, scheduled};
 use crate::audit::Audit;
-use crate::config::{Config, ConfigError, ConfigSource, Differences, Documents};
+use crate::config::{Config, ConfigError, ConfigSource, ConnectionConfig, Differences, Documents};
 use crate::driver::{Connection, Request};
 
-/// How often it is looked at the files.
+/// How often it is looked at the files, at most: where there are many, that takes no more than a small part of the time.
 const LOOK: Duration = Duration::from_secs(1);
+/// So many times as long as a look takes, there is none.
+const LOOK_PAUSE: u32 = 100;
 /// How long what was not taken over waits: a connector that it needs may come.
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -62,12 +64,34 @@ impl Reviser {
     async fn reload(&self, by: &Actor, audit: &Audit) -> Result<Reloaded, HostError> {
         let _alone = self.reloading.lock().await;
         let now = self.config.now();
+        if now.source == ConfigSource::Program {
+            let problem = "the program that embeds this host says what is configured".to_owned();
+            return Err(HostError::NotReloaded { problem });
+        }
         let file = now.file.clone();
         let read = spawn_blocking(move || Config::load(&file)).await?;
         let revised = read.and_then(|read| now.revised(read));
         let (next, later) = revised.map_err(|error| not(&error))?;
         let after_restart = later.into_iter().map(str::to_owned).collect();
         Ok(Reloaded { after_restart, ..Box::pin(self.take_over(next, None, by, audit)).await? })
+    }
+
+    /// Has other connections count, which the program that embeds the host keeps.
+    pub(super) async fn change(
+        &self,
+        change: impl FnOnce(&mut BTreeMap<ConnectionName, Arc<ConnectionConfig>>),
+        by: &Actor,
+        audit: &Audit,
+    ) -> Result<Reloaded, HostError> {
+        let _alone = self.reloading.lock().await;
+        let mut next = Config::clone(&self.config.now());
+        if next.source != ConfigSource::Program {
+            let problem = "it is read from files: whoever keeps those says which connections there are".to_owned();
+            return Err(HostError::NotReloaded { problem });
+        }
+        change(&mut next.connections);
+        next.fits_together().map_err(|error| not(&error))?;
+        Box::pin(self.take_over(next, None, by, audit)).await
     }
 
     /// Has other connections and grants count than are written, and written.
@@ -197,7 +221,7 @@ impl Reviser {
 
 /// A configuration with what somebody wants in it, and as it is written then.
 async fn applied(now: &Arc<Config>, apply: Apply) -> Result<(Config, Documents), HostError> {
-    if !apply.dry_run && now.source == ConfigSource::Files {
+    if now.source == ConfigSource::Program || !apply.dry_run && now.source == ConfigSource::Files {
         let problem =
             "config.source is \"files\": whoever writes the files says which connections there are".to_owned();
         return Err(HostError::NotReloaded { problem });
@@ -258,13 +282,16 @@ pub(super) async fn watch(reviser: Arc<Reviser>, audit: Audit, closing: Cancella
         let config = reviser.config.now();
         spawn_blocking(move || stamps(&config)).await.unwrap_or_default()
     };
-    let (mut known, mut refused, mut due) = (None, None, None);
+    let (mut known, mut refused, mut due, mut pause) = (None, None, None, LOOK);
     loop {
-        let passed = closing.run_until_cancelled(tokio::time::sleep(LOOK)).await;
+        let passed = closing.run_until_cancelled(tokio::time::sleep(pause)).await;
         if passed.is_none() {
             return;
         }
+        let begun = reviser.clock.moment();
         let mut seen = look().await;
+        let took = Duration::from_millis(reviser.clock.moment().0.saturating_sub(begun.0));
+        pause = LOOK.max(took * LOOK_PAUSE);
         let is_due = due.is_some_and(|due| due <= reviser.clock.moment());
         if known.as_ref() == Some(&seen) && !is_due {
             continue;

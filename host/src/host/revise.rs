@@ -81,6 +81,11 @@ impl Reviser {
         }
     }
 
+    /// As `revise`, for whoever put the file there.
+    pub(super) async fn revise_asked(&self, connector: &ConnectorName) -> Result<(), HostError> {
+        self.revise(connector).await.map_err(|error| refused(connector, error))
+    }
+
     /// As `revise`, for whoever has the turn.
     async fn revise_now(&self, connector: &ConnectorName, downgrade: bool) -> Result<(), NotLoaded> {
         let Revised { placed, noted, broken } =
@@ -404,7 +409,7 @@ impl Host {
         Err(HostError::NotSecurity { by: by.clone() })
     }
 
-    fn reviser(&self, connector: &ConnectorName) -> Result<Arc<Reviser>, HostError> {
+    pub(super) fn reviser(&self, connector: &ConnectorName) -> Result<Arc<Reviser>, HostError> {
         let none = || HostError::NotRevised { connector: connector.clone(), problem: "this host runs nothing".into() };
         self.reviser.clone().ok_or_else(none)
     }

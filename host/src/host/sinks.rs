@@ -177,6 +177,7 @@ fn outside(config: &Config, clock: Clock) -> Result<Outside, StartError> {
 fn sink(name: &str, written: &SinkTo, outside: &Outside, clock: Clock) -> io::Result<Box<dyn Sink>> {
     Ok(match written {
         SinkTo::Ndjson { path } => Box::new(NdjsonSink::new(name.to_owned(), path.clone())),
+        SinkTo::Own(own) => own.take().ok_or_else(|| io::Error::other("another host has it"))?,
         SinkTo::Webhook(settings) => {
             let settings = settings.as_ref().clone();
             Box::new(WebhookSink::new(name.to_owned(), settings, outside, clock).map_err(io::Error::other)?)

@@ -8,6 +8,7 @@ pub mod webhook;
 use std::fmt::Debug;
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tidewaiter_core::journal::{Entry, Incarnation};
@@ -27,6 +28,28 @@ pub trait Sink: Debug + Send {
     /// Delivers entries, of which there is at least one, from the first on and as many as it takes at once. Answers the sequence of
     /// the last one that is delivered for good.
     fn deliver(&mut self, entries: Vec<Entry>) -> Delivering<'_>;
+}
+
+/// A sink of a program that embeds a host, until it is used.
+#[derive(Clone, Debug)]
+pub struct OwnSink(Arc<Mutex<Option<Box<dyn Sink>>>>);
+
+impl OwnSink {
+    /// For one host.
+    pub fn new(sink: Box<dyn Sink>) -> Self {
+        Self(Arc::new(Mutex::new(Some(sink))))
+    }
+
+    /// The sink, once.
+    pub(crate) fn take(&self) -> Option<Box<dyn Sink>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl PartialEq for OwnSink {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// A delivery, on its way. Dropped, it may have happened or not.

@@ -1,14 +1,13 @@
 //! The lock file: what operators decided of files of connectors. It lies beside the configuration, and belongs with it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 use tidewaiter_core::name::ConnectorName;
+
+use crate::files;
 
 const HEADER: &str = "# Which files connectors may be. Written by `tidewaiter connectors pin`, `deny` and `quarantine`; keep it with the configuration.\n";
 const VERSION: u32 = 1;
@@ -84,19 +83,8 @@ impl Lock {
     pub fn write(&self, path: &Path) -> Result<(), LockError> {
         let failed = |message: String| LockError { path: path.into(), message };
         let text = toml::to_string(self).map_err(|error| failed(error.to_string()))?;
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        let write = || {
-            let mut file = NamedTempFile::new_in(folder)?;
-            file.write_all(HEADER.as_bytes())?;
-            file.write_all(text.as_bytes())?;
-            let mode =
-                std::fs::metadata(path).map_or_else(|_| PermissionsExt::from_mode(0o644), |old| old.permissions());
-            file.as_file().set_permissions(mode)?;
-            file.as_file().sync_all()?;
-            file.persist(path)?;
-            File::open(folder)?.sync_all()
-        };
-        write().map_err(|error: io::Error| failed(error.to_string()))
+        let bytes = format!("{HEADER}{text}");
+        files::put(path, bytes.as_bytes(), 0o644).map_err(|error| failed(error.to_string()))
     }
 
     /// Pins a file of a connector. What was pinned before may still be gone back to.
