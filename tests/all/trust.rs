@@ -6,6 +6,7 @@ use std::time::Duration;
 use minisign::KeyPair;
 use serde_json::Value as Json;
 use tidewaiter::clock::Clock;
+use tidewaiter_servers::minisign;
 use tidewaiter_tests::{Place, connector, patched, until};
 
 const PINNED: &str = "connector-trust.mode = \"pinned\"\n";
@@ -281,6 +282,36 @@ fn what_is_signed_is_run_and_nothing_else() {
         let wrong = place.run("check");
         assert!(wrong.code == 2 && wrong.stderr.contains(why), "{wrong:?}");
     }
+}
+
+#[test]
+fn what_others_sign_with_signs_and_verifies_the_same() {
+    let place = place(PINNED, "revised");
+    let minisign = |words: &str| {
+        let output = minisign(&place.path("")).args(words.split_whitespace()).output().unwrap();
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.success(), said)
+    };
+    let (done, said) = minisign("-G -W -p theirs.pub -s theirs.key");
+    assert!(done, "{said}");
+    let public = fs::read_to_string(place.path("theirs.pub")).unwrap().lines().nth(1).unwrap().to_owned();
+    place.write("tidewaiter.toml", &format!("[connector-trust]\nmode = \"signed\"\nkeys = [{public:?}]\n"));
+    let verified = || place.run("connectors verify connectors/hostile.wasm");
+
+    assert_eq!(place.run("connectors sign connectors/hostile.wasm --key theirs.key").code, 0);
+    assert_eq!(verified().code, 0, "{:?}", verified());
+    let (done, said) = minisign("-V -p theirs.pub -m connectors/hostile.statement");
+    assert!(done && said.contains("Signature and comment signature verified"), "{said}");
+
+    fs::remove_file(place.path("connectors/hostile.statement.minisig")).unwrap();
+    assert_eq!(verified().code, 4);
+    let (done, said) = minisign("-S -s theirs.key -m connectors/hostile.statement");
+    assert!(done, "{said}");
+    assert_eq!(verified().code, 0, "{:?}", verified());
+    // As it was done before, without a hash of what is signed.
+    let (done, said) = minisign("-S -l -s theirs.key -m connectors/hostile.statement");
+    assert!(done, "{said}");
+    assert!(verified().code == 4, "{:?}", verified());
 }
 
 #[test]

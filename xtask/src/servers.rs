@@ -1,4 +1,4 @@
-//! Finds the servers that tests run against: those that this machine has, or else Debian's, unpacked into `target/tools/servers`.
+//! Finds the servers that tests run against, and other people's tools: those that this machine has, or else Debian's, unpacked into `target/tools/servers`.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ const NOT_NEEDED: [&str; 9] = [
     "libpci",
 ];
 
-/// A server, as Debian has it.
+/// A server or a tool, as Debian has it.
 struct Server {
     name: &'static str,
     /// What has to be there.
@@ -28,7 +28,7 @@ struct Server {
     packages: Packages,
 }
 
-const SERVERS: [Server; 4] = [
+const SERVERS: [Server; 5] = [
     Server {
         name: "PostgreSQL",
         files: &["usr/lib/postgresql/VERSION/bin/initdb"],
@@ -53,6 +53,11 @@ const SERVERS: [Server; 4] = [
         name: "389 Directory Server",
         files: &["usr/sbin/ns-slapd"],
         packages: Packages { names: &["389-ds-base"], own: &["389-ds-base"], alone: &[] },
+    },
+    Server {
+        name: "minisign",
+        files: &["usr/bin/minisign"],
+        packages: Packages { names: &["minisign"], own: &["minisign"], alone: &[] },
     },
 ];
 

@@ -108,6 +108,21 @@ fn kill(process: &mut Option<Child>) {
     process.wait().expect("its end");
 }
 
+/// A tool that others sign with, in a folder.
+///
+/// # Panics
+/// It isn't there.
+pub fn minisign(folder: &Path) -> Command {
+    let path = "usr/bin/minisign";
+    let program = root_of(path).expect("minisign: `cargo xtask setup` gets it").join(path);
+    let mut command = Command::new(&program);
+    command.current_dir(folder).stdin(Stdio::null());
+    if let Some(libraries) = libraries(&program) {
+        command.env("LD_LIBRARY_PATH", libraries);
+    }
+    command
+}
+
 /// Runs a program with something to read.
 fn fed(command: &mut Command, input: &str) -> Output {
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
