@@ -48,6 +48,11 @@ fn taken_over(server: &Server, from: usize) -> (usize, String) {
     (at, server.log()[at - 1].clone())
 }
 
+fn hang_up(server: &Server) {
+    let killed = std::process::Command::new("kill").args(["-HUP", &server.id().to_string()]).status();
+    assert!(killed.unwrap().success());
+}
+
 #[test]
 fn connections_come_change_and_go_while_a_server_runs() {
     let place = Place::empty();
@@ -161,12 +166,20 @@ fn a_signal_and_a_command_take_over_too_and_say_what_needs_a_restart() {
     assert!(refused.code == 5 && refused.stderr.contains("may not decide"), "{refused:?}");
 
     let at = server.log().len();
-    assert!(std::process::Command::new("kill").args(["-HUP", &server.id().to_string()]).status().unwrap().success());
+    hang_up(&server);
     server.wait_for("what is configured counts", at);
     let audit = fs::read_to_string(place.path("data/audit.ndjson")).unwrap();
     assert!(audit.contains("\"host: socket\""), "{audit}");
     place.write("connections/one.toml", &connection("one", "every = \"1h\""));
     until("the audit", || fs::read_to_string(place.path("data/audit.ndjson")).unwrap().contains("changed one (types)"));
+    assert_eq!(server.end().0, 0);
+
+    // Also one that is still starting: it compiles for a while.
+    fs::remove_dir_all(place.path("data")).unwrap();
+    let server = place.start();
+    until("its data", || place.path("data/audit.ndjson").exists());
+    hang_up(&server);
+    server.wait_for("serving", 0);
     assert_eq!(server.end().0, 0);
 }
 

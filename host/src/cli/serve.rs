@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use super::door::{Hangup, signals};
@@ -23,6 +24,8 @@ fn raise_open_files() {
 
 pub(super) async fn serve(config: Config) -> Result<(), Fail> {
     raise_open_files();
+    // One that comes meanwhile ends nothing: what is configured is looked at again once it serves.
+    let _hangup = signal(SignalKind::hangup()).map_err(|error| Fail::new(Exit::Host, error))?;
     let host = Arc::new(Host::start(config, "tidewaiter serve", Runs::Scheduled).await?);
     let mut servers = match open(&host).await {
         Ok(servers) => servers,

@@ -73,7 +73,7 @@ impl Reviser {
         let revised = read.and_then(|read| now.revised(read));
         let (next, later) = revised.map_err(|error| not(&error))?;
         let after_restart = later.into_iter().map(str::to_owned).collect();
-        Ok(Reloaded { after_restart, ..Box::pin(self.take_over(next, None, by, audit)).await? })
+        Ok(Reloaded { after_restart, ..Box::pin(self.take_over(next, None, (by, "reload"), audit)).await? })
     }
 
     /// Has other connections count, which the program that embeds the host keeps.
@@ -91,7 +91,7 @@ impl Reviser {
         }
         change(&mut next.connections);
         next.fits_together().map_err(|error| not(&error))?;
-        Box::pin(self.take_over(next, None, by, audit)).await
+        Box::pin(self.take_over(next, None, (by, "connections set"), audit)).await
     }
 
     /// Has other connections and grants count than are written, and written.
@@ -104,7 +104,7 @@ impl Reviser {
                 let Made { broken, .. } = Box::pin(self.made(&Arc::new(next), &differences)).await?;
                 Ok(Reloaded { differences, broken, after_restart: Vec::new() })
             }
-            false => Box::pin(self.take_over(next, Some(documents), by, audit)).await,
+            false => Box::pin(self.take_over(next, Some(documents), (by, "connections apply"), audit)).await,
         }
     }
 
@@ -113,7 +113,7 @@ impl Reviser {
         &self,
         next: Config,
         documents: Option<Documents>,
-        by: &Actor,
+        (by, act): (&Actor, &'static str),
         audit: &Audit,
     ) -> Result<Reloaded, HostError> {
         let (now, next) = (self.config.now(), Arc::new(next));
@@ -133,7 +133,13 @@ impl Reviser {
             turns.push(self.turn(connector).await);
         }
         let Made { connections, broken } = self.made(&next, &differences).await?;
-        audit.act(by, "reload", differences.to_string()).await?;
+        let mut types: BTreeMap<ConnectionName, _> =
+            differences.removed.iter().map(|name| (name.clone(), vec![])).collect();
+        for connection in &connections {
+            let scheduled = scheduled(&self.db, connection, self.clock).map_err(|error| not(&error))?;
+            types.insert(connection.name.clone(), scheduled);
+        }
+        audit.act(by, act, differences.to_string()).await?;
         for connection in &connections {
             self.loader.note_placed(connection).await.map_err(|error| not(&error))?;
         }
@@ -154,14 +160,6 @@ impl Reviser {
         };
         let losing = changed.filter(loses).cloned().collect();
         let _ = self.requests.send(Request::Abandon { files: BTreeSet::new(), connections: losing }).await;
-        let mut types: BTreeMap<ConnectionName, _> =
-            differences.removed.iter().map(|name| (name.clone(), vec![])).collect();
-        for connection in &connections {
-            types.insert(
-                connection.name.clone(),
-                scheduled(&self.db, connection, self.clock).map_err(|error| not(&error))?,
-            );
-        }
         for (connection, types) in types {
             let _ = self.requests.send(Request::Configured { connection, types }).await;
         }
