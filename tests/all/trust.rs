@@ -288,17 +288,19 @@ fn what_is_signed_is_run_and_nothing_else() {
 fn what_others_sign_with_signs_and_verifies_the_same() {
     let place = place(PINNED, "revised");
     let minisign = |words: &str| {
-        let output = minisign(&place.path("")).args(words.split_whitespace()).output().unwrap();
+        let output = minisign(&place.path(""), words, "s3cret");
         let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         (output.status.success(), said)
     };
-    let (done, said) = minisign("-G -W -p theirs.pub -s theirs.key");
+    let (done, said) = minisign("-G -p theirs.pub -s theirs.key");
     assert!(done, "{said}");
     let public = fs::read_to_string(place.path("theirs.pub")).unwrap().lines().nth(1).unwrap().to_owned();
     place.write("tidewaiter.toml", &format!("[connector-trust]\nmode = \"signed\"\nkeys = [{public:?}]\n"));
     let verified = || place.run("connectors verify connectors/hostile.wasm");
 
-    assert_eq!(place.run("connectors sign connectors/hostile.wasm --key theirs.key").code, 0);
+    place.write("password", "s3cret\n");
+    let signed = place.run("connectors sign connectors/hostile.wasm --key theirs.key --password-file password");
+    assert_eq!(signed.code, 0, "{signed:?}");
     assert_eq!(verified().code, 0, "{:?}", verified());
     let (done, said) = minisign("-V -p theirs.pub -m connectors/hostile.statement");
     assert!(done && said.contains("Signature and comment signature verified"), "{said}");

@@ -108,19 +108,19 @@ fn kill(process: &mut Option<Child>) {
     process.wait().expect("its end");
 }
 
-/// A tool that others sign with, in a folder.
+/// Runs the tool that others sign with, in a folder, and tells it a password as often as it asks.
 ///
 /// # Panics
 /// It isn't there.
-pub fn minisign(folder: &Path) -> Command {
+pub fn minisign(folder: &Path, words: &str, password: &str) -> Output {
     let path = "usr/bin/minisign";
     let program = root_of(path).expect("minisign: `cargo xtask setup` gets it").join(path);
     let mut command = Command::new(&program);
-    command.current_dir(folder).stdin(Stdio::null());
+    command.current_dir(folder).args(words.split_whitespace());
     if let Some(libraries) = libraries(&program) {
         command.env("LD_LIBRARY_PATH", libraries);
     }
-    command
+    fed(&mut command, &format!("{password}\n{password}\n"))
 }
 
 /// Runs a program with something to read.
