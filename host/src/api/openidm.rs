@@ -191,14 +191,8 @@ async fn token_list(host: Served, parameters: Parameters) -> Answer {
         return Err(ApiError::bad_request("the only query here is _queryFilter=true"));
     }
     let fields = parameters.get("_fields").filter(|fields| !fields.is_empty());
-    let mut result = Vec::new();
-    for key in host.config().keys() {
-        // It may have gone meanwhile.
-        let Ok(view) = host.token(&key) else { continue };
-        if exists(&view) {
-            result.push(fields.map_or_else(|| document(&view), |fields| selected(document(&view), fields)));
-        }
-    }
+    let shown = |view: &TokenView| fields.map_or_else(|| document(view), |fields| selected(document(view), fields));
+    let result: Vec<Value> = host.tokens()?.iter().filter(|view| exists(view)).map(shown).collect();
     Ok(Json(json!({
         "result": result, "resultCount": result.len(), "pagedResultsCookie": null, "totalPagedResultsPolicy": "NONE",
         "totalPagedResults": -1, "remainingPagedResults": -1

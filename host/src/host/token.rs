@@ -151,6 +151,16 @@ impl Host {
         self.token_of(key, &self.type_config(key)?)
     }
 
+    /// The same, of every type.
+    ///
+    /// # Errors
+    /// The db.
+    pub fn tokens(&self) -> Result<Vec<TokenView>, HostError> {
+        let config = self.config();
+        let of = |key: TypeKey| self.token_of(&key, &config.connections[&key.connection].types[&key.object_type]);
+        config.keys().map(of).collect()
+    }
+
     pub(super) fn token_of(&self, key: &TypeKey, config: &TypeConfig) -> Result<TokenView, HostError> {
         let stored = self.db.state(key)?.unwrap_or_else(|| config.first_state(self.clock.now()));
         Ok(TokenView::new(key, stored))
