@@ -45,7 +45,7 @@ use self::load::Loader;
 pub use self::load::{Known, Loaded, load};
 use self::reconcile::Passes;
 pub use self::reconcile::{BroughtUp, Reconciled, Scope};
-pub use self::reload::{Apply, Reloaded};
+pub use self::reload::{Apply, NotReloaded, Reloaded};
 use self::revise::Reviser;
 pub use self::revise::RevisionRow;
 use self::seal::KeyError;
@@ -375,7 +375,7 @@ impl Host {
         }
         let reviser = loader.map(|loader| {
             let (config, roster) = (Arc::clone(&current), Arc::clone(&roster));
-            let (turns, locking, reloading) = Default::default();
+            let (turns, locking, reloading, not_reloaded) = Default::default();
             Arc::new(Reviser {
                 config,
                 loader,
@@ -386,6 +386,7 @@ impl Host {
                 turns,
                 locking,
                 reloading,
+                not_reloaded,
             })
         });
         if let (Some(reviser), Runs::Scheduled) = (&reviser, runs) {

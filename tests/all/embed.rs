@@ -2,7 +2,6 @@
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::json;
 use tidewaiter::config::{ConnectionConfig, TypeConfig};
@@ -89,7 +88,6 @@ async fn a_program_changes_what_its_host_runs_and_is_told_what_is_wrong() {
     let text = std::fs::read_to_string(people.join("people.csv")).unwrap();
     std::fs::write(people.join("people.csv"), text + more).unwrap();
     assert_eq!(host.sync(key(), Trigger::Command).await.unwrap().deltas, 1);
-    tokio::time::sleep(Duration::from_millis(100)).await;
     let removed = host.remove_connection(&"hr".parse().unwrap(), by()).await.unwrap();
     assert_eq!(removed.differences.removed.len(), 1);
     assert!(host.sync(key(), Trigger::Command).await.is_err());

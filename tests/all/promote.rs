@@ -95,6 +95,51 @@ fn what_was_tried_in_one_environment_is_compared_and_taken_over_in_another() {
 }
 
 #[test]
+fn what_cannot_be_written_is_taken_back() {
+    let place = environment("");
+    add(&place, "", "one", "1h");
+    add(&place, "wanted/", "one", "2h");
+    add(&place, "wanted/", "two", "2h");
+    place.write("wanted/grants/one.toml", "read = [\"people\"] # more\n");
+    let there = || {
+        let files = ["connections/one.toml", "connections/two.toml", "grants/one.toml", "grants/two.toml"];
+        files.map(|file| fs::read_to_string(place.path(file)).ok())
+    };
+    // Nothing can be begun there.
+    fs::create_dir_all(place.path("grants/.two.toml.new")).unwrap();
+    let before = there();
+    let failed = place.run("connections apply wanted");
+    assert!(failed.code == 1 && failed.stderr.contains("grants/two.toml: "), "{failed:?}");
+    assert_eq!(there(), before);
+    fs::remove_dir(place.path("grants/.two.toml.new")).unwrap();
+
+    // A link leads to where it is written.
+    fs::rename(place.path("grants/one.toml"), place.path("elsewhere.toml")).unwrap();
+    std::os::unix::fs::symlink("../elsewhere.toml", place.path("grants/one.toml")).unwrap();
+    assert_eq!(place.run("connections apply wanted").code, 0);
+    assert!(fs::symlink_metadata(place.path("grants/one.toml")).unwrap().is_symlink());
+    assert!(fs::read_to_string(place.path("elsewhere.toml")).unwrap().contains("# more"));
+    assert!(there().iter().all(Option::is_some));
+
+    // Also without a server it is seen what a connector can't work with.
+    place.write(
+        "wanted/connections/two.toml",
+        &connection("2h").replace("folder = \"people\"\n", "").replace("\"id\"", "7"),
+    );
+    for command in ["diff", "apply"] {
+        let wrong = place.run(&format!("connections {command} wanted"));
+        let named = wrong.stderr.contains("settings: \"folder\" is a required")
+            && wrong.stderr.contains("settings.uid (line 3)");
+        assert!(wrong.code == 2 && named, "{wrong:?}");
+    }
+    fs::remove_dir_all(place.path("wanted/connections")).unwrap();
+    fs::create_dir(place.path("wanted/connections")).unwrap();
+    let nothing = place.run("connections apply wanted --prune");
+    assert!(nothing.code == 2 && nothing.stderr.contains("no NAME.toml"), "{nothing:?}");
+    assert_eq!(count(&place), 2);
+}
+
+#[test]
 fn where_the_host_keeps_connections_only_whoever_asks_it_changes_them() {
     let place = environment("config.source = \"api\"\n");
     add(&place, "", "file", "1h");

@@ -144,6 +144,51 @@ fn what_is_wrong_changes_nothing_and_is_told_with_its_line() {
 }
 
 #[test]
+fn what_lies_in_the_place_of_a_file_holds_up_nothing() {
+    let place = Place::empty();
+    place.write("tidewaiter.toml", "");
+    folder(&place, "one", &row(1, 1));
+    let server = place.serve();
+    is_live(&place, "one");
+    let said = || place.run("connections list").stderr;
+    assert_eq!(said(), "");
+
+    // What an editor leaves is none of ours.
+    place.write("connections/.#one.toml", "nonsense");
+    let made = std::process::Command::new("mkfifo").arg(place.path("connections/pipe.toml")).status();
+    assert!(made.unwrap().success());
+    let at = server.wait_for("pipe.toml: it is no regular file", 0);
+    until("it is told", || said().contains("pipe.toml: it is no regular file"));
+    fs::remove_file(place.path("connections/pipe.toml")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", place.path("ceiling.toml")).unwrap();
+    let at = server.wait_for("ceiling.toml: it is no regular file", at);
+    fs::remove_file(place.path("ceiling.toml")).unwrap();
+    place.write("grants/one.toml", &format!("read = [\"one\"]\n# {}", "x".repeat(1 << 20)));
+    let at = server.wait_for("grants/one.toml: it has more than 1048576 bytes", at);
+    place.write("grants/one.toml", "read = [\"one\", \"two\"]\n");
+    taken_over(&server, at);
+    assert_eq!(said(), "");
+
+    // Nothing that is wrong with the host's file, either, and not its end.
+    place.write("tidewaiter.toml", "[runs\nbroken");
+    until("it is told", || said().contains("tidewaiter.toml: line 1"));
+    let since = || said().split_once(": ").unwrap().1[..30].to_owned();
+    let first = since();
+    place.write("tidewaiter.toml", "[runs]\nbroken = 1");
+    until("it is told", || said().contains("tidewaiter.toml: line 2"));
+    assert_eq!(since(), first, "nothing counts since then");
+    assert_eq!(place.run("connections deny").code, 2);
+    fs::remove_file(place.path("tidewaiter.toml")).unwrap();
+    assert_eq!(place.run("sync one account").code, 0);
+    let made = std::process::Command::new("mkfifo").arg(place.path("tidewaiter.toml")).status();
+    assert!(made.unwrap().success());
+    until("it is told", || said().contains("tidewaiter.toml: it is no regular file"));
+    assert_eq!(server.end().0, 0);
+    let none = place.run("connections list");
+    assert!(none.code == 2 && none.stderr.contains("no regular file"), "{none:?}");
+}
+
+#[test]
 fn a_signal_and_a_command_take_over_too_and_say_what_needs_a_restart() {
     let place = Place::empty();
     place.write("tidewaiter.toml", "");

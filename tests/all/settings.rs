@@ -61,14 +61,14 @@ fn settings_are_what_the_connector_says_before_anything_runs() {
     written("folder = \"people\"\nuid = 7\nsettle = 0\nupdated_at = \"S3CRET\"");
     let check = place.run("check");
     assert_eq!(check.code, 4, "{check:?}");
-    for part in ["hr (csv)", "settings.uid: ", "'settle' was unexpected"] {
+    for part in ["hr (csv)", "settings.uid (line 4): ", "'settle' was unexpected"] {
         assert!(check.stdout.contains(part), "{part}: {check:?}");
     }
     assert!(!check.stdout.contains("S3CRET"), "{check:?}");
     let sync = place.run("sync hr account");
-    assert!(sync.code == 2 && sync.stderr.contains("settings.uid: "), "{sync:?}");
+    assert!(sync.code == 2 && sync.stderr.contains("settings.uid (line 4): "), "{sync:?}");
     let server = place.serve();
-    assert!(place.run("connections list").stdout.contains("settings.uid: "));
+    assert!(place.run("connections list").stdout.contains("settings.uid (line 4): "));
     // It runs once its settings are right.
     written("folder = \"people\"\nuid = \"id\"\nupdated_at = \"updated_at\"");
     place.people("");

@@ -1,21 +1,18 @@
 //! Runs of the csv connector in the sandbox, over real files, into a real journal.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidewaiter::clock::Clock;
-use tidewaiter::config::{Access, ConnectionConfig, TypeConfig};
+use tidewaiter::config::{ConnectionConfig, TypeConfig};
 use tidewaiter::db::Db;
 use tidewaiter::driver::{Connection, Order, Performed, perform};
 use tidewaiter_tests::connection;
 
 use tidewaiter::wasm::{Connector, Engine, EngineOptions, LoadError};
-use tidewaiter_core::dead_letter::DataFaults;
 use tidewaiter_core::grant::Grants;
 use tidewaiter_core::journal::Body;
-use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::{ConnectorName, TypeKey};
 use tidewaiter_core::run::{ErrorKind, Failure, Outcome, RunReport, Trigger};
 use tidewaiter_core::state::{From, SyncState, TypeState};
@@ -48,23 +45,11 @@ impl World {
             "folder": "people", "uid": "id", "updated_at": "updated_at", "deleted_at": "deleted_at", "settle_ms": 0
         });
         let account = TypeConfig { class: "account".into(), ..TypeConfig::default() };
-        let config = ConnectionConfig {
-            parallel_types: false,
-            data_faults: DataFaults::Fail,
-            connector: name("csv"),
-            settings,
-            settings_version: None,
-            types: BTreeMap::from([("account".parse().unwrap(), account)]),
-            access: Access {
-                granted: Grants {
-                    read: if granted { vec![folder.path().join("people")] } else { Vec::new() },
-                    ..Grants::default()
-                },
-                ..Access::default()
-            },
-            base: folder.path().to_owned(),
-            limits: Limits::default(),
-        };
+        let granted =
+            Grants { read: if granted { vec![folder.path().join("people")] } else { Vec::new() }, ..Grants::default() };
+        let config =
+            ConnectionConfig { base: folder.path().to_owned(), ..ConnectionConfig::new(name("csv"), settings) };
+        let config = config.object_type("account".parse().unwrap(), account).granted(granted);
         let connection = Arc::new(connection("hr".parse().unwrap(), config, Arc::new(csv().await)).unwrap());
         Self { folder, db, connection, runs: 0 }
     }

@@ -1,4 +1,6 @@
-//! Words of guests and sources, made fit for one line that people read; and bytes.
+//! Words of guests and sources, made fit for one line that people read; errors, and bytes.
+
+use std::error::Error;
 
 /// A text as one line that does nothing to a terminal, no longer than that many bytes.
 pub fn shown(text: &str, bytes_max: usize) -> String {
@@ -32,6 +34,26 @@ pub fn erase(text: &mut String, what: &str) -> bool {
     found
 }
 
+/// A URL without the user and the password that may be in it.
+pub fn without_user(url: &str) -> String {
+    let Some((before, rest)) = url.rsplit_once('@') else { return url.to_owned() };
+    let scheme = before.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
+    format!("{scheme}…@{rest}")
+}
+
+/// An error with what caused it, each said once.
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut said = error.to_string();
+    for cause in std::iter::successors(error.source(), |&error| error.source()) {
+        let cause = cause.to_string();
+        if !said.contains(&cause) {
+            said.push_str(": ");
+            said.push_str(&cause);
+        }
+    }
+    said
+}
+
 /// Bytes in hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -53,6 +75,17 @@ mod tests {
         assert!(erase(&mut text, uid));
         assert_eq!(text, "[erased] and \"[erased]\" and [erased]");
         assert!(!erase(&mut text, "other") && !erase(&mut text, ""));
+    }
+
+    #[test]
+    fn urls_are_shown_without_their_user() {
+        for (url, shown) in [
+            ("https://ann:p@ss/w@a.b:1/x", "https://…@a.b:1/x"),
+            ("ann@a.b:636", "…@a.b:636"),
+            ("https://a.b/x", "https://a.b/x"),
+        ] {
+            assert_eq!(without_user(url), shown);
+        }
     }
 
     #[test]

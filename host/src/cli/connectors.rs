@@ -119,8 +119,8 @@ pub(super) async fn perform(site: &Site, command: Command, json: bool) -> Result
             (Runs::WhenAsked, Ask::TryAgain { connector, downgrade })
         }
         Command::Approve { connector, id } => (Runs::WhenAsked, Ask::ApproveConnector { connector, id }),
-        Command::List => return list(&site.config()?, json).await,
-        Command::Verify { file } => return verify(&site.config()?, &file, json),
+        Command::List => return list(&site.host()?, json).await,
+        Command::Verify { file } => return verify(&site.host()?, &file, json),
         Command::Inspect { .. } | Command::Sign { .. } => unreachable!("they need no configuration"),
         Command::Pin { connectors, allow_downgrade: downgrade } => {
             let pin = |connector| Ask::Pin { connector, downgrade };

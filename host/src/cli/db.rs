@@ -30,7 +30,7 @@ pub(super) enum Command {
 }
 
 pub(super) async fn perform(site: &Site, command: Command, json: bool) -> Result<(), Fail> {
-    let is_examined = matches!(command, Command::Check { deep: true }) && examine(&site.config()?, json).await?;
+    let is_examined = matches!(command, Command::Check { deep: true }) && examine(&site.host()?, json).await?;
     let mut door = Door::open(site, Runs::Never).await?;
     let done = match command {
         Command::Check { deep } => {

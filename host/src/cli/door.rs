@@ -45,18 +45,27 @@ impl Site {
     pub(super) fn config(&self) -> Result<Config, Fail> {
         Ok(Config { compiler: Some(OURSELVES.into()), ..Config::load(&self.file)? })
     }
+
+    /// All of it but its connections: what is wrong with those is of no concern.
+    pub(super) fn host(&self) -> Result<Config, Fail> {
+        Ok(Config { compiler: Some(OURSELVES.into()), ..Config::load_host(&self.file)? })
+    }
+
+    /// Where a host that runs is reached, if one does: whatever is wrong with the configuration since keeps nobody from asking it.
+    pub(super) async fn server(&self) -> Result<Option<Client>, Fail> {
+        connect(&Config::data_of(&self.file)).await
+    }
 }
 
 impl Door {
-    /// Where a host runs, what is wrong with the configuration since keeps nobody from asking it.
+    /// To the host that runs, or to one that does what is asked.
     pub(super) async fn open(site: &Site, runs: Runs) -> Result<Self, Fail> {
-        let data = Config::data_of(&site.file)?;
-        if let Some(client) = connect(&data).await? {
+        if let Some(client) = site.server().await? {
             return Ok(Self::Remote(client));
         }
         let host = match Box::pin(Host::start(site.config()?, "a command of tidewaiter", runs)).await {
             // A server that was just starting serves by now.
-            Err(error @ StartError::Db(OpenError::Owned { .. })) => match connect(&data).await? {
+            Err(error @ StartError::Db(OpenError::Owned { .. })) => match site.server().await? {
                 Some(client) => return Ok(Self::Remote(client)),
                 None => return Err(error.into()),
             },

@@ -5,6 +5,8 @@ use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
 
+use tidewaiter_core::text::with_causes;
+
 use crate::config::ConfigError;
 use crate::db::OpenError;
 use crate::host::StartError;
@@ -51,16 +53,7 @@ impl Fail {
     }
 
     pub(super) fn of(exit: Exit, error: &dyn Error) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(error) = source {
-            let text = error.to_string();
-            if !message.contains(&text) {
-                message.push_str(&format!(": {text}"));
-            }
-            source = error.source();
-        }
-        Self { exit, message: Some(message) }
+        Self::new(exit, with_causes(error))
     }
 
     pub(super) fn other_answer() -> Self {

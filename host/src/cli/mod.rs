@@ -288,18 +288,20 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
         Command::Sinks(command) => sinks::perform(site, command, json).await,
         Command::Consumers(command) => consumers::perform(site, command, json).await,
         Command::Backup { file } => db::backup(site, &file, json).await,
-        Command::Restore { file } => db::restore(site.config()?, file, json).await,
+        Command::Restore { file } => db::restore(site.host()?, file, json).await,
         Command::Db(command) => Box::pin(db::perform(site, command, json)).await,
         Command::Connectors(command) => Box::pin(connectors::perform(site, command, json)).await,
         Command::Connections(Connections::List) => {
             let answer = ask(site, Runs::Never, Ask::Connections).await?;
             let Answer::Connections(types) = answer else { return Err(Fail::other_answer()) };
-            print::out(json, &types, |types| print::types(types))
+            print::out(json, &types, |types| print::types(types))?;
+            promote::warn(site).await
         }
         Command::Connections(Connections::Show { connection }) => {
             let answer = ask(site, Runs::WhenAsked, Ask::Connection(connection)).await?;
             let Answer::Connection(connection) = answer else { return Err(Fail::other_answer()) };
-            print::out(json, &connection, |connection| print::connection(connection))
+            print::out(json, &connection, |connection| print::connection(connection))?;
+            promote::warn(site).await
         }
         Command::Connections(Connections::BringUp { connection }) => {
             let answer = ask(site, Runs::WhenAsked, Ask::BringUp(connection)).await?;
@@ -320,11 +322,8 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
             let Answer::Connection(connection) = answer else { return Err(Fail::other_answer()) };
             print::out(json, &connection, |connection| print::asked(connection))
         }
-        Command::Reload => {
-            let reloaded = promote::reloaded(site, Ask::Reload).await?;
-            print::out(json, &reloaded, print::reloaded)
-        }
-        Command::Audit => audit(&site.config()?, json),
+        Command::Reload => promote::reload(site, json).await,
+        Command::Audit => audit(&site.host()?, json),
         Command::Erase { connection, uid } => {
             let answer = ask(site, Runs::Never, Ask::Erase { connection, uid }).await?;
             let Answer::Erased(entries) = answer else { return Err(Fail::other_answer()) };

@@ -8,6 +8,7 @@ use tidewaiter_core::dead_letter::DataFaults;
 use tidewaiter_core::name::{ConnectorName, TypeName, object_class};
 use tidewaiter_core::state::{From, OnTokenLost};
 use tidewaiter_core::timing::Misfire;
+use toml::Spanned;
 
 use super::credentials::{self, CredentialTable, SourceTable};
 use super::guard::GuardTable;
@@ -20,7 +21,7 @@ use super::{Access, ConfigError, ConnectionConfig, TypeConfig, parse};
 struct ConnectionFile {
     connector: ConnectorName,
     #[serde(default)]
-    settings: serde_json::Map<String, serde_json::Value>,
+    settings: BTreeMap<String, Spanned<serde_json::Value>>,
     settings_version: Option<u32>,
     types: BTreeMap<TypeName, TypeTable>,
     #[serde(default)]
@@ -111,13 +112,16 @@ pub(super) fn connection(
     };
     let secrets = file.secrets.into_iter().map(secret).collect::<Result<_, _>>()?;
     let access = Access { credentials, secrets, ..access };
-    let settings = serde_json::Value::Object(file.settings);
+    let line = |at: &Spanned<_>| text.get(..at.span().start).map_or(0, |before| before.matches('\n').count()) + 1;
+    let setting_lines = file.settings.iter().map(|(name, value)| (name.clone(), line(value))).collect();
+    let settings = file.settings.into_iter().map(|(name, value)| (name, value.into_inner())).collect();
     let limits = file.limits.limits().map_err(invalid)?;
     let ConnectionFile { connector, settings_version, parallel_types, data_faults, .. } = file;
     let base = base.to_owned();
     Ok(ConnectionConfig {
         connector,
         settings,
+        setting_lines,
         settings_version,
         types,
         parallel_types,

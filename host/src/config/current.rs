@@ -117,10 +117,11 @@ impl ConnectionConfig {
         let (access, others) = (&self.access, &other.access);
         let differs = [
             ("connector", self.connector != other.connector),
-            ("settings", {
-                let said = |of: &Self| (of.settings.clone(), of.settings_version, of.base.clone());
-                said(self) != said(other)
-            }),
+            (
+                "settings",
+                (&self.settings, self.settings_version, &self.base)
+                    != (&other.settings, other.settings_version, &other.base),
+            ),
             ("types", (&self.types, self.parallel_types) != (&other.types, other.parallel_types)),
             ("data-faults", self.data_faults != other.data_faults),
             ("limits", self.limits != other.limits),

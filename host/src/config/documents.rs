@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tidewaiter_core::name::ConnectionName;
 
-use super::{Config, ConfigError, ConfigSource};
+use super::{Config, ConfigError, ConfigSource, read};
 use crate::files;
 
 /// Where the host keeps them, in its data.
@@ -48,7 +48,11 @@ impl Documents {
         let connections = folder.join(CONNECTIONS);
         let unreadable = |source| ConfigError::Read { path: connections.clone(), source };
         fs::metadata(&connections).map_err(unreadable)?;
-        Self::read(&connections, &folder.join(GRANTS))
+        let read = Self::read(&connections, &folder.join(GRANTS))?;
+        match read.connections.is_empty() {
+            false => Ok(read),
+            true => Err(unreadable(io::Error::new(io::ErrorKind::NotFound, "there is no NAME.toml in it"))),
+        }
     }
 
     pub(super) fn read(connections: &Path, grants: &Path) -> Result<Self, ConfigError> {
@@ -104,13 +108,22 @@ impl Documents {
     pub fn store(&self, config: &Config) -> io::Result<()> {
         match config.source {
             ConfigSource::Files => {
-                replace(&config.grants_in, &self.grants, false)?;
-                replace(&config.connections_in, &self.connections, true)?;
-                replace(&config.grants_in, &self.grants, true)
+                let before = Self::of(config).map_err(io::Error::other)?;
+                // What couldn't be finished is taken back, as far as that can be.
+                self.replace(config).inspect_err(|_| drop(before.replace(config)))
             }
             ConfigSource::Program => Err(io::Error::other("the program that embeds the host keeps them")),
             ConfigSource::Api => self.store_at_once(&config.data.join(CONFIGURED)),
         }
+    }
+
+    /// Writes them file by file, so that there is no grant without its connection at any time.
+    fn replace(&self, config: &Config) -> io::Result<()> {
+        let (connections_in, grants_in) = (&config.connections_in, &config.grants_in);
+        write(connections_in, &self.connections)?;
+        write(grants_in, &self.grants)?;
+        drop_others(grants_in, &self.grants)?;
+        drop_others(connections_in, &self.connections)
     }
 
     fn store_at_once(&self, configured: &Path) -> io::Result<()> {
@@ -138,22 +151,45 @@ impl Documents {
     }
 }
 
-/// Writes documents into a folder in which there are others, each as a whole, and drops those that are none of them any more.
-fn replace(folder: &Path, documents: &BTreeMap<ConnectionName, String>, drop_others: bool) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
+/// Writes documents into a folder in which there are others, each as a whole, and to where a link in their place leads.
+fn write(folder: &Path, documents: &BTreeMap<ConnectionName, String>) -> io::Result<()> {
     let there = toml_files(folder).map_err(io::Error::other)?;
-    for (name, text) in documents.iter().filter(|(name, text)| there.get(*name) != Some(*text)) {
-        files::put(&document(folder, name), text.as_bytes(), 0o600)?;
+    let changed = documents.iter().filter(|(name, text)| there.get(*name) != Some(*text));
+    for (name, text) in changed {
+        let path = document(folder, name);
+        fs::create_dir_all(folder).map_err(|error| at(folder, &error))?;
+        let to = fs::canonicalize(&path).unwrap_or(path);
+        files::put(&to, text.as_bytes(), 0o600).map_err(|error| at(&to, &error))?;
     }
-    for name in there.keys().filter(|name| drop_others && !documents.contains_key(*name)) {
-        fs::remove_file(document(folder, name))?;
+    Ok(())
+}
+
+/// Removes the documents of a folder that are none of these.
+fn drop_others(folder: &Path, documents: &BTreeMap<ConnectionName, String>) -> io::Result<()> {
+    let there = toml_files(folder).map_err(io::Error::other)?;
+    for name in there.keys().filter(|name| !documents.contains_key(*name)) {
+        let path = document(folder, name);
+        fs::remove_file(&path).map_err(|error| at(&path, &error))?;
     }
-    File::open(folder)?.sync_all()
+    match there.is_empty() {
+        true => Ok(()),
+        false => File::open(folder)?.sync_all(),
+    }
+}
+
+fn at(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// The file of a connection in a folder.
 pub(super) fn document(folder: &Path, name: &ConnectionName) -> PathBuf {
     folder.join(format!("{name}.toml"))
+}
+
+/// Whether a file is one of a connection. What begins with a point is an editor's, or not whole yet.
+pub(crate) fn is_document(path: &Path) -> bool {
+    let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    path.extension().is_some_and(|extension| extension == "toml") && !is_hidden
 }
 
 /// The `NAME.toml` of a folder. A folder that isn't there has none.
@@ -166,11 +202,11 @@ fn toml_files(folder: &Path) -> Result<BTreeMap<ConnectionName, String>, ConfigE
     let mut files = BTreeMap::new();
     for entry in entries {
         let path = entry.map_err(|error| unreadable(folder, error))?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
+        if is_document(&path) {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             let name =
                 ConnectionName::try_from(stem).map_err(|source| ConfigError::Name { path: path.clone(), source })?;
-            files.insert(name, fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?);
+            files.insert(name, read::text(&path).map_err(|error| unreadable(&path, error))?);
         }
     }
     Ok(files)

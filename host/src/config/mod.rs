@@ -7,7 +7,9 @@ mod current;
 mod documents;
 mod grants;
 mod guard;
+mod host_file;
 mod limits;
+mod read;
 mod sinks;
 mod timing;
 mod together;
@@ -18,7 +20,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use tidewaiter_core::dead_letter::DataFaults;
 use tidewaiter_core::grant::Grants;
 use tidewaiter_core::guard::Guard;
@@ -29,24 +30,23 @@ use tidewaiter_core::state::{Actor, From, OnTokenLost, TypeState};
 use tidewaiter_core::time::UnixMillis;
 use tidewaiter_core::timing::Timing;
 
-use self::credentials::SourceTable;
 pub(crate) use self::current::Current;
 pub use self::current::Differences;
 pub use self::documents::Documents;
+pub(crate) use self::documents::is_document;
 use self::documents::{CONFIGURED, CURRENT, document};
 use self::grants::GrantsFile;
 pub(crate) use self::grants::grant_lines;
-use self::limits::{JournalTable, RunsTable};
-use self::sinks::SinkTable;
+use self::host_file::HostFile;
+use self::limits::JournalTable;
+use self::read::{parse, read};
 pub use self::sinks::{SinkConfig, SinkTo};
 use crate::db::Quota;
 use crate::egress::{Credential, Resolve};
 use crate::secret::Source;
-use crate::trust::{ConnectorTrust, Key, Keys, Mode};
+use crate::trust::{ConnectorTrust, Mode};
 
-/// Which files connectors may be, beside the host's file.
-const TRUST_LOCK: &str = "tidewaiter.lock";
-/// The same, in the data of a program that has no file.
+/// Which files connectors may be, in the data of a program that has no file.
 const PROGRAM_LOCK: &str = "connectors.lock";
 
 /// A configuration that can't be used.
@@ -168,6 +168,8 @@ pub struct ConnectionConfig {
     pub connector: ConnectorName,
     /// Its settings.
     pub settings: serde_json::Value,
+    /// On which line of its file each of them is; empty: of none.
+    pub setting_lines: BTreeMap<String, usize>,
     /// The version of the connector's settings that they are written for; none: as far as that is known, and else the one that it has.
     pub settings_version: Option<u32>,
     /// Its object types.
@@ -190,6 +192,7 @@ impl ConnectionConfig {
         Self {
             connector,
             settings,
+            setting_lines: BTreeMap::new(),
             settings_version: None,
             types: BTreeMap::new(),
             parallel_types: false,
@@ -287,126 +290,15 @@ impl TypeConfig {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct HostFile {
-    #[serde(default = "data")]
-    data: PathBuf,
-    #[serde(default = "connectors")]
-    connectors: PathBuf,
-    #[serde(default = "connections")]
-    connections: PathBuf,
-    #[serde(default = "grants")]
-    grants: PathBuf,
-    /// Where it is not named, it need not be there.
-    ceiling: Option<PathBuf>,
-    #[serde(default)]
-    trust: Vec<PathBuf>,
-    #[serde(default)]
-    connector_trust: TrustTable,
-    #[serde(default)]
-    config: ConfigTable,
-    #[serde(default)]
-    encryption: EncryptionTable,
-    http: Option<HttpTable>,
-    #[serde(default)]
-    socket: SocketTable,
-    #[serde(default)]
-    runs: RunsTable,
-    #[serde(default)]
-    journal: JournalTable,
-    #[serde(default)]
-    sinks: BTreeMap<String, SinkTable>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct TrustTable {
-    #[serde(default)]
-    mode: TrustMode,
-    #[serde(default)]
-    keys: Vec<String>,
-    #[serde(default)]
-    revoked_keys: Vec<String>,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum TrustMode {
-    #[default]
-    Pinned,
-    Signed,
-    Any,
-}
-
-impl TrustTable {
-    fn trust(self, base: &Path) -> Result<ConnectorTrust, String> {
-        let named = |problem: String| format!("connector-trust: {problem}");
-        let keys = |texts: Vec<String>| texts.into_iter().map(Key::new).collect::<Result<Vec<Key>, _>>().map_err(named);
-        let has_keys = !self.keys.is_empty() || !self.revoked_keys.is_empty();
-        let mode = match self.mode {
-            TrustMode::Signed if self.keys.is_empty() => return Err(named("`signed` needs keys".to_owned())),
-            TrustMode::Signed => Mode::Signed(Keys { trusted: keys(self.keys)?, revoked: keys(self.revoked_keys)? }),
-            _ if has_keys => return Err(named("keys are for mode = \"signed\"".to_owned())),
-            TrustMode::Pinned => Mode::Pinned,
-            TrustMode::Any => Mode::Any,
-        };
-        Ok(ConnectorTrust { mode, lock: base.join(TRUST_LOCK) })
-    }
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ConfigTable {
-    #[serde(default)]
-    source: ConfigSource,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SocketTable {
-    security: Option<Vec<u32>>,
-}
-
-fn data() -> PathBuf {
-    "data".into()
-}
-fn connectors() -> PathBuf {
-    "connectors".into()
-}
-fn connections() -> PathBuf {
-    "connections".into()
-}
-fn grants() -> PathBuf {
-    "grants".into()
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct EncryptionTable {
-    key: Option<SourceTable>,
-    #[serde(default)]
-    old_keys: Vec<SourceTable>,
-}
-
-impl EncryptionTable {
-    fn encryption(self, base: &Path) -> Result<Encryption, String> {
-        let source = |table: SourceTable| table.source(base).map_err(|problem| format!("encryption: {problem}"));
-        let key = self.key.map(source).transpose()?;
-        Ok(Encryption { key, old_keys: self.old_keys.into_iter().map(source).collect::<Result<_, _>>()? })
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HttpTable {
-    listen: std::net::SocketAddr,
-}
-
 impl Config {
     /// The file of a connector.
     pub fn connector(&self, name: &ConnectorName) -> PathBuf {
         self.connectors.join(format!("{name}.wasm"))
+    }
+
+    /// The file of a connection, where operators write those.
+    pub(crate) fn document(&self, name: &ConnectionName) -> Option<PathBuf> {
+        (self.source == ConfigSource::Files).then(|| document(&self.connections_in, name))
     }
 
     /// The connections that run a connector.
@@ -448,19 +340,10 @@ impl Config {
         }
     }
 
-    /// Where the data is by the host's file, whatever else it says.
-    ///
-    /// # Errors
-    /// It can't be read, or is no TOML.
-    pub(crate) fn data_of(path: &Path) -> Result<PathBuf, ConfigError> {
-        #[derive(Deserialize)]
-        struct Data {
-            #[serde(default = "data")]
-            data: PathBuf,
-        }
-        let path = std::path::absolute(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
-        let Data { data } = read(&path)?;
-        Ok(path.parent().unwrap_or(Path::new("/")).join(data))
+    /// Where the data is by the host's file, as far as that can be told, whatever is wrong with it.
+    pub(crate) fn data_of(path: &Path) -> PathBuf {
+        let base = path.parent().unwrap_or(Path::new("/"));
+        base.join(host_file::data_of(&read::text(path).unwrap_or_default()))
     }
 
     /// Reads the host's file and everything that belongs to it.
@@ -468,14 +351,25 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong, with its file and line.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::load_with(path, |there| there)
+        Self::load_with(path, Documents::read)
     }
 
-    /// As `load`, with other connections and grants than are there.
+    /// As `load`, without connections: what is wrong with those is of no concern.
     ///
     /// # Errors
     /// As `load`.
-    pub(crate) fn load_with(path: &Path, change: impl FnOnce(Documents) -> Documents) -> Result<Self, ConfigError> {
+    pub(crate) fn load_host(path: &Path) -> Result<Self, ConfigError> {
+        Self::load_with(path, |_, _| Ok(Documents::default()))
+    }
+
+    /// As `load`, with other connections and grants than are in their folders.
+    ///
+    /// # Errors
+    /// As `load`.
+    pub(crate) fn load_with(
+        path: &Path,
+        documents: impl FnOnce(&Path, &Path) -> Result<Documents, ConfigError>,
+    ) -> Result<Self, ConfigError> {
         let path = std::path::absolute(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
         let base = path.parent().unwrap_or(Path::new("/")).to_owned();
         let file: HostFile = read(&path)?;
@@ -484,7 +378,7 @@ impl Config {
             ConfigSource::Files | ConfigSource::Program => [base.join(&file.connections), base.join(&file.grants)],
             ConfigSource::Api => ["connections", "grants"].map(|name| data.join(CONFIGURED).join(CURRENT).join(name)),
         };
-        let documents = change(Documents::read(&connections_in, &grants_in)?);
+        let documents = documents(&connections_in, &grants_in)?;
         let mut grants: BTreeMap<ConnectionName, (PathBuf, GrantsFile)> = BTreeMap::new();
         for (name, text) in &documents.grants {
             let path = document(&grants_in, name);
@@ -580,28 +474,6 @@ fn ceiling(base: &Path, named: Option<PathBuf>) -> Result<(PathBuf, Option<Arc<G
     Ok((path, Some(Arc::new(file.grants(base)))))
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
-    parse(path, &text)
-}
-
-fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
-    toml::from_str(text).map_err(|error| ConfigError::Invalid { path: path.into(), message: told(text, &error) })
-}
-
-/// An error with its line, which is shown unless a secret may be in it.
-fn told(text: &str, error: &toml::de::Error) -> String {
-    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else { return error.to_string() };
-    let number = before.matches('\n').count() + 1;
-    let line = text.lines().nth(number - 1).unwrap_or_default();
-    let table = text.lines().take(number).filter(|line| line.trim_start().starts_with('[')).last().unwrap_or_default();
-    let is_secret = ["credentials", "secret", "password", "token", "key", "encryption", "bearer", "url"];
-    match is_secret.iter().any(|word| line.contains(word) || table.contains(word)) {
-        false => error.to_string(),
-        true => format!("line {number}: {}", error.message()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -633,11 +505,19 @@ mod tests {
             "[secrets]\nbind = \"hunter2\"\n",
             "[secrets.bind]\nvalue = \"hunter2\"\n",
             "[secrets.bind]\nfile = [\"hunter2\"]\n",
+            "[credentials.api]\ntype = \"hunter2\"\n",
+            "[credentials.api]\ntype = \"bearer\"\nto = \"https://a:hunter2@b.c\"\n",
+            "[limits]\n\"hunter2\nx = 1\n",
+            "[limits]\nx = [1,\n\"hunter2=\" 2]\n",
         ] {
             let told = problem(more);
             assert!(!told.contains("hunter2") && told.contains("hr.toml: line "), "{told}");
         }
-        assert!(problem("nonsense = 7\n").contains("nonsense = 7"), "the line, where nothing is secret");
+        let api = "[credentials.api]\ntype = \"bearer\"\nto = [\"https://a:hunter2@b.c\"]\ntoken = { env = \"T\" }\n";
+        let told = problem(api);
+        assert!(!told.contains("hunter2") && told.contains("credentials.api.to: \"https://…@b.c\""), "{told}");
+        let told = problem("nonsense = \"hunter2\"\n");
+        assert!(told.contains("hr.toml: line 7, column 1") && told.contains("nonsense = …"), "{told}");
     }
 
     #[test]

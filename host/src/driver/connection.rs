@@ -32,7 +32,7 @@ use crate::config::{ConnectionConfig, TypeConfig};
 use crate::db::{Db, pack, pack_read};
 use crate::driver::pass::Comparison;
 use crate::driver::session::{Session, Source};
-use crate::driver::settings::WrittenFor;
+use crate::driver::settings::{Fitting, WrittenFor};
 use crate::egress::{Egress, EgressError, Meter, Outgoing, Outside};
 use crate::wasm::{
     ClassReader, Compare, FromGuest, Gauge, LogSource, ReadGrant, ReadHeld, ReadingHeld, Reveal, RevealRefusal,
@@ -64,8 +64,8 @@ pub struct Connection {
     pub name: ConnectionName,
     /// What the operator wrote.
     pub config: Arc<ConnectionConfig>,
-    /// Its settings, as the connector gets them.
-    pub settings: Json,
+    /// What its connector made of its settings; none: it gets them as they are written.
+    migrated: Option<Json>,
     /// For which version of them they were written.
     pub written_for: WrittenFor,
     /// What it runs.
@@ -184,23 +184,23 @@ impl Connection {
         outside: &Outside,
     ) -> Result<Self, BadAsk> {
         let written_for = WrittenFor::new(&config.settings, connector.info().settings_version);
-        let settings = config.settings.clone();
-        Self::with_settings((settings, written_for), name, config, connector, approved, outside)
+        Self::fitted(Fitting { migrated: None, written_for }, name, config, connector, approved, outside)
     }
 
     /// As `new`, with settings that were made of those that were written.
     ///
     /// # Errors
     /// As `new`.
-    pub(crate) fn with_settings(
-        (settings, written_for): (Json, WrittenFor),
+    pub(crate) fn fitted(
+        Fitting { migrated, written_for }: Fitting,
         name: ConnectionName,
         config: Arc<ConnectionConfig>,
         connector: Arc<dyn Source>,
         approved: &Approved,
         outside: &Outside,
     ) -> Result<Self, BadAsk> {
-        let allowed = Allowed::decide(&config, &settings, connector.info(), approved)?;
+        let settings = migrated.as_ref().unwrap_or(&config.settings);
+        let allowed = Allowed::decide(&config, settings, connector.info(), approved)?;
         let (access, ceiling) = (&config.access, config.access.ceiling.as_deref());
         let policy = EgressPolicy {
             asked: allowed.asked_egress.clone(),
@@ -211,16 +211,13 @@ impl Connection {
         let (credentials, per_hour) = (access.credentials.clone(), config.limits.logins_per_hour_max);
         let egress = Arc::new(Egress::new(name.as_str(), outside.clone(), policy, credentials, per_hour));
         let allowed = Mutex::new(Arc::new(allowed));
-        let token_bases = token_bases(
-            &config,
-            &settings,
-            (&connector.info().settings_schema, &connector.info().token_format_written),
-        );
+        let token_bases =
+            token_bases(&config, settings, (&connector.info().settings_schema, &connector.info().token_format_written));
         let (audit, db, brought_up, classes, standing) = Default::default();
         Ok(Self {
             name,
             config,
-            settings,
+            migrated,
             written_for,
             connector,
             token_bases,
@@ -234,6 +231,11 @@ impl Connection {
         })
     }
 
+    /// Its settings, as the connector gets them.
+    pub fn settings(&self) -> &Json {
+        self.migrated.as_ref().unwrap_or(&self.config.settings)
+    }
+
     /// What it may do.
     pub fn allowed(&self) -> Arc<Allowed> {
         Arc::clone(&self.allowed.lock().unwrap_or_else(PoisonError::into_inner))
@@ -244,7 +246,7 @@ impl Connection {
     /// # Errors
     /// As `new`.
     pub fn with(&self, approved: &Approved) -> Result<Allowed, BadAsk> {
-        Allowed::decide(&self.config, &self.settings, self.connector.info(), approved)
+        Allowed::decide(&self.config, self.settings(), self.connector.info(), approved)
     }
 
     /// Lets the connector do that from the next run on.
@@ -369,7 +371,7 @@ impl Connection {
 
     fn setup(self: &Arc<Self>, log: LogSource, gauge: Arc<Gauge>) -> Setup {
         Setup {
-            settings_json: self.settings.to_string(),
+            settings_json: self.settings().to_string(),
             grants: self.allowed().read.clone(),
             classes: None,
             class_reader: None,
@@ -678,6 +680,7 @@ mod tests {
         let config = ConnectionConfig {
             connector: "csv".parse().unwrap(),
             settings: settings.clone(),
+            setting_lines: BTreeMap::new(),
             settings_version: None,
             types: BTreeMap::from([("account".parse().unwrap(), account)]),
             parallel_types: false,

@@ -4,10 +4,12 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use serde_json::Value as Json;
 use tidewaiter_core::run::{ConnectorError, ErrorKind, Failure};
 use tidewaiter_core::schema::{Classes, ConnectorInfo, ObjectClassInfo};
 use tidewaiter_core::token::SyncToken;
 
+use super::settings::{Schema, SettingsProblem};
 use crate::wasm::{self, Setup, SyncOptions};
 
 /// A call under way. Dropped, it is abandoned.
@@ -34,6 +36,14 @@ pub trait Source: std::fmt::Debug + Send + Sync {
         let (kind, message) = (ErrorKind::Unsupported, "it migrates no settings".to_owned());
         let failure = Failure::Connector(ConnectorError { kind, message, retry_after_ms: None });
         Box::pin(async { Err(failure) })
+    }
+    /// Whether it works with these settings.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    fn check_settings(&self, settings: &Json) -> Result<(), Vec<SettingsProblem>> {
+        let of_schema = |what| vec![SettingsProblem { at: String::new(), what }];
+        Schema::new(&self.info().settings_schema).map_err(of_schema)?.check(settings)
     }
     /// Starts an instance. Whatever it hands over goes where the setup says.
     fn start(&self, setup: Setup) -> Calling<'_, Box<dyn Session>>;
@@ -91,6 +101,10 @@ impl Source for wasm::Connector {
 
     fn migrate_settings<'a>(&'a self, from: u32, settings: &'a str) -> Calling<'a, String> {
         Box::pin(wasm::Connector::migrate_settings(self, from, settings))
+    }
+
+    fn check_settings(&self, settings: &Json) -> Result<(), Vec<SettingsProblem>> {
+        wasm::Connector::check_settings(self, settings)
     }
 
     fn start(&self, setup: Setup) -> Calling<'_, Box<dyn Session>> {

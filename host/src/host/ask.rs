@@ -20,7 +20,8 @@ use tokio::task::spawn_blocking;
 
 use super::view::{ConnectionView, ConsumerView, TokenView, TypeView};
 use super::{
-    Apply, BroughtUp, Host, HostError, LetterView, Reconciled, Reloaded, RevisionRow, Scope, Settled, SinkView, Synced,
+    Apply, BroughtUp, Host, HostError, LetterView, NotReloaded, Reconciled, Reloaded, RevisionRow, Scope, Settled,
+    SinkView, Synced,
 };
 use crate::audit::Event;
 use crate::db::{Checked, CommitError, ConsumerError, ReadError, TokenChange};
@@ -174,6 +175,8 @@ pub enum Ask {
     Reload,
     /// Take over other connections and grants than are written.
     Apply(Apply),
+    /// What is written, and is not taken over.
+    NotReloaded,
     /// The sinks that are configured.
     Sinks,
     /// Those who read the journal by themselves.
@@ -243,6 +246,7 @@ pub enum Answer {
     Revisions(Vec<RevisionRow>),
     Lock(Lock),
     Reloaded(Reloaded),
+    NotReloaded(Option<NotReloaded>),
     Sinks(Vec<SinkView>),
     Consumers(Vec<ConsumerView>),
     /// By connection; one that has not run yet is not there.
@@ -393,6 +397,7 @@ impl Ask {
             | Self::ConsumerAck { .. }
             | Self::DbCheck { .. }
             | Self::Connections
+            | Self::NotReloaded
             | Self::Connection(_) => return None,
         })
     }
@@ -519,6 +524,7 @@ impl Host {
             Ask::Deny { files, why, lift } => Answer::Lock(self.deny(files, why, lift, by).await?),
             Ask::Quarantine { connector, why, end } => Answer::Lock(self.quarantine(connector, why, end, by).await?),
             Ask::Apply(apply) => Answer::Reloaded(self.apply(apply, by).await?),
+            Ask::NotReloaded => Answer::NotReloaded(self.not_reloaded()),
             Ask::Reload => Answer::Reloaded(self.reload(by).await?),
             Ask::Sinks => Answer::Sinks(self.sinks().await?),
             Ask::Consumers => Answer::Consumers(self.consumers()?),

@@ -2,12 +2,11 @@
 //! the newest of each.
 
 use std::collections::BTreeSet;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::DirBuilder;
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 use tidewaiter_core::text::hex;
 
@@ -29,28 +28,13 @@ pub(super) fn beside(path: &Path) -> [PathBuf; 2] {
     ["statement", "statement.minisig"].map(|extension| path.with_extension(extension))
 }
 
-fn text(path: &Path) -> Option<String> {
-    let mut bytes = Vec::new();
-    open(path).ok()?.take(STATEMENT_BYTES_MAX).read_to_end(&mut bytes).ok()?;
-    String::from_utf8(bytes).ok()
-}
-
-/// Opens a regular file. A pipe would be waited for.
-fn open(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
-    }
-}
-
 impl Bytes {
     /// Reads a file; of one that is larger than any connector only so much that this is seen.
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
         let mut bytes = Vec::new();
-        open(path)?.take(COMPONENT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
-        let signed = match beside(path).map(|path| text(&path)) {
-            [Some(statement), Some(signature)] => Some(Signed { statement, signature }),
+        files::open(path)?.take(COMPONENT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        let signed = match beside(path).map(|path| files::text(&path, STATEMENT_BYTES_MAX)) {
+            [Ok(statement), Ok(signature)] => Some(Signed { statement, signature }),
             _ => None,
         };
         Ok(Self { sha256: hex(&Sha256::digest(&bytes)), bytes, signed })

@@ -1,12 +1,10 @@
 //! Loading what connections run: each file of a connector once, and what each connection may do with it. A connection runs what is in the
 //! folder, unless it went back from that; then it runs what was kept.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::{fmt, io};
 
-use serde_json::Value as Json;
 use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::name::{ConnectionName, ConnectorName};
 use tidewaiter_core::text::shown;
@@ -19,7 +17,7 @@ use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config::{Config, ConnectionConfig, Current};
 use crate::db::{Db, Placement, ReadError, RefusedRevision, Revision, Waits};
-use crate::driver::settings::{self, WrittenFor};
+use crate::driver::settings::{Fitting, WrittenFor};
 use crate::driver::{Connection, Needed, Source, Trial};
 use crate::egress::{NoVault, Outside, SystemResolver, Trust, Vault};
 use crate::trust::{ConnectorTrust, Distrust, Mode, Origin, Signed, Trusted, is_older};
@@ -584,15 +582,15 @@ impl Loader {
         source: Arc<dyn Source>,
         written_for: Option<&WrittenFor>,
     ) -> Result<Arc<Connection>, NotLoaded> {
-        let settings = settings(written, source.as_ref(), written_for).await;
-        let settings = settings.map_err(|problem| NotLoaded::Connector(Fault::written(problem)))?;
+        let fitting = Fitting::of(written, source.as_ref(), written_for).await;
+        let fitting = fitting.map_err(|problem| NotLoaded::Connector(Fault::written(problem)))?;
         let before = match &self.noted {
             Some((_, db)) => db.approved(name)?,
             None => self.told.get(name).cloned(),
         };
         let approved = approve::of(before.clone(), &written.connector, source.info());
         let written = Arc::clone(written);
-        let made = Connection::with_settings(settings, name.clone(), written, source, &approved, &self.outside);
+        let made = Connection::fitted(fitting, name.clone(), written, source, &approved, &self.outside);
         let connection = made.map_err(|problem| NotLoaded::Connector(Fault::written(problem)))?;
         let Some((audit, db)) = &self.noted else { return Ok(Arc::new(connection)) };
         approve::tell(&connection);
@@ -726,34 +724,6 @@ impl Shelf<'_> {
             db.note_revision(self.name, revision, forgotten).await?;
         }
         Ok(Ok(connector))
-    }
-}
-
-/// Settings as a connector gets them, of those that were written, maybe for an older version of it, and for which they were.
-async fn settings(
-    written: &ConnectionConfig,
-    source: &dyn Source,
-    known: Option<&WrittenFor>,
-) -> Result<(Json, WrittenFor), String> {
-    let (settings, info) = (&written.settings, source.info());
-    let known = known.and_then(|known| known.version_of(settings));
-    let version = written.settings_version.or(known).unwrap_or(info.settings_version);
-    let (has, written_for) = (info.settings_version, WrittenFor::new(settings, version));
-    let for_older =
-        |problem| format!("its settings are written for version {version} of them, and it has {has}: {problem}");
-    let settings = match version.cmp(&has) {
-        Ordering::Equal => settings.clone(),
-        Ordering::Greater => return Err(for_older("it can't know those".to_owned())),
-        Ordering::Less => {
-            let migrated = source.migrate_settings(version, &settings.to_string()).await;
-            let migrated = migrated.map_err(|failure| for_older(format!("migrate-settings: {failure}")))?;
-            serde_json::from_str(&migrated).map_err(|error| for_older(format!("migrate-settings: {error}")))?
-        }
-    };
-    match settings::check(info, &settings) {
-        Ok(()) => Ok((settings, written_for)),
-        Err(problem) if version < has => Err(for_older(format!("what it makes of them is not valid: {problem}"))),
-        Err(problem) => Err(problem),
     }
 }
 

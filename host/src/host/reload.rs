@@ -9,15 +9,17 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tidewaiter_core::name::{ConnectionName, ConnectorName};
 use tidewaiter_core::state::Actor;
+use tidewaiter_core::text::with_causes;
+use tidewaiter_core::time::{Moment, UnixMillis};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use super::load::{Cause, NotLoaded};
-use super::revise::Reviser;
+use super::revise::{Reviser, decides};
 use super::watch::{SETTLE, Stamp};
 use super::{Host, HostError, scheduled};
 use crate::audit::Audit;
-use crate::config::{Config, ConfigError, ConfigSource, ConnectionConfig, Differences, Documents};
+use crate::config::{Config, ConfigError, ConfigSource, ConnectionConfig, Differences, Documents, is_document};
 use crate::driver::{Connection, Request};
 
 /// How often it is looked at the files, at most: where there are many, that takes no more than a small part of the time.
@@ -50,6 +52,16 @@ pub struct Apply {
     pub prune: bool,
     /// Only says what would change.
     pub dry_run: bool,
+}
+
+/// What is written, and is not taken over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct NotReloaded {
+    /// Nothing that was written since counts.
+    pub since: UnixMillis,
+    /// Why not.
+    pub problem: String,
 }
 
 /// Connections as they are configured by now, before anything changes.
@@ -97,15 +109,21 @@ impl Reviser {
     /// Has other connections and grants count than are written, and written.
     async fn apply(&self, apply: Apply, by: &Actor, audit: &Audit) -> Result<Reloaded, HostError> {
         let _alone = self.reloading.lock().await;
-        let (next, documents) = applied(&self.config.now(), apply.clone()).await?;
-        match apply.dry_run {
-            true => {
-                let differences = Differences::between(&self.config.now(), &next);
-                let Made { broken, .. } = Box::pin(self.made(&Arc::new(next), &differences)).await?;
-                Ok(Reloaded { differences, broken, after_restart: Vec::new() })
-            }
-            false => Box::pin(self.take_over(next, Some(documents), (by, "connections apply"), audit)).await,
+        let (now, dry_run) = (self.config.now(), apply.dry_run);
+        let Applied { next, documents, changes_grants } = applied(&now, apply).await?;
+        if dry_run {
+            let differences = Differences::between(&now, &next);
+            let Made { broken, .. } = Box::pin(self.made(&Arc::new(next), &differences)).await?;
+            return Ok(Reloaded { differences, broken, after_restart: Vec::new() });
         }
+        if changes_grants {
+            decides(&now, audit, by, "connections apply", "grants")?;
+        }
+        let done = Box::pin(self.take_over(next, Some(documents), (by, "connections apply"), audit)).await;
+        if let Ok(reloaded) = &done {
+            tell(reloaded);
+        }
+        done
     }
 
     /// Has a configuration count.
@@ -192,7 +210,8 @@ impl Reviser {
                     Ok(connection) => made.connections.push(connection),
                     Err(NotLoaded::Host(error)) => return Err(not(&error)),
                     Err(NotLoaded::Connector(fault)) if running.is_some() || matches!(fault.cause, Cause::Written) => {
-                        problems.push(format!("connection {name}: {fault}"));
+                        let file = next.document(name).map_or(String::new(), |path| format!("{}: ", path.display()));
+                        problems.push(format!("{file}connection {name}: {fault}"));
                     }
                     Err(NotLoaded::Connector(fault)) => {
                         made.broken.insert(name.clone(), fault.why);
@@ -206,31 +225,59 @@ impl Reviser {
         }
     }
 
-    /// As `reload`, told to whoever reads the log.
-    async fn reload_told(&self, by: &Actor, audit: &Audit) -> Result<Reloaded, HostError> {
-        let done = self.reload(by, audit).await;
-        match &done {
-            Ok(reloaded) => tell(reloaded),
-            Err(error) => refuse(error),
+    /// What came of it is told to whoever reads the log, once, and kept for whoever asks.
+    fn tell(&self, done: &Result<Reloaded, HostError>) {
+        let mut not_reloaded = self.not_reloaded();
+        match done {
+            Ok(reloaded) => {
+                *not_reloaded = None;
+                tell(reloaded);
+            }
+            Err(error) => {
+                let problem = error.to_string();
+                let (before, at) = (not_reloaded.take(), self.clock.now());
+                if before.as_ref().map(|before| &before.problem) != Some(&problem) {
+                    tracing::error!(target: "tidewaiter", code = "reload-refused", "{problem}");
+                }
+                *not_reloaded = Some(NotReloaded { since: before.map_or(at, |before| before.since), problem });
+            }
         }
-        done
+    }
+
+    fn not_reloaded(&self) -> std::sync::MutexGuard<'_, Option<NotReloaded>> {
+        self.not_reloaded.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
-/// A configuration with what somebody wants in it, and as it is written then.
-async fn applied(now: &Arc<Config>, apply: Apply) -> Result<(Config, Documents), HostError> {
-    if now.source == ConfigSource::Program || !apply.dry_run && now.source == ConfigSource::Files {
-        let problem =
-            "config.source is \"files\": whoever writes the files says which connections there are".to_owned();
-        return Err(HostError::NotReloaded { problem });
+/// A configuration with what somebody wants in it.
+struct Applied {
+    next: Config,
+    /// As it is written then.
+    documents: Documents,
+    changes_grants: bool,
+}
+
+async fn applied(now: &Arc<Config>, apply: Apply) -> Result<Applied, HostError> {
+    let refused = |problem: &str| Err(HostError::NotReloaded { problem: problem.to_owned() });
+    match now.source {
+        ConfigSource::Program => return refused("the program that embeds this host says what is configured"),
+        ConfigSource::Files if !apply.dry_run => {
+            return refused("this host reads files: whoever writes those says which connections there are");
+        }
+        ConfigSource::Files | ConfigSource::Api => {}
     }
     let now = Arc::clone(now);
     let read = spawn_blocking(move || {
-        let documents = Documents::of(&now)?.with(&apply.documents, apply.prune);
-        let read = Config::load_with(&now.file, |_| documents.clone())?;
-        Ok((now.revised(read)?.0, documents))
+        let there = Documents::of(&now)?;
+        let documents = there.with(&apply.documents, apply.prune);
+        let read = Config::load_with(&now.file, |_, _| Ok(documents.clone()))?;
+        let changes_grants = documents.grants != there.grants;
+        Ok(Applied { next: now.revised(read)?.0, documents, changes_grants })
     });
-    read.await?.map_err(|error: ConfigError| not(&error))
+    read.await?.map_err(|error: ConfigError| {
+        let problem = format!("as it would be written: {}", with_causes(&error));
+        HostError::NotReloaded { problem }
+    })
 }
 
 async fn store(documents: Option<Documents>, config: &Arc<Config>) -> Result<(), HostError> {
@@ -249,25 +296,15 @@ fn tell(reloaded: &Reloaded) {
     tracing::info!(target: "tidewaiter", code = "reloaded", "what is configured counts: {differences}");
 }
 
-fn refuse(error: &HostError) {
-    tracing::error!(target: "tidewaiter", code = "reload-refused", "{error}");
-}
-
 fn not(error: &dyn std::error::Error) -> HostError {
-    let mut problem = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        problem = format!("{problem}: {error}");
-        source = error.source();
-    }
-    HostError::NotReloaded { problem }
+    HostError::NotReloaded { problem: with_causes(error) }
 }
 
 /// The files of a configuration, and what tells one content of each from another.
-fn stamps(config: &Config) -> BTreeMap<PathBuf, Option<Stamp>> {
+fn stamps(config: &Config) -> Stamps {
     let of_folder = |folder: &Path| {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        entries.map(|entry| entry.path()).filter(|path| is_document(path))
     };
     let single = [config.file.clone(), config.ceiling_in.clone()];
     let files = of_folder(&config.connections_in).chain(of_folder(&config.grants_in)).chain(single);
@@ -276,44 +313,44 @@ fn stamps(config: &Config) -> BTreeMap<PathBuf, Option<Stamp>> {
 
 /// Takes over what is saved, until the host closes.
 pub(super) async fn watch(reviser: Arc<Reviser>, audit: Audit, closing: CancellationToken) {
+    let (mut known, mut due) = (None, None);
+    loop {
+        let Some(seen) = closing.run_until_cancelled(news(&reviser, known.as_ref(), due)).await else { return };
+        let is_first = known.replace(seen).is_none();
+        // What was begun of it ends, whether or not the host closes.
+        let done = reviser.reload(&Actor::Host, &audit).await;
+        due = done.is_err().then(|| reviser.clock.moment() + RETRY);
+        match done {
+            Ok(reloaded) if is_first && reloaded == Reloaded::default() => {}
+            done => reviser.tell(&done),
+        }
+    }
+}
+
+type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
+
+/// What the files are, once they are others than those that are known and nobody writes to them any more, or once it is time.
+async fn news(reviser: &Reviser, known: Option<&Stamps>, due: Option<Moment>) -> Stamps {
     let look = async || {
         let config = reviser.config.now();
         spawn_blocking(move || stamps(&config)).await.unwrap_or_default()
     };
-    let (mut known, mut refused, mut due, mut pause) = (None, None, None, LOOK);
+    let mut pause = LOOK;
     loop {
-        let passed = closing.run_until_cancelled(tokio::time::sleep(pause)).await;
-        if passed.is_none() {
-            return;
-        }
+        tokio::time::sleep(pause).await;
         let begun = reviser.clock.moment();
         let mut seen = look().await;
         let took = Duration::from_millis(reviser.clock.moment().0.saturating_sub(begun.0));
         pause = LOOK.max(took * LOOK_PAUSE);
         let is_due = due.is_some_and(|due| due <= reviser.clock.moment());
-        if known.as_ref() == Some(&seen) && !is_due {
+        if known == Some(&seen) && !is_due {
             continue;
         }
-        // Nobody writes to them any more.
         loop {
             tokio::time::sleep(SETTLE).await;
             let again = look().await;
             if again == std::mem::replace(&mut seen, again.clone()) {
-                break;
-            }
-        }
-        let is_first = known.replace(seen).is_none();
-        match reviser.reload(&Actor::Host, &audit).await {
-            Ok(reloaded) if is_first && reloaded == Reloaded::default() => (refused, due) = (None, None),
-            Ok(reloaded) => {
-                tell(&reloaded);
-                (refused, due) = (None, None);
-            }
-            Err(error) => {
-                due = Some(reviser.clock.moment() + RETRY);
-                if refused.replace(error.to_string()).as_ref() != Some(&error.to_string()) {
-                    refuse(&error);
-                }
+                return again;
             }
         }
     }
@@ -328,7 +365,12 @@ impl Host {
     pub async fn reload(&self, by: Actor) -> Result<Reloaded, HostError> {
         let nothing = || HostError::NotReloaded { problem: "no server runs, and one that starts reads it".to_owned() };
         let (reviser, audit) = (self.reviser.clone().ok_or_else(nothing)?, self.audit.clone());
-        self.act(async move { reviser.reload_told(&by, &audit).await }).await
+        self.act(async move {
+            let done = reviser.reload(&by, &audit).await;
+            reviser.tell(&done);
+            done
+        })
+        .await
     }
 
     /// Has other connections and grants count, and keeps them, where the API is what changes them. A dry run says what would change, wherever they are kept.
@@ -336,31 +378,13 @@ impl Host {
     /// # Errors
     /// As `reload`; they are kept in files; or `by` has not the role `security`, and grants change.
     pub async fn apply(&self, apply: Apply, by: Actor) -> Result<Reloaded, HostError> {
-        let now = self.config();
-        let grants = Documents::of(&now).map_err(|error| not(&error))?;
-        let changes_grants = grants.with(&apply.documents, apply.prune).grants != grants.grants;
-        if changes_grants && !apply.dry_run {
-            self.decides(&by, "connections apply", "grants")?;
-        }
-        let (reviser, audit, current) = (self.reviser.clone(), self.audit.clone(), Arc::clone(&self.config));
-        self.act(async move {
-            if let Some(reviser) = reviser {
-                let done = reviser.apply(apply.clone(), &by, &audit).await;
-                if let (Ok(reloaded), false) = (&done, apply.dry_run) {
-                    tell(reloaded);
-                }
-                return done;
-            }
-            // Nothing runs that could say more.
-            let (next, documents) = applied(&now, apply.clone()).await?;
-            let (differences, next) = (Differences::between(&now, &next), Arc::new(next));
-            if !apply.dry_run {
-                audit.act(&by, "connections apply", differences.to_string()).await?;
-                store(Some(documents), &next).await?;
-                current.set(next);
-            }
-            Ok(Reloaded { differences, ..Reloaded::default() })
-        })
-        .await
+        let nothing = || HostError::NotReloaded { problem: "this host runs nothing".to_owned() };
+        let (reviser, audit) = (self.reviser.clone().ok_or_else(nothing)?, self.audit.clone());
+        self.act(async move { reviser.apply(apply, &by, &audit).await }).await
+    }
+
+    /// What is written and is not taken over, if that is so.
+    pub fn not_reloaded(&self) -> Option<NotReloaded> {
+        self.reviser.as_ref()?.not_reloaded().clone()
     }
 }

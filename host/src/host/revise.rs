@@ -11,10 +11,11 @@ use tidewaiter_core::state::Actor;
 use tokio::sync::{Mutex, mpsc};
 
 use super::load::{Distrusted, Loader, NotLoaded, Revised};
+use super::reload::NotReloaded;
 use super::{Host, HostError, StartError, scheduled};
 use crate::audit::{Audit, Event};
 use crate::clock::Clock;
-use crate::config::Current;
+use crate::config::{Config, Current};
 use crate::db::{Db, Revision};
 use crate::driver::{Connection, Request, Roster};
 use crate::trust::{Lock, Mode, is_older};
@@ -35,6 +36,23 @@ pub(super) struct Reviser {
     pub(super) locking: Mutex<()>,
     /// Who takes over what is configured.
     pub(super) reloading: Mutex<()>,
+    /// What is written and not taken over.
+    pub(super) not_reloaded: std::sync::Mutex<Option<NotReloaded>>,
+}
+
+/// Whether somebody may decide something.
+pub(super) fn decides(
+    config: &Config,
+    audit: &Audit,
+    by: &Actor,
+    act: &'static str,
+    on: &str,
+) -> Result<(), HostError> {
+    if config.has_role_security(by) {
+        return Ok(());
+    }
+    audit.note(&Event::NotAllowed { by: by.to_string(), act, on: on.to_owned() })?;
+    Err(HostError::NotSecurity { by: by.clone() })
 }
 
 impl std::fmt::Debug for Reviser {
@@ -402,11 +420,7 @@ impl Host {
 
     /// Whether somebody may decide what is trusted.
     pub(super) fn decides(&self, by: &Actor, act: &'static str, on: &str) -> Result<(), HostError> {
-        if self.config().has_role_security(by) {
-            return Ok(());
-        }
-        self.audit.note(&Event::NotAllowed { by: by.to_string(), act, on: on.to_owned() })?;
-        Err(HostError::NotSecurity { by: by.clone() })
+        decides(&self.config(), &self.audit, by, act, on)
     }
 
     pub(super) fn reviser(&self, connector: &ConnectorName) -> Result<Arc<Reviser>, HostError> {

@@ -432,7 +432,7 @@ impl Host {
             connector_version: info.version.clone(),
             revision: RevisionView::of(&connection),
             settings_from: Some(connection.written_for.version).filter(|version| *version != info.settings_version),
-            settings: masked(&connection.settings, &schema, &"***".into()),
+            settings: masked(connection.settings(), &schema, &"***".into()),
             capabilities: allowed.decided.iter().chain(needed.iter().filter(is_news)).map(Asked::from).collect(),
             awaits_approval: connection.awaiting().map(|awaiting| awaiting.id),
             logins: logins(&connection.config.access),

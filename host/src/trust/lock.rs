@@ -11,6 +11,8 @@ use crate::files;
 
 const HEADER: &str = "# Which files connectors may be. Written by `tidewaiter connectors pin`, `deny` and `quarantine`; keep it with the configuration.\n";
 const VERSION: u32 = 1;
+/// The largest one, in bytes.
+const LOCK_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Files of a connector that may be gone back to; more are forgotten.
 const EARLIER_MAX: usize = 10;
 
@@ -65,7 +67,7 @@ impl Lock {
     /// What is wrong with it, with its line.
     pub fn read(path: &Path) -> Result<Self, LockError> {
         let failed = |message: String| LockError { path: path.into(), message };
-        let text = match std::fs::read_to_string(path) {
+        let text = match files::text(path, LOCK_BYTES_MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             text => text.map_err(|error| failed(error.to_string()))?,
         };

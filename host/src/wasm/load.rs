@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::ConnectorName;
@@ -22,7 +23,7 @@ use super::instance::guarded;
 use super::log::GuestLog;
 use super::state::{self, Inside, State};
 use super::{files, http, sockets};
-use crate::driver::settings;
+use crate::driver::settings::{Schema, SettingsProblem};
 
 /// The largest component that is loaded, in bytes.
 pub(crate) const COMPONENT_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -97,6 +98,7 @@ pub enum LoadError {
 #[derive(Clone)]
 pub struct Connector {
     info: Arc<ConnectorInfo>,
+    schema: Arc<Schema>,
     sha256: Arc<str>,
     component_bytes: u64,
     pub(super) engine: Engine,
@@ -133,10 +135,17 @@ impl Connector {
         let pre = linker.instantiate_pre(&component).and_then(ConnectorPre::new).map_err(other)?;
         let info = describe(engine, &pre).await.map_err(|source| LoadError::Describe { name: name.clone(), source })?;
         info.verify(&name).map_err(|source| LoadError::Description { name: name.clone(), source })?;
-        let schema = settings::validator(&info.settings_schema).map(drop).map_err(BadDescription::Schema);
-        schema.map_err(|source| LoadError::Description { name: name.clone(), source })?;
+        let schema = Schema::new(&info.settings_schema).map_err(BadDescription::Schema);
+        let schema = Arc::new(schema.map_err(|source| LoadError::Description { name: name.clone(), source })?);
         let sha256 = hex(&Sha256::digest(bytes)).into();
-        Ok(Self { info: Arc::new(info), sha256, component_bytes: bytes.len() as u64, engine: engine.clone(), pre })
+        Ok(Self {
+            info: Arc::new(info),
+            schema,
+            sha256,
+            component_bytes: bytes.len() as u64,
+            engine: engine.clone(),
+            pre,
+        })
     }
 
     /// The hash of its file, in hexadecimal.
@@ -147,6 +156,14 @@ impl Connector {
     /// What it says of itself.
     pub fn info(&self) -> &ConnectorInfo {
         &self.info
+    }
+
+    /// Whether it works with these settings.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn check_settings(&self, settings: &Json) -> Result<(), Vec<SettingsProblem>> {
+        self.schema.check(settings)
     }
 
     /// Settings of its current version, of those that were written for an older one.

@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use crate::text::without_user;
+
 /// The longest name of a host (RFC 1035).
 const NAME_BYTES_MAX: usize = 253;
 /// The longest part of a name.
@@ -143,7 +145,7 @@ fn scheme_and_authority(text: &str) -> Result<(&str, &str), BadDestination> {
 
 /// Not a destination, or not a pattern of some.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?}: {problem}")]
+#[error("{:?}: {problem}", without_user(text))]
 pub struct BadDestination {
     text: String,
     problem: Problem,
