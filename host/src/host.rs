@@ -40,7 +40,7 @@ use self::act::Acting;
 pub use self::builder::{Builder, Subscription};
 pub use self::dead_letter::{LetterView, Settled};
 use self::erase::Erasures;
-pub(crate) use self::kept::Bytes;
+pub(crate) use self::kept::{Bytes, beside};
 use self::load::Loader;
 pub use self::load::{Known, Loaded, load};
 use self::reconcile::Passes;

@@ -12,6 +12,7 @@ pub mod driver;
 pub mod egress;
 mod files;
 pub mod host;
+mod oci;
 pub mod secret;
 pub mod sink;
 pub mod socket;

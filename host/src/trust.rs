@@ -10,7 +10,7 @@ use minisign::PublicKey;
 use tidewaiter_core::name::ConnectorName;
 use tidewaiter_core::text::shown;
 
-pub use self::lock::{Lock, LockError, Pin};
+pub use self::lock::{Lock, LockError, Pin, Pulled};
 pub(crate) use self::statement::STATEMENT_BYTES_MAX;
 use self::statement::verified;
 pub use self::statement::{Signed, Statement};

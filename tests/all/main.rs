@@ -61,6 +61,7 @@ mod panics;
 mod privacy;
 mod promises;
 mod promote;
+mod pull;
 mod queue;
 mod reconcile;
 mod refused;

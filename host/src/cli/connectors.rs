@@ -10,10 +10,11 @@ use tidewaiter_core::name::ConnectorName;
 use super::OURSELVES;
 use super::door::{Door, Site};
 use super::fail::{Exit, Fail};
-use super::print;
+use super::{print, pull};
 use crate::config::Config;
 use crate::host::ask::{Answer, Ask};
 use crate::host::{Bytes, Runs};
+use crate::oci::Place;
 use crate::trust::{Origin, Signed, Statement, Trusted, WORLD};
 use crate::wasm::{Connector, Engine, EngineOptions};
 
@@ -62,6 +63,21 @@ pub(super) enum Command {
         /// Also a file whose version is not newer than that of the one that is pinned
         #[arg(long)]
         allow_downgrade: bool,
+    },
+    /// Fetch a connector from an OCI registry into the folder and trust it, as `pin` does; tidewaiter.lock has its digest from then on
+    Pull {
+        /// Its artifact, as in ghcr.io/acme/csv:1.2.0 or ghcr.io/acme/csv@sha256:…
+        #[arg(required_unless_present = "locked")]
+        artifact: Option<Place>,
+        /// Its name [default: the last part of the artifact's path]
+        #[arg(long, requires = "artifact")]
+        name: Option<ConnectorName>,
+        /// Also where its version is not newer than that of the one that is pinned
+        #[arg(long, requires = "artifact")]
+        allow_downgrade: bool,
+        /// Fetch what tidewaiter.lock says, where the folder has something else
+        #[arg(long, conflicts_with = "artifact")]
+        locked: bool,
     },
     /// End what runs of these files of connectors now, whoever trusts them, and run them never again
     Deny {
@@ -123,9 +139,13 @@ pub(super) async fn perform(site: &Site, command: Command, json: bool) -> Result
         Command::Verify { file } => return verify(&site.host()?, &file, json),
         Command::Inspect { .. } | Command::Sign { .. } => unreachable!("they need no configuration"),
         Command::Pin { connectors, allow_downgrade: downgrade } => {
-            let pin = |connector| Ask::Pin { connector, downgrade };
+            let pin = |connector| Ask::Pin { connector, downgrade, pulled: None };
             return decide(site, connectors.into_iter().map(pin).collect(), json).await;
         }
+        Command::Pull { artifact: Some(place), name, allow_downgrade, .. } => {
+            return pull::pull(site, &place, name, allow_downgrade, json).await;
+        }
+        Command::Pull { .. } => return pull::pull_locked(site, json).await,
         Command::Deny { files, why, lift } => return decide(site, vec![Ask::Deny { files, why, lift }], json).await,
         Command::Quarantine { connector, why, end } => {
             return decide(site, vec![Ask::Quarantine { connector, why, end }], json).await;

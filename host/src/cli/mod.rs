@@ -13,6 +13,7 @@ mod guard;
 mod print;
 mod progress;
 mod promote;
+mod pull;
 mod serve;
 mod sinks;
 mod token;

@@ -522,6 +522,9 @@ pub(super) fn lock(lock: &Lock) -> String {
     for (name, pin) in &lock.connectors {
         let _ = writeln!(text, "{name} {} pinned {}", shown(&pin.version, 40), pin.sha256);
     }
+    for (name, pulled) in &lock.pulled {
+        let _ = writeln!(text, "{name} pulled from {} {}", shown(&pulled.from, TEXT_BYTES_MAX), pulled.digest);
+    }
     for (sha256, why) in &lock.denied {
         let _ = writeln!(text, "denied {sha256}: {}", shown(why, TEXT_BYTES_MAX));
     }

@@ -49,6 +49,7 @@ use self::resolve::{LOOKUPS_MAX, Lookups};
 pub use self::resolve::{Resolve, Resolving, SystemResolver};
 use self::tcp::Tcp;
 pub(crate) use self::tcp::sandbox;
+pub(crate) use self::tls::certificates;
 pub use self::tls::{TlsError, Trust};
 use crate::clock::Clock;
 

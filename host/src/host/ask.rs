@@ -27,7 +27,7 @@ use crate::audit::Event;
 use crate::db::{Checked, CommitError, ConsumerError, ReadError, TokenChange};
 use crate::driver::Progress;
 use crate::sink::render;
-use crate::trust::Lock;
+use crate::trust::{Lock, Pulled};
 
 /// Entries in one answer.
 const CHANGES_MAX: usize = 10_000;
@@ -152,6 +152,9 @@ pub enum Ask {
         connector: ConnectorName,
         /// Also where it isn't newer than what is pinned.
         downgrade: bool,
+        /// Where it was pulled from.
+        #[serde(default)]
+        pulled: Option<Pulled>,
     },
     /// Deny files of connectors.
     Deny {
@@ -520,7 +523,9 @@ impl Host {
                 self.try_again(connector.clone(), downgrade, by).await?;
                 Answer::Revisions(self.revisions(&connector)?)
             }
-            Ask::Pin { connector, downgrade } => Answer::Lock(self.pin(connector, downgrade, by).await?),
+            Ask::Pin { connector, downgrade, pulled } => {
+                Answer::Lock(self.pin_pulled(connector, pulled, downgrade, by).await?)
+            }
             Ask::Deny { files, why, lift } => Answer::Lock(self.deny(files, why, lift, by).await?),
             Ask::Quarantine { connector, why, end } => Answer::Lock(self.quarantine(connector, why, end, by).await?),
             Ask::Apply(apply) => Answer::Reloaded(self.apply(apply, by).await?),

@@ -24,7 +24,7 @@ pub(crate) struct Bytes {
 }
 
 /// A statement of the file, and its signature.
-pub(super) fn beside(path: &Path) -> [PathBuf; 2] {
+pub(crate) fn beside(path: &Path) -> [PathBuf; 2] {
     ["statement", "statement.minisig"].map(|extension| path.with_extension(extension))
 }
 
@@ -37,7 +37,12 @@ impl Bytes {
             [Ok(statement), Ok(signature)] => Some(Signed { statement, signature }),
             _ => None,
         };
-        Ok(Self { sha256: hex(&Sha256::digest(&bytes)), bytes, signed })
+        Ok(Self::of(bytes, signed))
+    }
+
+    /// Of what came some other way.
+    pub(crate) fn of(bytes: Vec<u8>, signed: Option<Signed>) -> Self {
+        Self { sha256: hex(&Sha256::digest(&bytes)), bytes, signed }
     }
 }
 

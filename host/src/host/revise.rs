@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Current};
 use crate::db::{Db, Revision};
 use crate::driver::{Connection, Request, Roster};
-use crate::trust::{Lock, Mode, is_older};
+use crate::trust::{Lock, Mode, Pulled, is_older};
 
 /// So much of a hash has to be named.
 const SHA256_PART_MIN: usize = 6;
@@ -176,16 +176,20 @@ impl Reviser {
     async fn pin(
         &self,
         connector: &ConnectorName,
+        pulled: Option<Pulled>,
         downgrade: bool,
-        by: &Actor,
-        audit: &Audit,
+        (by, audit): (&Actor, &Audit),
     ) -> Result<(), HostError> {
         let not = |problem: String| HostError::NotRevised { connector: connector.clone(), problem };
         let trust = self.config.now().connector_trust.clone();
-        if !matches!(trust.mode, Mode::Pinned) {
+        let pins = matches!(trust.mode, Mode::Pinned);
+        if !pins && pulled.is_none() {
             return Err(not("nothing is pinned where connector-trust.mode is not \"pinned\"".to_owned()));
         }
         let (sha256, version) = self.loader.pinnable(connector).await.map_err(|error| refused(connector, error))?;
+        if pulled.as_ref().is_some_and(|pulled| pulled.sha256 != sha256) {
+            return Err(not("the folder has another file by now".to_owned()));
+        }
         let known = Lock::read(&trust.lock)?.connectors.remove(connector);
         let is_downgrade = known.filter(|pin| pin.sha256 != sha256 && is_older(&version, &pin.version));
         if let Some(pin) = is_downgrade.filter(|_| !downgrade) {
@@ -195,7 +199,14 @@ impl Reviser {
             )));
         }
         let on = format!("{connector} {version} {sha256}");
-        self.decide((by, audit), ("connectors pin", on), |lock| lock.pin(connector, &sha256, &version)).await?;
+        let act = if pulled.is_some() { "connectors pull" } else { "connectors pin" };
+        let change = |lock: &mut Lock| {
+            if pins {
+                lock.pin(connector, &sha256, &version);
+            }
+            lock.pulled.extend(pulled.map(|pulled| (connector.clone(), pulled)));
+        };
+        self.decide((by, audit), (act, on), change).await?;
         self.trust_anew([connector]).await
     }
 
@@ -347,9 +358,20 @@ impl Host {
     /// # Errors
     /// The file is no connector, or a downgrade; `by` has not the role `security`; the lock can't be written.
     pub async fn pin(&self, connector: ConnectorName, downgrade: bool, by: Actor) -> Result<Lock, HostError> {
+        self.pin_pulled(connector, None, downgrade, by).await
+    }
+
+    /// As `pin`, of a file that was pulled from a registry: the lock has where from. Where nothing is pinned, nothing but that is written down.
+    pub(crate) async fn pin_pulled(
+        &self,
+        connector: ConnectorName,
+        pulled: Option<Pulled>,
+        downgrade: bool,
+        by: Actor,
+    ) -> Result<Lock, HostError> {
         self.decides(&by, "connectors pin", connector.as_str())?;
         let (reviser, audit) = (self.reviser(&connector)?, self.audit.clone());
-        self.act(async move { reviser.pin(&connector, downgrade, &by, &audit).await }).await?;
+        self.act(async move { reviser.pin(&connector, pulled, downgrade, (&by, &audit)).await }).await?;
         Ok(Lock::read(&self.config().connector_trust.lock)?)
     }
 

@@ -9,7 +9,7 @@ use tidewaiter_core::name::ConnectorName;
 
 use crate::files;
 
-const HEADER: &str = "# Which files connectors may be. Written by `tidewaiter connectors pin`, `deny` and `quarantine`; keep it with the configuration.\n";
+const HEADER: &str = "# Which files connectors may be. Written by `tidewaiter connectors pin`, `pull`, `deny` and `quarantine`; keep it with the configuration.\n";
 const VERSION: u32 = 1;
 /// The largest one, in bytes.
 const LOCK_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -24,6 +24,9 @@ pub struct Lock {
     /// The file that each connector may be.
     #[serde(default)]
     pub connectors: BTreeMap<ConnectorName, Pin>,
+    /// Where the files of connectors were pulled from.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pulled: BTreeMap<ConnectorName, Pulled>,
     /// Files that nobody runs, by their hash, and why.
     #[serde(default)]
     pub denied: BTreeMap<String, String>,
@@ -45,6 +48,18 @@ pub struct Pin {
     pub earlier: Vec<String>,
 }
 
+/// A file of a connector that was pulled from a registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pulled {
+    /// Its place, as in `ghcr.io/acme/csv:1.2.0`.
+    pub from: String,
+    /// What that was: the digest of the manifest, as in `sha256:…`.
+    pub digest: String,
+    /// The hash of the file, in hexadecimal.
+    pub sha256: String,
+}
+
 /// A lock file that can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {message}", path.display())]
@@ -55,8 +70,8 @@ pub struct LockError {
 
 impl Default for Lock {
     fn default() -> Self {
-        let (connectors, denied, quarantined) = Default::default();
-        Self { version: VERSION, connectors, denied, quarantined }
+        let (connectors, pulled, denied, quarantined) = Default::default();
+        Self { version: VERSION, connectors, pulled, denied, quarantined }
     }
 }
 
@@ -98,6 +113,7 @@ impl Lock {
         }
         let pin = Pin { version: version.to_owned(), sha256: sha256.to_owned(), earlier };
         self.connectors.insert(name.clone(), pin);
+        self.pulled.retain(|pulled, from| pulled != name || from.sha256 == sha256);
     }
 }
 

@@ -6,6 +6,7 @@ mod ldap;
 mod mariadb;
 mod openldap;
 mod postgresql;
+mod registry;
 mod sql;
 
 use std::ffi::OsString;
@@ -23,6 +24,7 @@ pub use ds389::Ds389;
 pub use mariadb::MariaDb;
 pub use openldap::{OpenLdap, Slapd};
 pub use postgresql::PostgreSql;
+pub use registry::Registry;
 use tempfile::TempDir;
 
 /// Debian's nobody, and its group.
