@@ -60,6 +60,7 @@ fn main() -> Result<()> {
                 "sql",
                 "ldap",
                 "first-run",
+                "first-run-python",
                 "swaps",
                 "memory",
                 "pass-memory",
@@ -67,7 +68,7 @@ fn main() -> Result<()> {
         ),
         ["only", folder, parts @ ..] => report(folder.into(), parts),
         _ => anyhow::bail!(
-            "bench all FOLDER | only FOLDER delta|group|no-change|idle|load|open|pass|pass-memory|sql|ldap|first-run|swaps|memory…"
+            "bench all FOLDER | only FOLDER delta|group|no-change|idle|load|open|pass|pass-memory|sql|ldap|first-run|first-run-python|swaps|memory…"
         ),
     }
 }
@@ -89,6 +90,7 @@ fn report(out: PathBuf, parts: &[&str]) -> Result<()> {
             "sql" => runtime.block_on(sql::measure(3, 1_000_000))?,
             "ldap" => runtime.block_on(ldap::measure(3, 100_000))?,
             "swaps" => runtime.block_on(swaps::measure(1000, &out))?,
+            "first-run-python" => runtime.block_on(swaps::first_run_of_python(5, &out))?,
             "first-run" => runtime.block_on(swaps::first_run(10, &out))?,
             "open" => open::measure(5, &out)?,
             "idle" => idle::measure(&out)?,

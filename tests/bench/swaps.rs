@@ -15,7 +15,7 @@ use tidewaiter::host::{Host, Runs};
 use tidewaiter_core::name::ConnectionName;
 use tidewaiter_core::text::hex;
 use tidewaiter_core::timing::Timing;
-use tidewaiter_tests::{connector, patched};
+use tidewaiter_tests::{built, connector, patched};
 
 use crate::delta::config;
 use crate::idle::host;
@@ -47,6 +47,53 @@ pub(crate) async fn first_run(rounds: u32, out: &Path) -> Result<Json> {
     }
     host.shutdown().await;
     Ok(json!({ "bytes": bytes.len(), "ms": spread(&took) }))
+}
+
+/// The same of a connector in Python, which is eighteen megabytes large, while others run each second.
+pub(crate) async fn first_run_of_python(rounds: u32, out: &Path) -> Result<Json> {
+    const OTHERS: u32 = 20;
+    ensure!(built("json-py"), "there is no connector in Python: `cargo xtask build json-py`");
+    let data = tempfile::tempdir_in(out)?;
+    let bytes = std::fs::read(connector("json-py"))?;
+    let save = |round: u32| put_as(data.path(), "json-py", &bytes, u8::try_from(round)?);
+    save(0)?;
+    let rows = |last: u32| {
+        let row = |rev: u32| json!({ "uid": rev.to_string(), "rev": rev, "name": "x" });
+        let rows = Json::Array((1..=last).map(row).collect()).to_string();
+        let people = data.path().join("people");
+        std::fs::write(people.join("new"), rows)?;
+        std::fs::rename(people.join("new"), people.join("people.json")).context("the rows")
+    };
+    count(data.path(), 0)?;
+    put(data.path(), &std::fs::read(connector("hostile"))?, 0)?;
+    rows(1)?;
+    let mut config = many(data.path(), OTHERS, EVERY);
+    let mut python =
+        crate::delta::config(json!({ "folder": "people" }), Some(Timing::every(Duration::from_secs(3600))));
+    python.connector = "json-py".parse().context("a name")?;
+    python.access.granted.read = vec![data.path().join("people")];
+    python.base = data.path().to_owned();
+    config.connections.insert("python".parse().context("a name")?, Arc::new(python));
+    config.compiler = Some(std::env::current_exe()?.with_file_name("tidewaiter"));
+    let host = Host::start(config, "bench", Runs::Scheduled).await?;
+    host.begin().await;
+    until("first tokens", || Ok(host.db().states()?.len() == OTHERS as usize + 1)).await?;
+    until("the first row", || Ok(host.db().last_sequence() == 1)).await?;
+    tokio::time::sleep(3 * EVERY).await;
+    host.lateness().reset();
+    let (clock, mut took) = (Clock::start(), Vec::new());
+    for round in 1..=rounds {
+        rows(round + 1)?;
+        let begun = clock.moment();
+        let sha256 = save(round)?;
+        until("a change", || Ok(host.db().last_sequence() == u64::from(round) + 1)).await?;
+        took.push((clock.moment().0 - begun.0) as f64);
+        let runs = host.db().placements()?.into_values().any(|placement| placement.sha256 == sha256);
+        ensure!(runs, "another file told it");
+    }
+    let late = late(host.lateness());
+    host.shutdown().await;
+    Ok(json!({ "bytes": bytes.len(), "ms": spread(&took), "others": OTHERS, "lateness-of-others-ms": late }))
 }
 
 /// The source of all connections has so many changes.
@@ -159,13 +206,17 @@ fn many(data: &Path, connections: u32, every: Duration) -> Config {
 
 /// Puts one of the files into the folder of connectors, at once. Answers its hash.
 fn put(data: &Path, bytes: &[u8], number: u8) -> Result<String> {
+    put_as(data, "hostile", bytes, number)
+}
+
+fn put_as(data: &Path, name: &str, bytes: &[u8], number: u8) -> Result<String> {
     let folder = data.join("connectors");
     std::fs::create_dir_all(&folder)?;
     // A section that says nothing makes it another file.
     let file = [bytes, &[0, 2, 1, b'a' + number]].concat();
     let begun = folder.with_extension("new");
     std::fs::write(&begun, &file)?;
-    std::fs::rename(&begun, folder.join("hostile.wasm"))?;
+    std::fs::rename(&begun, folder.join(format!("{name}.wasm")))?;
     Ok(hex(&Sha256::digest(&file)))
 }
 
