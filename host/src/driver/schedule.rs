@@ -11,7 +11,7 @@ use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::run::{Failure, Outcome, Reading, RunReport, Spent, Trigger};
 use tidewaiter_core::schedule::{Concurrency, Effect, QUARANTINE_FAULTS, Refusal, Scheduled, Scheduler, WaiterId};
 use tidewaiter_core::state::TypeState;
-use tidewaiter_core::time::Moment;
+use tidewaiter_core::time::{Moment, UnixMillis};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 
@@ -299,8 +299,21 @@ impl Task {
         since: Option<Moment>,
         wanted: Option<Wanted>,
     ) {
-        let Some(connection) = self.roster.get(&key.connection) else { return };
         let run = self.last_run.fetch_add(1, Ordering::AcqRel) + 1;
+        let Some(connection) = self.roster.get(&key.connection) else {
+            // It was taken out just now, and the scheduler hears of that next.
+            match wanted {
+                Some(wanted) => {
+                    self.scheduler.handle_read_over(&key, state);
+                    let _ = wanted.reader.send(Err(Refusal::Unknown(key)));
+                }
+                None => {
+                    let report = nothing_done(&key, (run, trigger, &state), self.clock.now(), Outcome::Stopped);
+                    self.scheduler.handle_finished(&report, state, self.clock.both());
+                }
+            }
+            return;
+        };
         let (signals, received) = mpsc::channel(SIGNALS);
         let (mut reading, mut comparison, mut reader) = (None, None, None);
         if let Some(wanted) = wanted {
@@ -424,28 +437,38 @@ impl Task {
     /// A bug of ours ended a run; it ends that run only.
     fn panicked(&self, key: &TypeKey, running: Running, error: &JoinError) -> Performed {
         let (run, trigger, mut state) = running.order;
-        let now = self.clock.now();
         let message = format!("the run ended unexpectedly: {error}");
         tracing::error!(target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run, "{message}");
         state.failures = state.failures.saturating_add(u32::from(trigger != Trigger::Reconcile));
-        let token = state.sync.token().cloned();
-        let report = RunReport {
-            run,
-            key: key.clone(),
-            trigger,
-            started: now,
-            ended: now,
-            token_in: token.clone(),
-            token_out: token,
-            deltas: 0,
-            dead_letters: 0,
-            dropped: 0,
-            bytes: 0,
-            retries: 0,
-            spent: Spent::default(),
-            outcome: Outcome::Failed(Failure::Host { message }),
-        };
+        let outcome = Outcome::Failed(Failure::Host { message });
+        let report = nothing_done(key, (run, trigger, &state), self.clock.now(), outcome);
         Performed { report, state, next: None }
+    }
+}
+
+/// Of a run that wrote nothing.
+fn nothing_done(
+    key: &TypeKey,
+    (run, trigger, state): (u64, Trigger, &TypeState),
+    now: UnixMillis,
+    outcome: Outcome,
+) -> RunReport {
+    let token = state.sync.token().cloned();
+    RunReport {
+        run,
+        key: key.clone(),
+        trigger,
+        started: now,
+        ended: now,
+        token_in: token.clone(),
+        token_out: token,
+        deltas: 0,
+        dead_letters: 0,
+        dropped: 0,
+        bytes: 0,
+        retries: 0,
+        spent: Spent::default(),
+        outcome,
     }
 }
 
@@ -453,5 +476,58 @@ async fn sleep(due: Option<Duration>) {
     match due {
         Some(duration) => tokio::time::sleep(duration).await,
         None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewaiter_core::run::Filter;
+    use tidewaiter_core::state::From;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_run_of_a_connection_that_was_just_taken_out_is_answered_and_holds_up_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(folder.path(), "a test", Duration::ZERO).unwrap();
+        let clock = Clock::start();
+        let key = TypeKey { connection: "hr".parse().unwrap(), object_type: "account".parse().unwrap() };
+        let scheduled = || Scheduled {
+            key: key.clone(),
+            connector: "csv".parse().unwrap(),
+            timing: None,
+            rank: 0,
+            parallel: false,
+            state: TypeState::first(From::Latest, clock.now()),
+            faults: 0,
+        };
+        let counts = (Arc::default(), Arc::default());
+        let roster = Arc::new(Roster::new(HashMap::new(), std::collections::BTreeMap::new()));
+        let task = Task::new(db, clock, roster, Concurrency::default(), counts, vec![scheduled()]);
+        let (requests, received) = mpsc::channel(10);
+        let working = JoinSet::from_iter([task.work(received)]);
+        let answered = async || {
+            let (answer, result) = oneshot::channel();
+            requests.send(Request::Sync { key: key.clone(), trigger: Trigger::Command, answer }).await.unwrap();
+            timeout(Duration::from_secs(10), result).await.unwrap().unwrap()
+        };
+        for _ in 0..2 {
+            assert_eq!(answered().await.unwrap().outcome, Outcome::Stopped);
+        }
+        let (answer, read) = oneshot::channel();
+        let reading = Reading { filter: Filter::All, page: None, dry_run: true };
+        let wanted = Request::Read { key: key.clone(), reading, comparison: None, answer };
+        requests.send(wanted).await.unwrap();
+        let read = timeout(Duration::from_secs(10), read).await.unwrap().unwrap();
+        assert!(matches!(read, Err(Refusal::Unknown(_))));
+        // It is there again, or gone for good.
+        let connection = key.connection.clone();
+        for (types, is_known) in [(vec![scheduled()], true), (Vec::new(), false)] {
+            requests.send(Request::Configured { connection: connection.clone(), types }).await.unwrap();
+            assert_eq!(answered().await.is_ok(), is_known);
+        }
+        requests.send(Request::Shutdown).await.unwrap();
+        timeout(Duration::from_secs(10), working.join_all()).await.unwrap();
     }
 }
