@@ -324,6 +324,9 @@ pub(super) fn types(types: &[TypeView]) -> String {
     for (key, problem) in types.iter().filter_map(|view| Some((&view.token.key, view.problem.as_ref()?))) {
         let _ = writeln!(text, "{key} can't run: {}", shown(problem, TEXT_BYTES_MAX));
     }
+    for (key, notice) in types.iter().filter_map(|view| Some((&view.token.key, view.notice.as_ref()?))) {
+        let _ = writeln!(text, "{key}: {}", shown(notice, TEXT_BYTES_MAX));
+    }
     text
 }
 

@@ -95,6 +95,9 @@ pub struct TypeView {
     /// Why its connection can't run, if it can't.
     #[serde(default)]
     pub problem: Option<String>,
+    /// What else is to be known of it, as that it runs an earlier file of its connector.
+    #[serde(default)]
+    pub notice: Option<String>,
     /// Deltas that are kept out of the journal.
     #[serde(default)]
     pub dead_letters: u64,
@@ -378,7 +381,8 @@ impl Host {
                 token: self.token_of(&key, config)?,
                 connector: connection.connector.clone(),
                 class: config.class.clone(),
-                problem: broken.or(self.faulty(&connection.connector, runs)?).or(refused),
+                problem: broken.or(self.faulty(&connection.connector, runs)?),
+                notice: refused,
                 schedule: config.timing.as_ref().map(ToString::to_string),
                 dead_letters: letters.iter().filter(|stored| stored.key == key).count() as u64,
                 reconciled: shadows.get(&key).and_then(Shadow::complete_at),
