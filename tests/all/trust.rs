@@ -83,7 +83,8 @@ fn what_is_not_pinned_is_not_run_and_what_was_comes_back_only_by_a_rollback() {
     server.wait_for("is not pinned in", 0);
     has_told(&place, &["one", "one"]);
     let shown = place.run("connections list").stdout;
-    assert!(shown.contains("an earlier file of its connector runs"), "{shown}");
+    assert!(shown.contains("hr/account: an earlier file of its connector runs"), "{shown}");
+    assert!(!shown.contains("can't run"), "{shown}");
     let list = place.run("connectors list");
     assert!(list.code == 4 && list.stdout.contains("is not pinned"), "nothing is made of it: {list:?}");
     let two = hash_of(&place);
@@ -155,6 +156,33 @@ fn what_is_denied_or_in_quarantine_ends_at_once_in_whatever_call_it_is() {
     assert_eq!(server.end().0, 0);
     let bad = place.run("connectors deny 1234");
     assert!(bad.code == 2 && bad.stderr.contains("64 hexadecimal digits"), "{bad:?}");
+}
+
+/// A component of no world of ours that takes long to compile.
+fn large() -> Vec<u8> {
+    let steps = "local.get 0 i64.const 7 i64.mul i64.const 3 i64.rotl i64.popcnt local.set 0 ".repeat(200);
+    let function = format!("(func (param i64) (result i64) {steps} local.get 0)");
+    wat::parse_str(format!("(component (core module {}))", function.repeat(4000))).unwrap()
+}
+
+#[test]
+fn what_is_denied_does_not_wait_for_what_is_compiled() {
+    let place = place("connector-trust.mode = \"any\"\n", "endless-host-call");
+    let server = place.serve();
+    let at = server.wait_for("sync called", 0);
+    let sha256 = hash_of(&place);
+    let clock = Clock::start();
+    fs::write(place.path("new"), large()).unwrap();
+    fs::rename(place.path("new"), place.path("connectors/hostile.wasm")).unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    let mut denying = place.command(&["connectors", "deny", &sha256]).spawn().unwrap();
+    server.wait_for("run ended", at);
+    let (ended, is_compiling) = (clock.moment().0, denying.try_wait().unwrap().is_none());
+    assert!(place.run("connections list").stdout.contains("is denied by"));
+    assert!(denying.wait().unwrap().success());
+    println!("the run ended after {ended} ms, the command after {} ms", clock.moment().0);
+    assert!(is_compiling, "it took no time to compile");
+    assert_eq!(server.end().0, 0);
 }
 
 #[test]

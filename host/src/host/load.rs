@@ -368,6 +368,22 @@ impl Loader {
         Ok(None)
     }
 
+    /// Those of the connections of a connector that run what may not be run any more, and why not.
+    pub(super) async fn distrusted_now(
+        &self,
+        connector: &ConnectorName,
+        running: Vec<Arc<Connection>>,
+    ) -> Result<Vec<(Arc<Connection>, Fault)>, NotLoaded> {
+        let shelf = self.shelf(connector, &self.config.now()).await;
+        let mut found = Vec::new();
+        for connection in running {
+            if let Err(fault) = shelf.trusted(connection.connector.sha256()).await? {
+                found.push((connection, fault));
+            }
+        }
+        Ok(found)
+    }
+
     /// What connections of a connector run that may not be run any more, and what they run in its place.
     pub(super) async fn distrusted(
         &self,

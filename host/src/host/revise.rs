@@ -119,9 +119,17 @@ impl Reviser {
 
     /// What runs and may not be run any more ends now, by what is trusted now; connections run what ran before, if they can.
     pub(super) async fn retrust(&self, connector: &ConnectorName) -> Result<(), NotLoaded> {
+        // Whoever has the turn may be compiling, and nothing that may not be run waits for that.
+        let ended = self.end_distrusted(connector).await?;
         let _turn = self.turn(connector).await;
-        let Distrusted { files, placed, broken } =
-            self.loader.distrusted(connector, &self.roster.of(connector)).await?;
+        let mut running = self.roster.of(connector);
+        let config = self.config.now();
+        let is_out = |connection: &Arc<Connection>| {
+            let is_configured = config.connections.get(&connection.name) == Some(&connection.config);
+            is_configured && self.roster.get(&connection.name).is_none()
+        };
+        running.extend(ended.into_iter().filter(is_out));
+        let Distrusted { files, placed, broken } = self.loader.distrusted(connector, &running).await?;
         let gone: Vec<ConnectionName> = broken.iter().map(|(name, _)| name.clone()).collect();
         for (connection, problem) in broken {
             tracing::error!(
@@ -137,6 +145,20 @@ impl Reviser {
             let _ = self.requests.send(Request::Abandon { files, connections: BTreeSet::new() }).await;
         }
         Ok(())
+    }
+
+    /// Connections that run what may not be run are out, and what is under way of it ends.
+    async fn end_distrusted(&self, connector: &ConnectorName) -> Result<Vec<Arc<Connection>>, NotLoaded> {
+        let mut ended = Vec::new();
+        for (connection, fault) in self.loader.distrusted_now(connector, self.roster.of(connector)).await? {
+            self.roster.take_out(connection.name.clone(), fault.why);
+            ended.push(connection);
+        }
+        if !ended.is_empty() {
+            let files = ended.iter().map(|connection| connection.connector.sha256().to_owned()).collect();
+            let _ = self.requests.send(Request::Abandon { files, connections: BTreeSet::new() }).await;
+        }
+        Ok(ended)
     }
 
     /// Lets connections run what is trusted now, and nothing else.
