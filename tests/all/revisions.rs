@@ -100,6 +100,11 @@ fn a_file_that_is_saved_runs_at_once() {
     count(&place, 5);
     save(&place, "five");
     assert_eq!(has_told(&place, "hr", 5)[4], "five");
+    // Of two that come at once, the last.
+    count(&place, 6);
+    save(&place, "six");
+    save(&place, "seven");
+    assert_eq!(has_told(&place, "hr", 6)[5], "seven");
     assert_eq!(server.end().0, 0);
 }
 
