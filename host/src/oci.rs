@@ -16,7 +16,7 @@ use oci_client::manifest::{ImageIndexEntry, OciDescriptor};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference, RegistryOperation};
 use tidewaiter_core::text::{shown, with_causes};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 
 use crate::egress::certificates;
@@ -32,6 +32,12 @@ const TITLE: &str = "org.opencontainers.image.title";
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// How long it may take.
 const TIME_MAX: Duration = Duration::from_secs(15 * 60);
+/// How long its manifest may take.
+const MANIFEST_TIME_MAX: Duration = Duration::from_secs(60);
+/// What the process may take for it beside what it has, in bytes: the client reads answers whole.
+const MEMORY_MAX: u64 = 256 * 1024 * 1024;
+/// How often that is looked at.
+const MEMORY_LOOK: Duration = Duration::from_millis(20);
 /// More of what a registry says isn't shown.
 const PROBLEM_BYTES_MAX: usize = 500;
 /// The largest configuration of Docker, in bytes.
@@ -144,16 +150,30 @@ impl Place {
     ///
     /// # Errors
     /// It isn't there, or isn't what it should be; or the registry can't be reached or doesn't let us.
-    pub(crate) async fn pull(&self, trust: &[PathBuf], progress: impl Fn(u64, u64)) -> Result<Artifact, NotPulled> {
-        let pulled = timeout(TIME_MAX, self.pull_patiently(trust, &progress)).await;
-        pulled.unwrap_or_else(|_| Err(self.not(&format!("it takes longer than {} s", TIME_MAX.as_secs()))))
+    pub(crate) async fn pull(
+        &self,
+        trust: Vec<PathBuf>,
+        progress: impl Fn(u64, u64) + Send + Sync + 'static,
+    ) -> Result<Artifact, NotPulled> {
+        let this = self.clone();
+        // What a registry says may be more than the client of them can work with: that ends its task.
+        let mut pulling = JoinSet::from_iter([async move { this.pull_patiently(&trust, &progress).await }]);
+        tokio::select! {
+            Some(pulled) = pulling.join_next() => pulled.unwrap_or_else(|error| Err(self.not(&format!("it can't be worked with: {error}")))),
+            () = tokio::time::sleep(TIME_MAX) => Err(self.not(&format!("it takes longer than {} s", TIME_MAX.as_secs()))),
+            () = too_much() => Err(self.not(&format!("it takes more than {MEMORY_MAX} bytes of memory"))),
+        }
     }
 
     async fn pull_patiently(&self, trust: &[PathBuf], progress: &impl Fn(u64, u64)) -> Result<Artifact, NotPulled> {
         let (client, login) = (self.client(trust)?, self.login().await?);
         let failed = |error: OciDistributionError| self.failed(&error);
-        client.auth(&self.reference, &login, RegistryOperation::Pull).await.map_err(failed)?;
-        let (manifest, digest) = client.pull_image_manifest(&self.reference, &login).await.map_err(failed)?;
+        let manifest = async {
+            client.auth(&self.reference, &login, RegistryOperation::Pull).await?;
+            client.pull_image_manifest(&self.reference, &login).await
+        };
+        let late = |_| self.not(&format!("its manifest takes longer than {} s", MANIFEST_TIME_MAX.as_secs()));
+        let (manifest, digest) = timeout(MANIFEST_TIME_MAX, manifest).await.map_err(late)?.map_err(failed)?;
         let components: Vec<&OciDescriptor> = manifest.layers.iter().filter(|layer| layer.media_type == WASM).collect();
         let [component] = components[..] else {
             let types: Vec<&str> = manifest.layers.iter().map(|layer| layer.media_type.as_str()).collect();
@@ -269,6 +289,22 @@ impl Place {
             Err(error) => Err(named(&error)),
         }
     }
+}
+
+/// Returns once the process has taken more than it may.
+async fn too_much() {
+    let before = resident();
+    let mut looks = tokio::time::interval(MEMORY_LOOK);
+    while resident().saturating_sub(before) < MEMORY_MAX {
+        looks.tick().await;
+    }
+}
+
+/// The memory that the process has, in bytes.
+fn resident() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = pages.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or_default();
+    pages * rustix::param::page_size() as u64
 }
 
 /// The one for WebAssembly, of those for several platforms.

@@ -284,6 +284,45 @@ fn logins_are_those_of_docker_and_are_told_to_nobody_else() {
 }
 
 #[test]
+fn what_a_registry_sends_is_bounded() {
+    use axum::body::{Body, Bytes};
+    let endless = || {
+        let part = Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 1 << 20]));
+        Body::from_stream(futures_util::stream::repeat_with(move || {
+            Ok::<_, std::io::Error>(part.as_ref().unwrap().clone())
+        }))
+    };
+    let answers = move |seen: &tidewaiter_tests::web::Seen| {
+        let answer = axum::http::Response::builder();
+        Some(match seen.uri.as_str() {
+            "/v2/" => answer.body(Body::empty()).unwrap(),
+            uri if uri.contains("/fails/") => answer.status(500).body(endless()).unwrap(),
+            _ => answer.header("content-type", "application/vnd.oci.image.manifest.v1+json").body(endless()).unwrap(),
+        })
+    };
+    let hostile = Web::answering(answers);
+    let place = place(PINNED);
+    for artifact in ["endless", "fails"] {
+        let words = format!("{}/acme/{artifact}/hostile:1", hostile.address);
+        refused(&pull(&place, &words), 4, "more than 268435456 bytes of memory");
+    }
+    // Nor is there anything in the way that is written to, or waited for.
+    fs::write(place.path("victim"), "theirs").unwrap();
+    std::os::unix::fs::symlink("../victim", place.path("connectors/.hostile.wasm.new")).unwrap();
+    let registry = Registry::start();
+    if !publish(&registry, "0.1.0", "one", "1") {
+        return;
+    }
+    let words = format!("127.0.0.1:{}/acme/hostile:1", registry.port());
+    assert_eq!(pull(&place, &words).code, 0);
+    assert_eq!(fs::read_to_string(place.path("victim")).unwrap(), "theirs");
+    fs::remove_file(place.path("connectors/hostile.wasm")).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(place.path("connectors/hostile.wasm")).status();
+    assert!(made.unwrap().success());
+    refused(&pull(&place, "--locked"), 1, "it is no regular file");
+}
+
+#[test]
 fn registries_elsewhere_are_spoken_to_over_tls_and_nothing_else() {
     let authority = Authority::new();
     let mut registry = Registry::start();

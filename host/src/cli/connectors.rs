@@ -60,7 +60,7 @@ pub(super) enum Command {
         /// Their names
         #[arg(required = true)]
         connectors: Vec<ConnectorName>,
-        /// Also a file whose version is not newer than that of the one that is pinned
+        /// Also a file whose version is older than that of the one that is pinned, or can't be compared with it
         #[arg(long)]
         allow_downgrade: bool,
     },
@@ -72,7 +72,7 @@ pub(super) enum Command {
         /// Its name [default: the last part of the artifact's path]
         #[arg(long, requires = "artifact")]
         name: Option<ConnectorName>,
-        /// Also where its version is not newer than that of the one that is pinned
+        /// Also where its version is older than that of the one that is pinned, or can't be compared with it
         #[arg(long, requires = "artifact")]
         allow_downgrade: bool,
         /// Fetch what tidewaiter.lock says, where the folder has something else
@@ -261,7 +261,7 @@ pub(super) async fn list(config: &Config, json: bool) -> Result<(), Fail> {
     if bad { Err(Fail::told(Exit::RunFailed)) } else { Ok(()) }
 }
 
-fn engine(cache: Option<PathBuf>) -> Result<Engine, Fail> {
+pub(super) fn engine(cache: Option<PathBuf>) -> Result<Engine, Fail> {
     let options = EngineOptions { compiler: Some(OURSELVES.into()), cache, ..EngineOptions::default() };
     Engine::new(&options)
         .map_err(|error| Fail::new(Exit::Host, format!("this machine can't run connectors: {error:#}")))

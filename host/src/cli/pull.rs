@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tidewaiter_core::name::ConnectorName;
 
+use super::connectors::engine;
 use super::door::{Door, Site};
 use super::fail::{Exit, Fail};
 use super::print;
@@ -17,6 +18,7 @@ use crate::host::ask::{Answer, Ask};
 use crate::host::{Bytes, Runs, beside};
 use crate::oci::{Artifact, Place};
 use crate::trust::{Distrust, Lock, Origin, Pulled};
+use crate::wasm::{COMPONENT_BYTES_MAX, Connector};
 
 /// What was put into the folder.
 #[derive(Serialize)]
@@ -44,7 +46,11 @@ pub(super) async fn pull(
         Ok(()) | Err(Distrust::NotPinned { .. } | Distrust::Earlier { .. }) => {}
         Err(distrust) => return Err(Fail::new(Exit::Refused, format!("{place}: {distrust}"))),
     }
-    let before = Before::of(&config, &connector);
+    // What is no connector of this name doesn't come into the folder.
+    let engine = engine(Some(config.compiled()))?;
+    let loaded = Connector::load(&engine, &connector, &file.bytes).await;
+    loaded.map_err(|error| Fail::new(Exit::Refused, format!("{place}: {error}")))?;
+    let before = Before::of(&config, &connector)?;
     before.replace(&file)?;
     let asked = Ask::Pin { connector: connector.clone(), downgrade, pulled: Some(pulled.clone()) };
     let answer = match Door::open(site, Runs::WhenAsked).await {
@@ -86,7 +92,7 @@ pub(super) async fn pull_locked(site: &Site, json: bool) -> Result<(), Fail> {
             return Err(Fail::new(Exit::Refused, of_lock(problem)));
         }
         judged(&config, &connector, &file).map_err(|distrust| Fail::new(Exit::Refused, distrust))?;
-        Before::of(&config, &connector).replace(&file)?;
+        Before::of(&config, &connector)?.replace(&file)?;
         put.push(Put { connector, pulled });
     }
     print::out(json, &put, |put| told(put))
@@ -107,11 +113,12 @@ async fn fetched(config: &Config, place: &Place) -> Result<(Bytes, String), Fail
     if let Ok(style) = ProgressStyle::with_template("{bar:30} {bytes} of {total_bytes}, {elapsed}") {
         bar.set_style(style);
     }
-    let progress = |came, of| {
-        bar.set_length(of);
-        bar.set_position(came);
+    let shown = bar.clone();
+    let progress = move |came, of| {
+        shown.set_length(of);
+        shown.set_position(came);
     };
-    let pulled = Box::pin(place.pull(&config.trust, progress)).await;
+    let pulled = Box::pin(place.pull(config.trust.clone(), progress)).await;
     bar.finish_and_clear();
     let Artifact { bytes, signed, digest } = pulled.map_err(|error| Fail::new(Exit::RunFailed, error))?;
     Ok((Bytes::of(bytes, signed), digest))
@@ -125,18 +132,22 @@ fn judged(config: &Config, connector: &ConnectorName, file: &Bytes) -> Result<()
 /// What the folder had of a connector.
 struct Before {
     /// The component, its statement, and the signature of that.
-    files: Vec<(std::path::PathBuf, Option<Vec<u8>>)>,
+    files: Vec<(PathBuf, Option<Vec<u8>>)>,
 }
 
 impl Before {
-    fn of(config: &Config, connector: &ConnectorName) -> Self {
+    fn of(config: &Config, connector: &ConnectorName) -> Result<Self, Fail> {
         let path = config.connector(connector);
         let [statement, signature] = beside(&path);
-        let files = [statement, signature, path].map(|path| {
-            let had = fs::read(&path).ok();
-            (path, had)
-        });
-        Self { files: files.into() }
+        let mut all = Vec::new();
+        for path in [statement, signature, path] {
+            let had = match files::bytes(&path, COMPONENT_BYTES_MAX as u64) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                had => Some(had.map_err(|error| Fail::new(Exit::Host, format!("{}: {error}", path.display())))?),
+            };
+            all.push((path, had));
+        }
+        Ok(Self { files: all })
     }
 
     /// The statement comes before what it is of.
