@@ -163,6 +163,14 @@ fn what_lies_in_the_place_of_a_file_holds_up_nothing() {
     std::os::unix::fs::symlink("/dev/zero", place.path("ceiling.toml")).unwrap();
     let at = server.wait_for("ceiling.toml: it is no regular file", at);
     fs::remove_file(place.path("ceiling.toml")).unwrap();
+    std::os::unix::fs::symlink("nowhere", place.path("ceiling.toml")).unwrap();
+    let at = server.wait_for("ceiling.toml: No such file", at);
+    fs::remove_file(place.path("ceiling.toml")).unwrap();
+    // A folder that is gone may come back, and takes nothing away.
+    fs::rename(place.path("connections"), place.path("away")).unwrap();
+    fs::remove_file(place.path("grants/one.toml")).unwrap();
+    let at = server.wait_for("connections is not there", at);
+    fs::rename(place.path("away"), place.path("connections")).unwrap();
     place.write("grants/one.toml", &format!("read = [\"one\"]\n# {}", "x".repeat(1 << 20)));
     let at = server.wait_for("grants/one.toml: it has more than 1048576 bytes", at);
     place.write("grants/one.toml", "read = [\"one\", \"two\"]\n");

@@ -34,11 +34,12 @@ pub fn erase(text: &mut String, what: &str) -> bool {
     found
 }
 
-/// A URL without the user and the password that may be in it.
-pub fn without_user(url: &str) -> String {
-    let Some((before, rest)) = url.rsplit_once('@') else { return url.to_owned() };
+/// A URL without what may be secret in it: a user, a password, a query.
+pub fn without_secrets(url: &str) -> String {
+    let (url, query) = url.split_once('?').map_or((url, ""), |(url, _)| (url, "?…"));
+    let Some((before, rest)) = url.rsplit_once('@') else { return format!("{url}{query}") };
     let scheme = before.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
-    format!("{scheme}…@{rest}")
+    format!("{scheme}…@{rest}{query}")
 }
 
 /// An error with what caused it, each said once.
@@ -78,13 +79,14 @@ mod tests {
     }
 
     #[test]
-    fn urls_are_shown_without_their_user() {
+    fn urls_are_shown_without_what_may_be_secret() {
         for (url, shown) in [
             ("https://ann:p@ss/w@a.b:1/x", "https://…@a.b:1/x"),
             ("ann@a.b:636", "…@a.b:636"),
             ("https://a.b/x", "https://a.b/x"),
+            ("https://a.b/x?key=k&a=b@c", "https://a.b/x?…"),
         ] {
-            assert_eq!(without_user(url), shown);
+            assert_eq!(without_secrets(url), shown);
         }
     }
 

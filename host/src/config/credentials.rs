@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use tidewaiter_core::grant::destination::{Destination, Host, Scheme};
-use tidewaiter_core::text::without_user;
 
 use crate::egress::{Credential, Kind, OAuth};
 use crate::secret::Source;
@@ -169,16 +168,14 @@ fn is_of_the_wire(name: &http::HeaderName) -> bool {
 
 /// A token endpoint gets secrets: over TLS, or on this machine.
 fn endpoint(text: &str) -> Result<http::Uri, String> {
-    let uri: http::Uri = text.parse().map_err(|error| format!("token-url: {:?}: {error}", without_user(text)))?;
+    let uri: http::Uri = text.parse().map_err(|error| format!("token-url: {error}"))?;
     let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
     let to = Destination::parse(uri.scheme_str().unwrap_or_default(), authority);
-    let to = to.map_err(|error| format!("token-url: {error}"))?;
+    let to = to.map_err(|error| format!("token-url: {}", error.problem()))?;
     let is_here = matches!(to.host, Host::Ip(address) if address.is_loopback());
     match to.scheme == Scheme::Https || is_here {
         true => Ok(uri),
-        false => {
-            Err(format!("token-url: {:?} would send secrets in clear; it begins with https://", without_user(text)))
-        }
+        false => Err("token-url: it would send secrets in clear; it begins with https://".to_owned()),
     }
 }
 

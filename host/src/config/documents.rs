@@ -196,7 +196,9 @@ pub(crate) fn is_document(path: &Path) -> bool {
 fn toml_files(folder: &Path) -> Result<BTreeMap<ConnectionName, String>, ConfigError> {
     let unreadable = |path: &Path, source| ConfigError::Read { path: path.into(), source };
     let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && folder.symlink_metadata().is_err() => {
+            return Ok(BTreeMap::new());
+        }
         other => other.map_err(|error| unreadable(folder, error))?,
     };
     let mut files = BTreeMap::new();

@@ -15,6 +15,7 @@ mod timing;
 mod together;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +59,7 @@ pub enum ConfigError {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A file says something that it can't say.
     #[error("{path}: {message}")]
@@ -466,8 +467,9 @@ impl Config {
 /// The ceiling's file, and what it says if it is there.
 fn ceiling(base: &Path, named: Option<PathBuf>) -> Result<(PathBuf, Option<Arc<Grants>>), ConfigError> {
     let path = base.join(named.as_deref().unwrap_or(Path::new("ceiling.toml")));
-    match path.try_exists() {
-        Ok(false) if named.is_none() => return Ok((path, None)),
+    // A link that leads nowhere is no ceiling that isn't there.
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => return Ok((path, None)),
         _ => {}
     }
     let file: GrantsFile = read(&path)?;
@@ -542,6 +544,17 @@ mod tests {
         assert!(orphan.contains("grants/hr.toml"), "{orphan}");
         let none = load(&[]).unwrap_err();
         assert!(none.contains("t.toml"), "{none}");
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_not_nothing() {
+        for (link, part) in [("ceiling.toml", "ceiling.toml"), ("grants", "grants"), ("connections", "connections")] {
+            let folder = folder(&[("t.toml", "")]);
+            std::os::unix::fs::symlink("nowhere", folder.path().join(link)).unwrap();
+            let problem = Config::load(&folder.path().join("t.toml")).unwrap_err().to_string();
+            assert!(problem.contains(part) && problem.contains("No such file"), "{problem}");
+        }
+        assert!(load(&[("t.toml", "")]).is_ok());
     }
 
     #[test]

@@ -26,8 +26,8 @@ pub(super) fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, C
 /// What an error says of the value of a key that there is.
 const OF_VALUE: [&str; 3] = ["invalid type", "invalid value", "unknown variant"];
 /// What secrets are near to.
-const NEAR_SECRETS: [&str; 9] =
-    ["credentials", "secret", "password", "token", "key", "encryption", "bearer", "url", "@"];
+const NEAR_SECRETS: [&str; 10] =
+    ["credentials", "secret", "password", "token", "key", "encryption", "bearer", "reveal", "url", "@"];
 
 /// An error with its line. Its value is shown where the key is one that there is, and no secret is near.
 fn told(text: &str, error: &toml::de::Error) -> String {

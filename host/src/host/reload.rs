@@ -84,6 +84,11 @@ impl Reviser {
         let read = spawn_blocking(move || Config::load(&file)).await?;
         let revised = read.and_then(|read| now.revised(read));
         let (next, later) = revised.map_err(|error| not(&error))?;
+        // Whoever wants none removes the files; a folder that is gone may come back.
+        if !now.connections.is_empty() && next.connections.is_empty() && !next.connections_in.exists() {
+            let problem = format!("{} is not there", next.connections_in.display());
+            return Err(HostError::NotReloaded { problem });
+        }
         let after_restart = later.into_iter().map(str::to_owned).collect();
         Ok(Reloaded { after_restart, ..Box::pin(self.take_over(next, None, (by, "reload"), audit)).await? })
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use crate::text::without_user;
+use crate::text::without_secrets;
 
 /// The longest name of a host (RFC 1035).
 const NAME_BYTES_MAX: usize = 253;
@@ -145,7 +145,7 @@ fn scheme_and_authority(text: &str) -> Result<(&str, &str), BadDestination> {
 
 /// Not a destination, or not a pattern of some.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{:?}: {problem}", without_user(text))]
+#[error("{:?}: {problem}", without_secrets(text))]
 pub struct BadDestination {
     text: String,
     problem: Problem,
