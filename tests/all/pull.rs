@@ -102,6 +102,7 @@ fn what_is_pulled_runs_and_the_lock_has_its_digest() {
     assert_eq!(pull(&place, &format!("{from}:stable")).code, 0);
     server.wait_for("runs from now on", 0);
     has_told(&place, &["one", "two"]);
+    assert!(!server.log().iter().any(|line| line.contains("ERROR")), "{:?}", server.log());
     let second = lock();
     assert!(!second.contains(first["digest"].as_str().unwrap()), "{second}");
     let audit = fs::read_to_string(place.path("data/audit.ndjson")).unwrap();
@@ -316,10 +317,15 @@ fn what_a_registry_sends_is_bounded() {
     let words = format!("127.0.0.1:{}/acme/hostile:1", registry.port());
     assert_eq!(pull(&place, &words).code, 0);
     assert_eq!(fs::read_to_string(place.path("victim")).unwrap(), "theirs");
+    fs::remove_dir_all(place.path("connectors")).unwrap();
+    assert_eq!(pull(&place, "--locked").code, 0);
     fs::remove_file(place.path("connectors/hostile.wasm")).unwrap();
     let made = std::process::Command::new("mkfifo").arg(place.path("connectors/hostile.wasm")).status();
     assert!(made.unwrap().success());
-    refused(&pull(&place, "--locked"), 1, "it is no regular file");
+    assert_eq!(pull(&place, "--locked").code, 0);
+    assert_eq!(installed(&place).unwrap(), revision("0.1.0", "one"));
+    fs::remove_file(place.path("tidewaiter.lock")).unwrap();
+    refused(&pull(&place, "--locked"), 2, "tidewaiter.lock is not there");
 }
 
 #[test]

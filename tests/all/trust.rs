@@ -138,6 +138,10 @@ fn what_is_denied_or_in_quarantine_ends_at_once_in_whatever_call_it_is() {
         let refused = place.run(words);
         assert!(refused.code == 2 && refused.stderr.contains("is denied by"), "{words}: {refused:?}");
     }
+    let retried = place.run("connectors retry hostile");
+    assert!(retried.code == 5 && retried.stderr.contains("is denied by"), "{retried:?}");
+    let history = place.run("connectors history hostile").stdout;
+    assert!(history.contains("  denied: hole\n") && !history.contains("runs in"), "{history}");
     // Not after a restart either, nor under another name.
     assert_eq!(server.end().0, 0);
     let server = place.serve();

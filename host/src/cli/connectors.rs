@@ -139,7 +139,7 @@ pub(super) async fn perform(site: &Site, command: Command, json: bool) -> Result
         Command::Verify { file } => return verify(&site.host()?, &file, json),
         Command::Inspect { .. } | Command::Sign { .. } => unreachable!("they need no configuration"),
         Command::Pin { connectors, allow_downgrade: downgrade } => {
-            let pin = |connector| Ask::Pin { connector, downgrade, pulled: None };
+            let pin = |connector| Ask::Pin { connector, downgrade };
             return decide(site, connectors.into_iter().map(pin).collect(), json).await;
         }
         Command::Pull { artifact: Some(place), name, allow_downgrade, .. } => {

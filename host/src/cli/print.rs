@@ -496,7 +496,7 @@ pub(super) fn connectors(rows: &[Json]) -> String {
 pub(super) fn revisions(rows: &[RevisionRow]) -> String {
     let names = |names: &[ConnectionName]| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let mut text = String::new();
-    for RevisionRow { revision, runs, on_trial, refused } in rows {
+    for RevisionRow { revision, runs, on_trial, refused, denied } in rows {
         let Revision { sha256, version, bytes, seen, last_seen, trust, token_format } = revision;
         let _ =
             writeln!(text, "{sha256}\n  version {}, {bytes} bytes, met {seen}, last {last_seen}", shown(version, 40));
@@ -505,6 +505,9 @@ pub(super) fn revisions(rows: &[RevisionRow]) -> String {
         }
         if !token_format.is_empty() {
             let _ = writeln!(text, "  writes tokens of the format {}", shown(token_format, 40));
+        }
+        if let Some(why) = denied {
+            let _ = writeln!(text, "  denied: {}", shown(why, TEXT_BYTES_MAX));
         }
         if !runs.is_empty() {
             let _ = writeln!(text, "  runs in {}", names(runs));

@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tidewaiter_core::name::ConnectorName;
 
 use super::connectors::engine;
-use super::door::{Door, Site};
+use super::door::Site;
 use super::fail::{Exit, Fail};
 use super::print;
 use crate::config::Config;
@@ -18,7 +18,7 @@ use crate::host::ask::{Answer, Ask};
 use crate::host::{Bytes, Runs, beside};
 use crate::oci::{Artifact, Place};
 use crate::trust::{Distrust, Lock, Origin, Pulled};
-use crate::wasm::{COMPONENT_BYTES_MAX, Connector};
+use crate::wasm::Connector;
 
 /// What was put into the folder.
 #[derive(Serialize)]
@@ -42,48 +42,38 @@ pub(super) async fn pull(
     let (file, digest) = fetched(&config, place).await?;
     let pulled = Pulled { from: place.named(), digest, sha256: file.sha256.clone() };
     match judged(&config, &connector, &file) {
-        // That is what is decided now.
+        // That is what is decided next.
         Ok(()) | Err(Distrust::NotPinned { .. } | Distrust::Earlier { .. }) => {}
         Err(distrust) => return Err(Fail::new(Exit::Refused, format!("{place}: {distrust}"))),
     }
-    // What is no connector of this name doesn't come into the folder.
     let engine = engine(Some(config.compiled()))?;
     let loaded = Connector::load(&engine, &connector, &file.bytes).await;
-    loaded.map_err(|error| Fail::new(Exit::Refused, format!("{place}: {error}")))?;
-    let before = Before::of(&config, &connector)?;
-    before.replace(&file)?;
-    let asked = Ask::Pin { connector: connector.clone(), downgrade, pulled: Some(pulled.clone()) };
-    let answer = match Door::open(site, Runs::WhenAsked).await {
-        Ok(mut door) => {
-            let answer = door.ask(&asked).await;
-            door.close().await;
-            answer.map_err(Fail::from)
-        }
-        Err(fail) => Err(fail),
-    };
-    match answer {
-        Ok(Answer::Lock(_)) => print::out(json, &[Put { connector, pulled }], |put| told(put)),
-        Ok(_) => Err(Fail::other_answer()),
-        Err(fail) => {
-            before.put_back()?;
-            Err(fail)
-        }
-    }
+    let loaded = loaded.map_err(|error| Fail::new(Exit::Refused, format!("{place}: {error}")))?;
+    let version = loaded.info().version.clone();
+    let expect = Ask::Expect { connector: connector.clone(), version, pulled: pulled.clone(), downgrade };
+    let Answer::Lock(_) = super::ask(site, Runs::Never, expect).await? else { return Err(Fail::other_answer()) };
+    // It is trusted before it is there, so that whoever watches the folder sees nothing that isn't.
+    put(&config, &connector, &file).map_err(|fail| {
+        Fail::new(Exit::Host, format!("{fail}; the lock has it already: `connectors pull --locked` goes on"))
+    })?;
+    print::out(json, &[Put { connector, pulled }], |put| told(put))
 }
 
 /// Pulls what the lock says, where the folder has something else.
 pub(super) async fn pull_locked(site: &Site, json: bool) -> Result<(), Fail> {
     let config = site.host()?;
-    let lock = Lock::read(&config.connector_trust.lock).map_err(|error| Fail::new(Exit::Usage, error))?;
+    let path = &config.connector_trust.lock;
+    if !path.exists() {
+        return Err(Fail::new(Exit::Usage, format!("{} is not there", path.display())));
+    }
+    let lock = Lock::read(path).map_err(|error| Fail::new(Exit::Usage, error))?;
     let mut put = Vec::new();
     for (connector, pulled) in lock.pulled {
-        let path = config.connector(&connector);
-        if Bytes::read(&path).is_ok_and(|there| there.sha256 == pulled.sha256) {
+        if Bytes::read(&config.connector(&connector)).is_ok_and(|there| there.sha256 == pulled.sha256) {
             continue;
         }
-        let of_lock = |problem: String| {
-            Fail::new(Exit::Usage, format!("{}: pulled.{connector}: {problem}", config.connector_trust.lock.display()))
-        };
+        let of_lock =
+            |problem: String| Fail::new(Exit::Usage, format!("{}: pulled.{connector}: {problem}", path.display()));
         let place = pulled.from.parse::<Place>().or_else(|_| format!("{}@{}", pulled.from, pulled.digest).parse());
         let place = place.map_err(of_lock)?.at(&pulled.digest);
         let (file, _) = fetched(&config, &place).await?;
@@ -92,7 +82,7 @@ pub(super) async fn pull_locked(site: &Site, json: bool) -> Result<(), Fail> {
             return Err(Fail::new(Exit::Refused, of_lock(problem)));
         }
         judged(&config, &connector, &file).map_err(|distrust| Fail::new(Exit::Refused, distrust))?;
-        Before::of(&config, &connector)?.replace(&file)?;
+        self::put(&config, &connector, &file)?;
         put.push(Put { connector, pulled });
     }
     print::out(json, &put, |put| told(put))
@@ -129,59 +119,16 @@ fn judged(config: &Config, connector: &ConnectorName, file: &Bytes) -> Result<()
     trust.judge(connector, &file.sha256, file.signed.as_ref(), Origin::Folder).map(drop)
 }
 
-/// What the folder had of a connector.
-struct Before {
-    /// The component, its statement, and the signature of that.
-    files: Vec<(PathBuf, Option<Vec<u8>>)>,
-}
-
-impl Before {
-    fn of(config: &Config, connector: &ConnectorName) -> Result<Self, Fail> {
-        let path = config.connector(connector);
+/// Puts it into the folder, and before it the statement of it.
+fn put(config: &Config, connector: &ConnectorName, file: &Bytes) -> Result<(), Fail> {
+    let at = |path: &Path, error: &io::Error| Fail::new(Exit::Host, format!("{}: {error}", path.display()));
+    fs::create_dir_all(&config.connectors).map_err(|error| at(&config.connectors, &error))?;
+    let put = |path: &Path, bytes: &[u8]| files::put(path, bytes, 0o644).map_err(|error| at(path, &error));
+    let path = config.connector(connector);
+    if let Some(signed) = &file.signed {
         let [statement, signature] = beside(&path);
-        let mut all = Vec::new();
-        for path in [statement, signature, path] {
-            let had = match files::bytes(&path, COMPONENT_BYTES_MAX as u64) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                had => Some(had.map_err(|error| Fail::new(Exit::Host, format!("{}: {error}", path.display())))?),
-            };
-            all.push((path, had));
-        }
-        Ok(Self { files: all })
+        put(&statement, signed.statement.as_bytes())?;
+        put(&signature, signed.signature.as_bytes())?;
     }
-
-    /// The statement comes before what it is of.
-    fn replace(&self, file: &Bytes) -> Result<(), Fail> {
-        let (statement, signature) = match &file.signed {
-            Some(signed) => (Some(signed.statement.as_bytes()), Some(signed.signature.as_bytes())),
-            None => (None, None),
-        };
-        for ((path, _), bytes) in self.files.iter().zip([statement, signature, Some(&file.bytes)]) {
-            if let Some(bytes) = bytes {
-                put(path, bytes)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn put_back(&self) -> Result<(), Fail> {
-        for (path, had) in &self.files {
-            match had {
-                Some(bytes) => put(path, bytes)?,
-                None => match fs::remove_file(path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unwritable(path, &error)),
-                    _ => {}
-                },
-            }
-        }
-        Ok(())
-    }
-}
-
-fn put(path: &Path, bytes: &[u8]) -> Result<(), Fail> {
-    files::put(path, bytes, 0o644).map_err(|error| unwritable(path, &error))
-}
-
-fn unwritable(path: &Path, error: &io::Error) -> Fail {
-    Fail::new(Exit::Host, format!("{}: {error}", path.display()))
+    put(&path, &file.bytes)
 }

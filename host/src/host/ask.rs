@@ -152,9 +152,17 @@ pub enum Ask {
         connector: ConnectorName,
         /// Also where it isn't newer than what is pinned.
         downgrade: bool,
-        /// Where it was pulled from.
-        #[serde(default)]
-        pulled: Option<Pulled>,
+    },
+    /// Have the lock expect a file of a connector that was pulled from a registry.
+    Expect {
+        /// Which connector.
+        connector: ConnectorName,
+        /// What it says of itself.
+        version: String,
+        /// The file, and where it is from.
+        pulled: Pulled,
+        /// Also where it isn't newer than what is pinned.
+        downgrade: bool,
     },
     /// Deny files of connectors.
     Deny {
@@ -390,6 +398,7 @@ impl Ask {
             | Self::RollBack { .. }
             | Self::TryAgain { .. }
             | Self::Pin { .. }
+            | Self::Expect { .. }
             | Self::Deny { .. }
             | Self::Quarantine { .. }
             | Self::Reload
@@ -523,8 +532,9 @@ impl Host {
                 self.try_again(connector.clone(), downgrade, by).await?;
                 Answer::Revisions(self.revisions(&connector)?)
             }
-            Ask::Pin { connector, downgrade, pulled } => {
-                Answer::Lock(self.pin_pulled(connector, pulled, downgrade, by).await?)
+            Ask::Pin { connector, downgrade } => Answer::Lock(self.pin(connector, downgrade, by).await?),
+            Ask::Expect { connector, version, pulled, downgrade } => {
+                Answer::Lock(self.expect(connector, version, pulled, downgrade, by).await?)
             }
             Ask::Deny { files, why, lift } => Answer::Lock(self.deny(files, why, lift, by).await?),
             Ask::Quarantine { connector, why, end } => Answer::Lock(self.quarantine(connector, why, end, by).await?),

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Current};
 use crate::db::{Db, Revision};
 use crate::driver::{Connection, Request, Roster};
-use crate::trust::{Lock, Mode, Pulled, is_older};
+use crate::trust::{ConnectorTrust, Lock, Mode, Pulled};
 
 /// So much of a hash has to be named.
 const SHA256_PART_MIN: usize = 6;
@@ -38,6 +38,19 @@ pub(super) struct Reviser {
     pub(super) reloading: Mutex<()>,
     /// What is written and not taken over.
     pub(super) not_reloaded: std::sync::Mutex<Option<NotReloaded>>,
+}
+
+/// Writes down what somebody decided of files.
+async fn decide(
+    trust: &ConnectorTrust,
+    (by, audit): (&Actor, &Audit),
+    (act, on): (&'static str, String),
+    change: impl FnOnce(&mut Lock) -> Result<(), HostError>,
+) -> Result<(), HostError> {
+    let mut lock = Lock::read(&trust.lock)?;
+    change(&mut lock)?;
+    audit.act(by, act, on).await?;
+    Ok(lock.write(&trust.lock)?)
 }
 
 /// Whether somebody may decide something.
@@ -74,6 +87,9 @@ pub struct RevisionRow {
     pub on_trial: Vec<ConnectionName>,
     /// Connections that don't run it, and why.
     pub refused: BTreeMap<ConnectionName, String>,
+    /// Why nobody runs it, if it is denied.
+    #[serde(default)]
+    pub denied: Option<String>,
 }
 
 impl Reviser {
@@ -178,57 +194,32 @@ impl Reviser {
         done
     }
 
-    /// Writes down what somebody decided of files, and has it come true.
+    /// As `decide`, when nobody else does.
     async fn decide(
         &self,
-        (by, audit): (&Actor, &Audit),
-        (act, on): (&'static str, String),
-        change: impl FnOnce(&mut Lock),
+        by: (&Actor, &Audit),
+        did: (&'static str, String),
+        change: impl FnOnce(&mut Lock) -> Result<(), HostError>,
     ) -> Result<(), HostError> {
-        let alone = self.locking.lock().await;
-        let path = &self.config.now().connector_trust.lock;
-        let mut lock = Lock::read(path)?;
-        change(&mut lock);
-        audit.act(by, act, on).await?;
-        lock.write(path)?;
-        drop(alone);
-        Ok(())
+        let _alone = self.locking.lock().await;
+        decide(&self.config.now().connector_trust, by, did, change).await
     }
 
     async fn pin(
         &self,
         connector: &ConnectorName,
-        pulled: Option<Pulled>,
         downgrade: bool,
-        (by, audit): (&Actor, &Audit),
+        by: &Actor,
+        audit: &Audit,
     ) -> Result<(), HostError> {
         let not = |problem: String| HostError::NotRevised { connector: connector.clone(), problem };
-        let trust = self.config.now().connector_trust.clone();
-        let pins = matches!(trust.mode, Mode::Pinned);
-        if !pins && pulled.is_none() {
+        if !matches!(self.config.now().connector_trust.mode, Mode::Pinned) {
             return Err(not("nothing is pinned where connector-trust.mode is not \"pinned\"".to_owned()));
         }
         let (sha256, version) = self.loader.pinnable(connector).await.map_err(|error| refused(connector, error))?;
-        if pulled.as_ref().is_some_and(|pulled| pulled.sha256 != sha256) {
-            return Err(not("the folder has another file by now".to_owned()));
-        }
-        let known = Lock::read(&trust.lock)?.connectors.remove(connector);
-        let is_downgrade = known.filter(|pin| pin.sha256 != sha256 && is_older(&version, &pin.version));
-        if let Some(pin) = is_downgrade.filter(|_| !downgrade) {
-            let than = pin.version;
-            return Err(not(format!(
-                "version {version:?} is not newer than {than:?}, which is pinned; --allow-downgrade pins it all the same"
-            )));
-        }
         let on = format!("{connector} {version} {sha256}");
-        let act = if pulled.is_some() { "connectors pull" } else { "connectors pin" };
-        let change = |lock: &mut Lock| {
-            if pins {
-                lock.pin(connector, &sha256, &version);
-            }
-            lock.pulled.extend(pulled.map(|pulled| (connector.clone(), pulled)));
-        };
-        self.decide((by, audit), (act, on), change).await?;
+        let change = |lock: &mut Lock| lock.pin(connector, &sha256, &version, downgrade).map_err(not);
+        self.decide((by, audit), ("connectors pin", on), change).await?;
         self.trust_anew([connector]).await
     }
 
@@ -264,7 +255,7 @@ impl Reviser {
         let _turn = self.turn(connector).await;
         let running = self.roster.of(connector);
         let to = to.map(|part| named(&self.db, connector, part)).transpose()?;
-        let why = format!("rolled back by {by}");
+        let why = format!("rolled back by {by}; `tidewaiter connectors retry {connector}` runs it");
         let placed = self.loader.rolled_back(connector, to.as_deref(), &running, &why).await;
         let placed = placed.map_err(|error| refused(connector, error))?;
         if placed.is_empty() {
@@ -294,7 +285,14 @@ impl Reviser {
         let _turn = self.turn(connector).await;
         let of: Vec<ConnectionName> = self.config.now().of(connector).map(|(name, _)| name.clone()).collect();
         self.roster.refuse_nothing(&of, &self.db).await?;
-        self.revise_now(connector, downgrade).await.map_err(|error| refused(connector, error))
+        self.revise_now(connector, downgrade).await.map_err(|error| refused(connector, error))?;
+        match of.iter().find_map(|name| Some((name, self.roster.problem(name)?))) {
+            Some((name, problem)) => {
+                let problem = format!("{name} can't run: {problem}");
+                Err(HostError::NotRevised { connector: connector.clone(), problem })
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -336,17 +334,21 @@ impl Host {
         Revision::newest_first(&mut known);
         let (config, mut placements) = (self.config(), self.db.placements()?);
         placements.retain(|name, placement| placement.connector == *connector && config.connections.contains_key(name));
+        let lock = Lock::read(&config.connector_trust.lock)?;
+        // Where nothing runs, it is what ran last.
+        let can_run = |name: &ConnectionName| self.reviser.is_none() || self.roster.get(name).is_some();
         let row = |revision: Revision| {
             let (mut runs, mut on_trial, mut refused) = (Vec::new(), Vec::new(), BTreeMap::new());
             for (name, placement) in &placements {
-                if placement.sha256 == revision.sha256 {
+                if placement.sha256 == revision.sha256 && can_run(name) {
                     runs.push(name.clone());
                     on_trial.extend(placement.previous.is_some().then(|| name.clone()));
                 }
                 let not = placement.refused.as_ref().filter(|refused| refused.sha256 == revision.sha256);
                 refused.extend(not.map(|not| (name.clone(), not.why.clone())));
             }
-            RevisionRow { revision, runs, on_trial, refused }
+            let denied = lock.denied.get(&revision.sha256).cloned();
+            RevisionRow { revision, runs, on_trial, refused, denied }
         };
         Ok(known.into_iter().map(row).collect())
     }
@@ -380,20 +382,44 @@ impl Host {
     /// # Errors
     /// The file is no connector, or a downgrade; `by` has not the role `security`; the lock can't be written.
     pub async fn pin(&self, connector: ConnectorName, downgrade: bool, by: Actor) -> Result<Lock, HostError> {
-        self.pin_pulled(connector, None, downgrade, by).await
+        self.decides(&by, "connectors pin", connector.as_str())?;
+        let (reviser, audit) = (self.reviser(&connector)?, self.audit.clone());
+        self.act(async move { reviser.pin(&connector, downgrade, &by, &audit).await }).await?;
+        Ok(Lock::read(&self.config().connector_trust.lock)?)
     }
 
-    /// As `pin`, of a file that was pulled from a registry: the lock has where from. Where nothing is pinned, nothing but that is written down.
-    pub(crate) async fn pin_pulled(
+    /// Writes down what was pulled from a registry and is about to be put into the folder, and pins it where files are pinned.
+    ///
+    /// # Errors
+    /// As `pin`.
+    pub(crate) async fn expect(
         &self,
         connector: ConnectorName,
-        pulled: Option<Pulled>,
+        version: String,
+        pulled: Pulled,
         downgrade: bool,
         by: Actor,
     ) -> Result<Lock, HostError> {
-        self.decides(&by, "connectors pin", connector.as_str())?;
-        let (reviser, audit) = (self.reviser(&connector)?, self.audit.clone());
-        self.act(async move { reviser.pin(&connector, pulled, downgrade, (&by, &audit)).await }).await?;
+        self.decides(&by, "connectors pull", connector.as_str())?;
+        let (reviser, audit, trust) = (self.reviser.clone(), self.audit.clone(), self.config().connector_trust.clone());
+        self.act(async move {
+            let on = format!("{connector} {version} {} from {} {}", pulled.sha256, pulled.from, pulled.digest);
+            let change = |lock: &mut Lock| {
+                let not = |problem: String| HostError::NotRevised { connector: connector.clone(), problem };
+                if matches!(trust.mode, Mode::Pinned) {
+                    lock.pin(&connector, &pulled.sha256, &version, downgrade).map_err(not)?;
+                }
+                lock.pulled.insert(connector.clone(), pulled);
+                Ok(())
+            };
+            let did = ("connectors pull", on);
+            match &reviser {
+                Some(reviser) => reviser.decide((&by, &audit), did, change).await,
+                // Nothing runs, and nobody else is here.
+                None => decide(&trust, (&by, &audit), did, change).await,
+            }
+        })
+        .await?;
         Ok(Lock::read(&self.config().connector_trust.lock)?)
     }
 
@@ -419,6 +445,7 @@ impl Host {
                     false => lock.denied.insert(sha256, why.clone()),
                 };
             }
+            Ok(())
         })
         .await
     }
@@ -442,6 +469,7 @@ impl Host {
                 true => lock.quarantined.remove(&connector),
                 false => lock.quarantined.insert(connector, why),
             };
+            Ok(())
         })
         .await
     }
@@ -450,7 +478,7 @@ impl Host {
         &self,
         did: (&'static str, String),
         by: Actor,
-        change: impl FnOnce(&mut Lock) + Send + 'static,
+        change: impl FnOnce(&mut Lock) -> Result<(), HostError> + Send + 'static,
     ) -> Result<Lock, HostError> {
         let reviser = self.reviser.clone().ok_or(Refusal::ShuttingDown)?;
         let audit = self.audit.clone();

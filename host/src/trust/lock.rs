@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tidewaiter_core::name::ConnectorName;
 
+use super::is_older;
 use crate::files;
 
 const HEADER: &str = "# Which files connectors may be. Written by `tidewaiter connectors pin`, `pull`, `deny` and `quarantine`; keep it with the configuration.\n";
@@ -105,7 +106,17 @@ impl Lock {
     }
 
     /// Pins a file of a connector. What was pinned before may still be gone back to.
-    pub fn pin(&mut self, name: &ConnectorName, sha256: &str, version: &str) {
+    ///
+    /// # Errors
+    /// Its version is older than that of the one that is pinned, or can't be compared with it, and a downgrade isn't allowed.
+    pub fn pin(&mut self, name: &ConnectorName, sha256: &str, version: &str, downgrade: bool) -> Result<(), String> {
+        let known = self.connectors.get(name).filter(|pin| pin.sha256 != sha256 && is_older(version, &pin.version));
+        if let Some(pin) = known.filter(|_| !downgrade) {
+            let than = &pin.version;
+            return Err(format!(
+                "version {version:?} is not newer than {than:?}, which is pinned; --allow-downgrade pins it all the same"
+            ));
+        }
         let mut earlier = Vec::new();
         if let Some(before) = self.connectors.remove(name) {
             earlier.extend([before.sha256].into_iter().chain(before.earlier).filter(|other| other != sha256));
@@ -114,6 +125,7 @@ impl Lock {
         let pin = Pin { version: version.to_owned(), sha256: sha256.to_owned(), earlier };
         self.connectors.insert(name.clone(), pin);
         self.pulled.retain(|pulled, from| pulled != name || from.sha256 == sha256);
+        Ok(())
     }
 }
 
@@ -128,9 +140,10 @@ mod tests {
         assert_eq!(Lock::read(&path).unwrap(), Lock::default());
         let (mut lock, csv) = (Lock::default(), "csv".parse().unwrap());
         for number in 0..15 {
-            lock.pin(&csv, &format!("f{number}"), "1.0.0");
+            lock.pin(&csv, &format!("f{number}"), "1.0.0", false).unwrap();
         }
-        lock.pin(&csv, "f13", "1.0.0");
+        lock.pin(&csv, "f13", "1.0.0", false).unwrap();
+        assert!(lock.pin(&csv, "old", "0.9.0", false).is_err() && lock.connectors[&csv].sha256 == "f13");
         assert_eq!(lock.connectors[&csv].earlier[..3], ["f14", "f12", "f11"].map(str::to_owned));
         assert_eq!(lock.connectors[&csv].earlier.len(), EARLIER_MAX);
         lock.denied.insert("f1".into(), "a hole".into());
