@@ -14,7 +14,7 @@ use super::fail::{Exit, Fail};
 use super::print;
 use crate::config::Config;
 use crate::files;
-use crate::host::ask::{Answer, Ask};
+use crate::host::ask::{Answer, Ask, ProblemCode};
 use crate::host::{Bytes, Runs, beside};
 use crate::oci::{Artifact, Place};
 use crate::trust::{Distrust, Lock, Origin, Pulled};
@@ -56,6 +56,22 @@ pub(super) async fn pull(
     put(&config, &connector, &file).map_err(|fail| {
         Fail::new(Exit::Host, format!("{fail}; the lock has it already: `connectors pull --locked` goes on"))
     })?;
+    if let Some(mut server) = site.server().await? {
+        // Whoever pulls it wants it run, also where connections went back from it.
+        let not_run = |why: &str| Fail::new(Exit::Refused, format!("it is in the folder, and not run: {why}"));
+        let tried = server.ask(&Ask::TryAgain { connector: connector.clone(), downgrade }).await;
+        let rows = match tried {
+            Ok(Answer::Revisions(rows)) => rows,
+            Ok(_) => return Err(Fail::other_answer()),
+            // No connection has it.
+            Err(problem) if problem.code == ProblemCode::Unknown => Vec::new(),
+            Err(problem) => return Err(not_run(&problem.message)),
+        };
+        let refused = rows.iter().filter(|row| row.revision.sha256 == pulled.sha256).flat_map(|row| &row.refused);
+        if let Some((connection, why)) = refused.into_iter().next() {
+            return Err(not_run(&format!("connection {connection}: {why}")));
+        }
+    }
     print::out(json, &[Put { connector, pulled }], |put| told(put))
 }
 

@@ -286,11 +286,9 @@ impl Reviser {
         let of: Vec<ConnectionName> = self.config.now().of(connector).map(|(name, _)| name.clone()).collect();
         self.roster.refuse_nothing(&of, &self.db).await?;
         self.revise_now(connector, downgrade).await.map_err(|error| refused(connector, error))?;
-        match of.iter().find_map(|name| Some((name, self.roster.problem(name)?))) {
-            Some((name, problem)) => {
-                let problem = format!("{name} can't run: {problem}");
-                Err(HostError::NotRevised { connector: connector.clone(), problem })
-            }
+        let broken = |name: &ConnectionName| Some(format!("{name} can't run: {}", self.roster.problem(name)?));
+        match of.iter().find_map(broken) {
+            Some(problem) => Err(HostError::NotRevised { connector: connector.clone(), problem }),
             None => Ok(()),
         }
     }
