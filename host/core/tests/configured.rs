@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use tidewaiter_core::name::{ConnectionName, TypeKey};
-use tidewaiter_core::run::{Outcome, RunReport, Spent, Trigger};
+use tidewaiter_core::run::{Outcome, RunReport, Trigger};
 use tidewaiter_core::schedule::{Concurrency, Effect, Refusal, Scheduled, Scheduler, WaiterId};
 use tidewaiter_core::state::{From, TypeState};
 use tidewaiter_core::time::{Moment, Now, UnixMillis};
@@ -38,22 +38,7 @@ fn scheduled(key: TypeKey, connector: &str, seconds: Option<u64>) -> Scheduled {
 }
 
 fn report(key: TypeKey, outcome: Outcome) -> RunReport {
-    RunReport {
-        run: 1,
-        key,
-        trigger: Trigger::Schedule,
-        started: UnixMillis(0),
-        ended: UnixMillis(0),
-        token_in: None,
-        token_out: None,
-        deltas: 0,
-        dead_letters: 0,
-        dropped: 0,
-        bytes: 0,
-        retries: 0,
-        spent: Spent::default(),
-        outcome,
-    }
+    RunReport::of_nothing(1, key, Trigger::Schedule, UnixMillis(0), outcome)
 }
 
 #[derive(Default)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use tidewaiter_core::name::TypeKey;
-use tidewaiter_core::run::{ConnectorError, ErrorKind, Failure, Outcome, RunReport, Spent, Trigger};
+use tidewaiter_core::run::{ConnectorError, ErrorKind, Failure, Outcome, RunReport, Trigger};
 use tidewaiter_core::schedule::{Concurrency, Effect, QUARANTINE_FAULTS, Scheduled, Scheduler};
 use tidewaiter_core::state::{From, TypeState};
 use tidewaiter_core::time::{Moment, Now, UnixMillis};
@@ -88,22 +88,7 @@ impl Machine {
     }
 
     fn report(&self, key: TypeKey, trigger: Trigger, outcome: Outcome) -> RunReport {
-        RunReport {
-            run: 1,
-            key,
-            trigger,
-            started: self.now().wall,
-            ended: self.now().wall,
-            token_in: None,
-            token_out: None,
-            deltas: 0,
-            dead_letters: 0,
-            dropped: 0,
-            bytes: 0,
-            retries: 0,
-            spent: Spent::default(),
-            outcome,
-        }
+        RunReport::of_nothing(1, key, trigger, self.now().wall, outcome)
     }
 
     fn finish(&mut self, key: &str, outcome: Outcome) -> Vec<String> {

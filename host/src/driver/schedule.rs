@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
-use tidewaiter_core::run::{Failure, Outcome, Reading, RunReport, Spent, Trigger};
+use tidewaiter_core::run::{Failure, Outcome, Reading, RunReport, Trigger};
 use tidewaiter_core::schedule::{Concurrency, Effect, QUARANTINE_FAULTS, Refusal, Scheduled, Scheduler, WaiterId};
 use tidewaiter_core::state::TypeState;
 use tidewaiter_core::time::{Moment, UnixMillis};
@@ -454,22 +454,8 @@ fn nothing_done(
     outcome: Outcome,
 ) -> RunReport {
     let token = state.sync.token().cloned();
-    RunReport {
-        run,
-        key: key.clone(),
-        trigger,
-        started: now,
-        ended: now,
-        token_in: token.clone(),
-        token_out: token,
-        deltas: 0,
-        dead_letters: 0,
-        dropped: 0,
-        bytes: 0,
-        retries: 0,
-        spent: Spent::default(),
-        outcome,
-    }
+    let report = RunReport::of_nothing(run, key.clone(), trigger, now, outcome);
+    RunReport { token_in: token.clone(), token_out: token, ..report }
 }
 
 async fn sleep(due: Option<Duration>) {

@@ -244,6 +244,30 @@ pub struct RunReport {
     pub outcome: Outcome,
 }
 
+impl RunReport {
+    /// Of a run that did nothing, and knows of no token.
+    pub fn of_nothing(run: u64, key: TypeKey, trigger: Trigger, at: UnixMillis, outcome: Outcome) -> Self {
+        let (token_in, token_out, deltas, dead_letters, dropped, bytes, retries, spent) = Default::default();
+        let (started, ended) = (at, at);
+        Self {
+            run,
+            key,
+            trigger,
+            started,
+            ended,
+            token_in,
+            token_out,
+            deltas,
+            dead_letters,
+            dropped,
+            bytes,
+            retries,
+            spent,
+            outcome,
+        }
+    }
+}
+
 /// What a run used, of its limits and otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
