@@ -19,4 +19,3 @@ pub use run::{Order, Performed, Signal, perform};
 pub use schedule::Lateness;
 pub(crate) use schedule::{Request, Task};
 pub use session::{Calling, Session, Source};
-pub use settings::SettingsProblem;

@@ -9,8 +9,7 @@ use tidewaiter_core::run::{ConnectorError, ErrorKind, Failure};
 use tidewaiter_core::schema::{Classes, ConnectorInfo, ObjectClassInfo};
 use tidewaiter_core::token::SyncToken;
 
-use super::settings::{Schema, SettingsProblem};
-use crate::wasm::{self, Setup, SyncOptions};
+use crate::wasm::{self, SettingsProblem, SettingsSchema, Setup, SyncOptions};
 
 /// A call under way. Dropped, it is abandoned.
 pub type Calling<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
@@ -43,7 +42,7 @@ pub trait Source: std::fmt::Debug + Send + Sync {
     /// What is wrong with them.
     fn check_settings(&self, settings: &Json) -> Result<(), Vec<SettingsProblem>> {
         let of_schema = |what| vec![SettingsProblem { at: String::new(), what }];
-        Schema::new(&self.info().settings_schema).map_err(of_schema)?.check(settings)
+        SettingsSchema::new(&self.info().settings_schema).map_err(of_schema)?.check(settings)
     }
     /// Starts an instance. Whatever it hands over goes where the setup says.
     fn start(&self, setup: Setup) -> Calling<'_, Box<dyn Session>>;

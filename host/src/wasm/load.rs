@@ -21,9 +21,9 @@ use super::convert;
 use super::engine::Engine;
 use super::instance::guarded;
 use super::log::GuestLog;
+use super::schema::{SettingsProblem, SettingsSchema};
 use super::state::{self, Inside, State};
 use super::{files, http, sockets};
-use crate::driver::settings::{Schema, SettingsProblem};
 
 /// The largest component that is loaded, in bytes.
 pub(crate) const COMPONENT_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -98,7 +98,7 @@ pub enum LoadError {
 #[derive(Clone)]
 pub struct Connector {
     info: Arc<ConnectorInfo>,
-    schema: Arc<Schema>,
+    schema: Arc<SettingsSchema>,
     sha256: Arc<str>,
     component_bytes: u64,
     pub(super) engine: Engine,
@@ -135,7 +135,7 @@ impl Connector {
         let pre = linker.instantiate_pre(&component).and_then(ConnectorPre::new).map_err(other)?;
         let info = describe(engine, &pre).await.map_err(|source| LoadError::Describe { name: name.clone(), source })?;
         info.verify(&name).map_err(|source| LoadError::Description { name: name.clone(), source })?;
-        let schema = Schema::new(&info.settings_schema).map_err(BadDescription::Schema);
+        let schema = SettingsSchema::new(&info.settings_schema).map_err(BadDescription::Schema);
         let schema = Arc::new(schema.map_err(|source| LoadError::Description { name: name.clone(), source })?);
         let sha256 = hex(&Sha256::digest(bytes)).into();
         Ok(Self {

@@ -14,6 +14,7 @@ mod imports;
 mod instance;
 mod load;
 mod log;
+mod schema;
 mod sockets;
 mod state;
 mod tls;
@@ -25,6 +26,8 @@ pub use instance::{Session, Setup, SyncOptions};
 pub(crate) use load::COMPONENT_BYTES_MAX;
 pub use load::{Connector, LoadError};
 pub use log::LogSource;
+pub use schema::SettingsProblem;
+pub(crate) use schema::SettingsSchema;
 pub use state::{
     ClassReader, Compare, FromGuest, Pack, ReadGrant, ReadHeld, ReadingClasses, ReadingHeld, Reveal, RevealRefusal,
     Revealing,
