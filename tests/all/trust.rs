@@ -178,7 +178,12 @@ fn what_is_denied_does_not_wait_for_what_is_compiled() {
     let clock = Clock::start();
     fs::write(place.path("new"), large()).unwrap();
     fs::rename(place.path("new"), place.path("connectors/hostile.wasm")).unwrap();
-    std::thread::sleep(Duration::from_millis(700));
+    let children = || {
+        let threads = fs::read_dir(format!("/proc/{}/task", server.id())).unwrap();
+        let children = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("children")));
+        children.flatten().any(|children| !children.trim().is_empty())
+    };
+    until("it is compiled", children);
     let mut denying = place.command(&["connectors", "deny", &sha256]).spawn().unwrap();
     server.wait_for("run ended", at);
     let (ended, is_compiling) = (clock.moment().0, denying.try_wait().unwrap().is_none());

@@ -86,12 +86,16 @@ pub fn example(name: &str) -> PathBuf {
 }
 
 /// Whether a connector that not every machine can build is there. CI can.
-#[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "how CI says that it is one, and people are told")]
 pub fn built(name: &str) -> bool {
-    let there = component(name).exists();
-    assert!(there || std::env::var_os("CI").is_none_or(|value| value != "true"), "{name} is not built");
+    is_there(name, component(name).exists())
+}
+
+/// Whether what a test needs is there. In CI it has to be; elsewhere the test is left out, and says so.
+#[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "how CI says that it is one, and people are told")]
+pub fn is_there(what: &str, there: bool) -> bool {
+    assert!(there || std::env::var_os("CI").is_none_or(|value| value != "true"), "{what} is not there");
     if !there {
-        println!("skipped: {name} is not built");
+        println!("skipped: {what} is not there");
     }
     there
 }

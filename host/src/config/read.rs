@@ -1,4 +1,4 @@
-//! Reads a file of the configuration. What is wrong with it is told by its place and its key, and never by its value, which may be a secret.
+//! Reads a file of the configuration. What is wrong with it is told by its place and its key, and by its value only where that can be no secret.
 
 use std::io;
 use std::path::Path;

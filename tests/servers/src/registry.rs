@@ -87,16 +87,17 @@ impl Registry {
         self.folder.path().join("storage")
     }
 
-    /// Has others' client push files of a folder, each `NAME:TYPE`, as `REPOSITORY:TAG`. False: there is no such client.
+    /// Whether there is a client to push with.
+    pub fn has_client() -> bool {
+        is_file(&tools().join("installed-oras"))
+    }
+
+    /// Has others' client push files of a folder, each `NAME:TYPE`, as `REPOSITORY:TAG`.
     ///
     /// # Panics
     /// If it can't.
-    pub fn push(&self, from: &Path, artifact: &str, files: &[&str]) -> bool {
-        let tools = unpacked().with_file_name("python");
-        let python = tools.join("bin/python");
-        if !is_file(&tools.join("installed-oras")) {
-            return false;
-        }
+    pub fn push(&self, from: &Path, artifact: &str, files: &[&str]) {
+        let python = tools().join("bin/python");
         let (registry, config) = (format!("127.0.0.1:{}", self.port), self.folder.path().join("config.json"));
         fs::write(&config, CONFIG).expect("writing the configuration of an artifact");
         let mut push = Command::new(python);
@@ -105,8 +106,12 @@ impl Registry {
             .arg(format!("{}:application/vnd.wasm.config.v0+json", config.display()));
         let output = push.args(files).output().expect("running the client of a registry");
         assert!(output.status.success(), "{artifact}: {}", String::from_utf8_lossy(&output.stderr));
-        true
     }
+}
+
+/// Where Python's tools are.
+fn tools() -> PathBuf {
+    unpacked().with_file_name("python")
 }
 
 impl Drop for Registry {
