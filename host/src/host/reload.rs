@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tidewaiter_core::name::{ConnectionName, ConnectorName};
 use tidewaiter_core::state::Actor;
 use tidewaiter_core::text::with_causes;
-use tidewaiter_core::time::{Moment, UnixMillis};
+use tidewaiter_core::time::UnixMillis;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
@@ -318,15 +318,13 @@ fn stamps(config: &Config) -> Stamps {
 
 /// Takes over what is saved, until the host closes.
 pub(super) async fn watch(reviser: Arc<Reviser>, audit: Audit, closing: CancellationToken) {
-    let (mut known, mut due) = (None, None);
+    let mut known = None;
     loop {
-        let Some(seen) = closing.run_until_cancelled(news(&reviser, known.as_ref(), due)).await else { return };
+        let Some(seen) = closing.run_until_cancelled(news(&reviser, known.as_ref())).await else { return };
         let is_first = known.replace(seen).is_none();
         // What was begun of it ends, whether or not the host closes.
-        let done = reviser.reload(&Actor::Host, &audit).await;
-        due = done.is_err().then(|| reviser.clock.moment() + RETRY);
-        match done {
-            Ok(reloaded) if is_first && reloaded == Reloaded::default() => {}
+        match reviser.reload(&Actor::Host, &audit).await {
+            Ok(reloaded) if is_first && reloaded == Reloaded::default() => *reviser.not_reloaded() = None,
             done => reviser.tell(&done),
         }
     }
@@ -334,20 +332,20 @@ pub(super) async fn watch(reviser: Arc<Reviser>, audit: Audit, closing: Cancella
 
 type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
 
-/// What the files are, once they are others than those that are known and nobody writes to them any more, or once it is time.
-async fn news(reviser: &Reviser, known: Option<&Stamps>, due: Option<Moment>) -> Stamps {
+/// What the files are, once they are others than those that are known and nobody writes to them any more, or once what was not taken over is due again.
+async fn news(reviser: &Reviser, known: Option<&Stamps>) -> Stamps {
     let look = async || {
         let config = reviser.config.now();
         spawn_blocking(move || stamps(&config)).await.unwrap_or_default()
     };
-    let mut pause = LOOK;
+    let (mut pause, retry) = (LOOK, reviser.clock.moment() + RETRY);
     loop {
         tokio::time::sleep(pause).await;
         let begun = reviser.clock.moment();
         let mut seen = look().await;
         let took = Duration::from_millis(reviser.clock.moment().0.saturating_sub(begun.0));
         pause = LOOK.max(took * LOOK_PAUSE);
-        let is_due = due.is_some_and(|due| due <= reviser.clock.moment());
+        let is_due = retry <= reviser.clock.moment() && reviser.not_reloaded().is_some();
         if known == Some(&seen) && !is_due {
             continue;
         }
