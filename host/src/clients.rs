@@ -9,8 +9,6 @@ use tokio::task::JoinSet;
 
 use crate::host::Host;
 
-/// Clients of one server at a time; more wait until one leaves.
-const CLIENTS_MAX: usize = 64;
 /// How long clients may take to fetch their answers when the host has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
@@ -18,13 +16,18 @@ const LAST_ANSWERS: Duration = Duration::from_secs(5);
 pub(crate) struct Clients(JoinSet<()>);
 
 impl Clients {
-    /// Serves whoever `accept` brings, until the host closes.
-    pub(crate) async fn serve<S, A, C>(host: &Host, mut accept: impl FnMut() -> A, client: impl Fn(S) -> C) -> Self
+    /// Serves whoever `accept` brings, until the host closes: so many at a time, and more wait until one leaves.
+    pub(crate) async fn serve<S, A, C>(
+        host: &Host,
+        at_once: usize,
+        mut accept: impl FnMut() -> A,
+        client: impl Fn(S) -> C,
+    ) -> Self
     where
         A: Future<Output = io::Result<S>>,
         C: Future<Output = ()> + Send + 'static,
     {
-        let (mut clients, room) = (JoinSet::new(), Arc::new(Semaphore::new(CLIENTS_MAX)));
+        let (mut clients, room) = (JoinSet::new(), Arc::new(Semaphore::new(at_once)));
         let mut next = async || {
             let place = Arc::clone(&room).acquire_owned().await.map_err(io::Error::other)?;
             Ok::<_, io::Error>((accept().await?, place))

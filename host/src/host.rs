@@ -2,10 +2,12 @@
 //!
 //! `ask` is the same functions as data, so that they can be asked over a socket; `view` is what they answer.
 
+mod access;
 mod act;
 mod approve;
 pub mod ask;
 mod builder;
+mod check;
 mod dead_letter;
 mod erase;
 mod kept;
@@ -38,6 +40,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::act::Acting;
 pub use self::builder::{Builder, Subscription};
+pub(crate) use self::check::find;
+pub use self::check::{Addition, Finding};
 pub use self::dead_letter::{LetterView, Settled};
 use self::erase::Erasures;
 pub(crate) use self::kept::{Bytes, beside};
@@ -50,12 +54,14 @@ use self::revise::Reviser;
 pub use self::revise::RevisionRow;
 use self::seal::KeyError;
 pub use self::sinks::{NotTaken, SinkView, Synced};
+pub use self::token::TypesOf;
 use self::watch::Watch;
+use crate::access::{Access, AccessError};
 use crate::audit::{Audit, AuditError};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigSource, Current};
 use crate::db::{CommitError, Db, OpenError, Policy, ReadError};
-use crate::driver::{Connection, Lateness, Request, Roster, Task, retain};
+use crate::driver::{Activity, Connection, Lateness, Request, Roster, Task, retain};
 use crate::egress::TlsError;
 use crate::trust::LockError;
 
@@ -93,6 +99,8 @@ pub enum StartError {
     Trust(#[from] TlsError),
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
     #[error("encryption: {0}")]
     Key(#[from] KeyError),
     #[error(transparent)]
@@ -142,6 +150,12 @@ pub enum HostError {
         /// Which type.
         key: TypeKey,
     },
+    /// Nothing is paused.
+    #[error("{key} is not paused")]
+    NotPaused {
+        /// Which type.
+        key: TypeKey,
+    },
     /// The history has no token to go back to.
     #[error("{key}: {}", match revision {
         Some(revision) => format!("its history has no token of revision {revision} that a run can go on from; `token history` has them"),
@@ -164,6 +178,18 @@ pub enum HostError {
     /// One pass at a time.
     #[error("{key}: a pass over its objects is under way")]
     PassUnderWay {
+        /// Which type.
+        key: TypeKey,
+    },
+    /// There is none to be cancelled.
+    #[error("{key}: no pass over its objects is under way")]
+    NoPass {
+        /// Which type.
+        key: TypeKey,
+    },
+    /// Somebody cancelled it.
+    #[error("{key}: the pass over its objects was cancelled; what it journaled stays")]
+    PassCancelled {
         /// Which type.
         key: TypeKey,
     },
@@ -251,6 +277,12 @@ pub enum HostError {
         /// Why not.
         problem: String,
     },
+    /// What is written of a connection is not what was seen.
+    #[error("connection {connection} is written otherwise than it was seen: somebody else wrote it meanwhile")]
+    WrittenMeanwhile {
+        /// Which.
+        connection: ConnectionName,
+    },
     /// What is configured can't be taken over.
     #[error("what is configured is not taken over, and what runs goes on: {problem}")]
     NotReloaded {
@@ -263,6 +295,9 @@ pub enum HostError {
     /// What is asked for can't be told.
     #[error(transparent)]
     Ask(#[from] BadAsk),
+    /// Access can't be given or taken.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// What is erased can't be remembered, and so it isn't.
     #[error("erased.ndjson in the data folder: {0}")]
     Erased(std::io::Error),
@@ -276,6 +311,7 @@ pub enum HostError {
 pub struct Host {
     db: Db,
     audit: Audit,
+    access: Access,
     erasures: Arc<Erasures>,
     /// One approval at a time.
     approving: Arc<Mutex<()>>,
@@ -319,6 +355,7 @@ impl Host {
         let db = spawn_blocking(move || Db::open_sealed(&data, &name, OWNER_WAIT, keys)).await??;
         db.set_quota(config.quota);
         let audit = Audit::open(&config.data, clock)?;
+        let access = Access::open(&config.data, clock)?;
         let last_run = Arc::new(AtomicU64::new(db.last_run()));
         let erasures = Arc::new(Erasures::new(&config.data, db.clone(), Arc::clone(&last_run), clock));
         // Before anybody is handed an entry.
@@ -398,6 +435,7 @@ impl Host {
         let host = Self {
             db,
             audit,
+            access,
             erasures,
             approving: Arc::default(),
             clock,
@@ -421,6 +459,11 @@ impl Host {
     /// What is done and refused is written down here.
     pub fn audit(&self) -> &Audit {
         &self.audit
+    }
+
+    /// Who may ask over HTTP.
+    pub fn access(&self) -> &Access {
+        &self.access
     }
 
     /// The db, to read from.
@@ -457,6 +500,13 @@ impl Host {
     /// A connection, as its next run will have it.
     fn placed(&self, name: &ConnectionName) -> Result<Arc<Connection>, HostError> {
         placed(&self.roster, name)
+    }
+
+    /// What each type does now, and when its next run is due. Of a host that ends, nothing.
+    pub async fn activity(&self) -> BTreeMap<TypeKey, Activity> {
+        let (answer, told) = oneshot::channel();
+        let _ = self.requests.send(Request::Activity { answer }).await;
+        told.await.unwrap_or_default()
     }
 
     /// Begins the schedules: the first run of each type is due now. For when everything else that is to work with the host does.
@@ -501,6 +551,22 @@ impl Host {
     }
 
     /// The sequence of a place, if it is one of this journal.
+    ///
+    /// # Errors
+    /// It is of another one.
+    pub fn position(&self, place: ask::After) -> Result<u64, HostError> {
+        self.sequence(place)
+    }
+
+    /// Why it takes no requests, if it doesn't: it is shutting down, or its db can't be read.
+    pub fn not_ready(&self) -> Option<String> {
+        match self.db.first_sequence() {
+            _ if self.closing.is_cancelled() => Some("the host is shutting down".to_owned()),
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
     fn sequence(&self, place: ask::After) -> Result<u64, HostError> {
         let incarnation = self.db.incarnation();
         match place {

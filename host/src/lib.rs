@@ -1,6 +1,7 @@
 //! Tidewaiter runs third-party connectors, compiled to WebAssembly components, in a sandbox, and writes every change that they
 //! hand over and the new sync token in one durable transaction.
 
+pub mod access;
 pub mod api;
 pub mod audit;
 pub mod cli;

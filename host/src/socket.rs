@@ -14,6 +14,8 @@ use tidewaiter_core::state::Actor;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::codec::{Framed, LinesCodec, LinesCodecError};
 
+/// Clients at a time; more wait until one leaves.
+const CLIENTS_MAX: usize = 64;
 use crate::clients::Clients;
 use crate::host::Host;
 use crate::host::ask::{Answer, Ask, Problem, ProblemCode};
@@ -84,7 +86,8 @@ impl Server {
     /// Serves until the host closes; answers that are under way then are still given.
     pub async fn serve(self, host: Arc<Host>) {
         let accept = async || Ok(self.listener.accept().await?.0);
-        let clients = Clients::serve(&host, accept, |stream| client(stream, self.owner, Arc::clone(&host))).await;
+        let clients =
+            Clients::serve(&host, CLIENTS_MAX, accept, |stream| client(stream, self.owner, Arc::clone(&host))).await;
         let _ = std::fs::remove_file(&self.path);
         clients.last_answers(&host).await;
     }

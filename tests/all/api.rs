@@ -105,7 +105,7 @@ fn a_refused_token_is_a_conflict_until_somebody_decides() {
 fn what_is_not_there_or_not_understood_gets_openidms_error() {
     let (place, server) = server();
     let put = format!("{STAGE}/SYSTEMHRACCOUNT");
-    let huge = "x".repeat(200_000);
+    let huge = "x".repeat(1_100_000);
     let cases = [
         ("POST", "system?_action=liveSync", "", 400, "source"),
         ("POST", "system?_action=liveSync&source=a/b/c/d", "", 400, "a/b/c/d"),
@@ -160,7 +160,10 @@ fn a_failed_run_is_told_with_its_code() {
 /// Who says nothing takes no place for ever, and no more files of the server's than there are places.
 #[test]
 fn silent_clients_are_bounded() {
-    let (_place, server) = server();
+    let place = Place::new();
+    place.people("1,a@x,2026-03-01T08:00:00Z,\n");
+    place.write("tidewaiter.toml", "[http]\nlisten = \"127.0.0.1:0\"\nclients = 64\n");
+    let server = place.serve();
     let address = server.api().split('/').nth(2).unwrap().to_owned();
     let silent: Vec<std::net::TcpStream> = (0..100).map(|_| std::net::TcpStream::connect(&address).unwrap()).collect();
     let is_socket = |entry: &std::io::Result<std::fs::DirEntry>| {

@@ -1,6 +1,6 @@
 //! Everything that is tested from outside.
 //!
-//! - `api`: the HTTP calls
+//! - `api`: OpenIDM's calls
 //! - `approval`: updates that ask for more
 //! - `bars`: figures that have to be reached
 //! - `cli`: the commands, with a server and without
@@ -13,6 +13,7 @@
 //! - `guard`: what waits for somebody: floods, lost tokens, wrong settings, connectors that trap
 //! - `host`: schedules, operators' acts, restarts, through the library's face
 //! - `hostile`: guests that misbehave
+//! - `http`: the HTTP API, and who may do what over it
 //! - `inline`: sinks that whoever asks for a run waits for
 //! - `kill`: SIGKILL at seeded instants
 //! - `languages`: connectors in Python and JavaScript
@@ -52,6 +53,7 @@ mod fuzz;
 mod guard;
 mod host;
 mod hostile;
+mod http;
 mod inline;
 mod kill;
 mod languages;

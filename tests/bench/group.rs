@@ -23,7 +23,7 @@ const WRITERS: [u64; 3] = [1, 10, 1000];
 /// For so many commits each writer count is measured, at least.
 const COMMITS: u64 = 200;
 
-fn commit(writer: u64, revision: u64) -> Commit {
+pub(crate) fn commit(writer: u64, revision: u64) -> Commit {
     let sync = SyncState::Live(SyncToken::Integer(revision.cast_signed()));
     let key = TypeKey { connection: format!("c{writer}").parse().expect("a name"), ..crate::delta::key() };
     Commit {

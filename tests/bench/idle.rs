@@ -134,7 +134,7 @@ pub(crate) fn child(connections: u32) -> Result<()> {
     Ok(())
 }
 
-fn many(connections: u32, timing: &Timing, data: &Path) -> Config {
+pub(crate) fn many(connections: u32, timing: &Timing, data: &Path) -> Config {
     let of = |n: u32| {
         let settings = json!({ "last": 7, "server": format!("directory-{n}.example.org") });
         (format!("c{n}").parse().expect("a name"), Arc::new(config(settings, Some(timing.clone()))))

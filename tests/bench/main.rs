@@ -7,6 +7,7 @@
 //! - `native`: the peers of the sandboxed connector
 //! - `ldap`: entries from a directory
 //! - `sql`: rows from a database
+//! - `streams`: what the HTTP API costs
 //! - `swaps`: connectors that are replaced while connections run
 //! - `measure`, `plot`: clocks, medians, curves
 
@@ -24,6 +25,7 @@ mod open;
 mod pass;
 mod plot;
 mod sql;
+mod streams;
 mod swaps;
 
 use std::path::PathBuf;
@@ -61,6 +63,8 @@ fn main() -> Result<()> {
                 "ldap",
                 "first-run",
                 "first-run-python",
+                "streams",
+                "reads",
                 "swaps",
                 "memory",
                 "pass-memory",
@@ -68,7 +72,7 @@ fn main() -> Result<()> {
         ),
         ["only", folder, parts @ ..] => report(folder.into(), parts),
         _ => anyhow::bail!(
-            "bench all FOLDER | only FOLDER delta|group|no-change|idle|load|open|pass|pass-memory|sql|ldap|first-run|first-run-python|swaps|memory…"
+            "bench all FOLDER | only FOLDER delta|group|no-change|idle|load|open|pass|pass-memory|sql|ldap|first-run|first-run-python|streams|reads|swaps|memory…"
         ),
     }
 }
@@ -89,6 +93,8 @@ fn report(out: PathBuf, parts: &[&str]) -> Result<()> {
             "load" => runtime.block_on(idle::load(5, &out))?,
             "sql" => runtime.block_on(sql::measure(3, 1_000_000))?,
             "ldap" => runtime.block_on(ldap::measure(3, 100_000))?,
+            "streams" => runtime.block_on(streams::streams(600, &out))?,
+            "reads" => runtime.block_on(streams::reads(&out))?,
             "swaps" => runtime.block_on(swaps::measure(1000, &out))?,
             "first-run-python" => runtime.block_on(swaps::first_run_of_python(5, &out))?,
             "first-run" => runtime.block_on(swaps::first_run(10, &out))?,

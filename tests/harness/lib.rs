@@ -287,16 +287,25 @@ impl Server {
         self.log.lines.lock().unwrap().clone()
     }
 
-    /// The address of the API, as in `http://127.0.0.1:4711/openidm`.
-    pub fn api(&self) -> String {
+    /// The address of the server, as in `http://127.0.0.1:4711`.
+    pub fn url(&self) -> String {
         let at = self.wait_for("HTTP API at ", 0);
         self.log()[at - 1].rsplit("HTTP API at ").next().unwrap().to_owned()
     }
 
-    /// Calls the API with its token; answers status and body.
+    /// The address of OpenIDM's calls.
+    pub fn api(&self) -> String {
+        format!("{}/openidm", self.url())
+    }
+
+    /// The first access token.
+    pub fn token(&self) -> String {
+        std::fs::read_to_string(self.data.join("http-token")).unwrap().trim().to_owned()
+    }
+
+    /// Makes one of OpenIDM's calls with the first access token; answers status and body.
     pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, Json) {
-        let token = std::fs::read_to_string(self.data.join("http-token")).unwrap();
-        let bearer = format!("Bearer {}", token.trim());
+        let bearer = format!("Bearer {}", self.token());
         let mut all = vec![("Authorization", bearer.as_str())];
         all.extend(headers);
         call(method, &format!("{}/{path}", self.api()), &all, body)
@@ -342,10 +351,15 @@ impl Drop for Server {
     }
 }
 
-/// Calls a server; answers status and body.
+/// Calls a server, and follows it nowhere; answers status and body, as a text where it isn't JSON.
 pub fn call(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> (u16, Json) {
     let agent = ureq::Agent::new_with_config(
-        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build(),
+        ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .timeout_global(Some(PATIENCE))
+            .build(),
     );
     let mut request = ureq::http::Request::builder().method(method).uri(url);
     for (name, value) in headers {
@@ -354,6 +368,6 @@ pub fn call(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> (u
     let mut response =
         agent.run(request.body(body.to_owned()).unwrap()).unwrap_or_else(|error| panic!("{url}: {error}"));
     let text = response.body_mut().read_to_string().unwrap();
-    let json = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let json = serde_json::from_str(&text).unwrap_or(Json::String(text));
     (response.status().as_u16(), json)
 }

@@ -247,6 +247,27 @@ impl Authority {
         (certificate.pem(), key.serialize_pem())
     }
 
+    /// Asks a server of this machine over TLS that is to have a name; answers the status.
+    ///
+    /// # Errors
+    /// It can't be reached, or shows no certificate of ours for that name.
+    pub fn ask(&self, port: u16, name: &str, head: &str) -> std::io::Result<u16> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.issuer.pem().as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config =
+            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
+        let session = rustls::ClientConnection::new(config, name.to_owned().try_into().unwrap());
+        let session = session.map_err(std::io::Error::other)?;
+        let mut stream = rustls::StreamOwned::new(session, std::net::TcpStream::connect(("127.0.0.1", port))?);
+        std::io::Write::write_all(&mut stream, format!("{head}Connection: close\r\n\r\n").as_bytes())?;
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(stream), &mut line)?;
+        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
+        status.ok_or_else(|| std::io::Error::other(format!("no answer: {line:?}")))
+    }
+
     /// A server with these names; with `clients` it wants a certificate of ours from whoever comes.
     pub fn server(&self, names: &[&str], clients: bool) -> ServerConfig {
         let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -293,7 +293,7 @@ impl Demo {
     fn api(&self) -> Result<String> {
         let log = self.log()?;
         let address = log.rsplit("HTTP API at ").next().and_then(|rest| rest.lines().next());
-        Ok(address.context("the log has no address of the API")?.to_owned())
+        Ok(format!("{}/openidm", address.context("the log has no address of the API")?))
     }
 
     fn call(&self, method: &str, path: &str) -> Result<()> {

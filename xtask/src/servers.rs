@@ -71,7 +71,8 @@ const SERVERS: [Server; 6] = [
 pub(crate) fn find(root: &Path) -> Result<()> {
     let unpacked = root.join("target/tools/servers");
     SERVERS.iter().try_for_each(|server| find_one(root, &unpacked, server))?;
-    scripts::oras(root)
+    scripts::oras(root)?;
+    scripts::schemathesis(root)
 }
 
 fn find_one(root: &Path, unpacked: &Path, server: &Server) -> Result<()> {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::name::TypeKey;
 use crate::object::SyncDelta;
@@ -12,7 +13,7 @@ use crate::time::UnixMillis;
 
 /// Which db an entry's sequence belongs to. A restored db is another incarnation, so that its sequences can't be taken for
 /// those of before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Incarnation(pub u64);
 
 impl fmt::Display for Incarnation {

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod backoff;
 pub mod dead_letter;
 pub mod grant;

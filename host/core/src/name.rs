@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The longest name, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
@@ -21,8 +22,9 @@ const OPENIDM_PREFIX: &str = "SYSTEM";
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
         #[serde(try_from = "String", into = "String")]
+        #[schema(value_type = String, pattern = "^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length = 64)]
         pub struct $name(String);
 
         impl $name {
@@ -73,6 +75,10 @@ name! {
     ConnectionName
 }
 name! {
+    /// Somebody with an access token: what that is called.
+    AccessName
+}
+name! {
     /// An object type: the operator's name for a kind of object in a connection.
     TypeName
 }
@@ -84,7 +90,7 @@ fn is_name(text: &str) -> bool {
 }
 
 /// What a state belongs to: an object type of a connection.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub struct TypeKey {
     /// The connection.
     pub connection: ConnectionName,

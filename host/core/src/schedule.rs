@@ -80,6 +80,14 @@ pub enum Refusal {
         /// What is too much.
         why: String,
     },
+    /// An operator paused it.
+    #[error("{key} is paused {why}; resume it first")]
+    Paused {
+        /// Which.
+        key: TypeKey,
+        /// By whom, and when.
+        why: String,
+    },
     /// Its connector is in quarantine.
     #[error(
         "{key}: connector {connector} is in quarantine: {faults} runs in a row trapped or broke the contract; one is tried now and then"
@@ -299,6 +307,11 @@ impl Scheduler {
         self.slots.get(key).map(|slot| &slot.state)
     }
 
+    /// The types that there are.
+    pub fn keys(&self) -> impl Iterator<Item = &TypeKey> {
+        self.slots.keys()
+    }
+
     /// Whether a run of the type is under way, and when the next one is due.
     pub fn activity(&self, key: &TypeKey) -> Option<(bool, Option<Moment>)> {
         self.slots.get(key).map(|slot| (slot.running.is_some(), slot.due))
@@ -486,8 +499,9 @@ impl Scheduler {
                 Some(Refusal::TokenLost { key: key.clone(), reason: reason.clone() })
             }
             Some(_) => {
-                let held = self.slots.get(key).and_then(|slot| slot.state.held.clone());
-                held.map(|why| Refusal::Held { key: key.clone(), why })
+                let state = &self.slots.get(key)?.state;
+                let paused = state.paused.clone().map(|why| Refusal::Paused { key: key.clone(), why });
+                state.held.clone().map(|why| Refusal::Held { key: key.clone(), why }).or(paused)
             }
         }
     }

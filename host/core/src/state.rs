@@ -4,24 +4,34 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
+use crate::access::Role;
 use crate::guard::Hour;
+use crate::name::AccessName;
 use crate::text::erase;
 use crate::time::UnixMillis;
 use crate::token::SyncToken;
 
 /// Who did something.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Actor {
     /// The host itself.
     Host,
     /// Somebody on this machine, by user id.
     Uid(u32),
-    /// Somebody with the API's bearer token.
+    /// Somebody with the one bearer token that the API had. Only in what was written before there were several.
     Api,
     /// The program that embeds the host.
     Program,
+    /// Somebody with an access token.
+    Access {
+        /// What it is called.
+        name: AccessName,
+        /// Its role then.
+        role: Role,
+    },
 }
 
 impl fmt::Display for Actor {
@@ -31,6 +41,7 @@ impl fmt::Display for Actor {
             Self::Uid(uid) => write!(f, "uid {uid}"),
             Self::Api => f.write_str("api"),
             Self::Program => f.write_str("the program"),
+            Self::Access { name, .. } => write!(f, "api {name}"),
         }
     }
 }
@@ -129,6 +140,9 @@ pub struct TypeState {
     /// Nothing runs, in these words, until an operator decides: more came than the guard lets pass.
     #[serde(default)]
     pub held: Option<String>,
+    /// By whom and when it was paused, if it is: nothing runs until an operator lets it go on.
+    #[serde(default)]
+    pub paused: Option<String>,
     /// An operator released what was held: nothing is counted until a run has come to its end.
     #[serde(default)]
     pub released: bool,
@@ -163,6 +177,7 @@ impl TypeState {
             generation: 0,
             failures: 0,
             held: None,
+            paused: None,
             released: false,
             hour: Hour::default(),
             pass_owed: None,
@@ -173,9 +188,13 @@ impl TypeState {
         }
     }
 
-    /// The name of the state: that of live sync, or `held`.
+    /// The name of the state: that of live sync, or `held`, or `paused`.
     pub fn name(&self) -> &'static str {
-        if self.held.is_some() { "held" } else { self.sync.name() }
+        match () {
+            () if self.held.is_some() => "held",
+            () if self.paused.is_some() => "paused",
+            () => self.sync.name(),
+        }
     }
 }
 

@@ -4,6 +4,9 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, SchemaFormat, Type};
+use utoipa::openapi::{KnownFormat, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::object::encoded;
 
@@ -63,6 +66,23 @@ impl fmt::Debug for SyncToken {
         write!(f, "{}({self})", self.kind())
     }
 }
+
+/// As it is in JSON.
+impl PartialSchema for SyncToken {
+    fn schema() -> RefOr<Schema> {
+        let only = |name: &str, value: ObjectBuilder| ObjectBuilder::new().property(name, value).required(name);
+        let typed = |of: Type| ObjectBuilder::new().schema_type(of);
+        let integer = typed(Type::Integer).format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)));
+        let binary = typed(Type::String).description(Some("base64")).content_encoding("base64");
+        let kinds = OneOfBuilder::new()
+            .item(only("integer", integer))
+            .item(only("text", typed(Type::String)))
+            .item(only("binary", binary));
+        kinds.description(Some("A resume point, with the type that the connector gave it.")).into()
+    }
+}
+
+impl ToSchema for SyncToken {}
 
 /// `none` where there is no token, for log lines.
 pub struct Shown<'a>(pub Option<&'a SyncToken>);

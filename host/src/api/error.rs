@@ -1,54 +1,210 @@
-//! How the API says no: OpenIDM's error body.
+//! How the API says no: one error, in the shape that its caller knows. Decides which status and which code a problem has; says nothing that
+//! whoever asks may not know.
 
+use axum::extract::Request;
 use axum::http::{StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Json, Response};
-use serde_json::json;
-use tidewaiter_core::run::{ErrorKind, Failure};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tidewaiter_core::run::{ErrorKind, Failure, Outcome, RunReport};
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::host::HostError;
 use crate::host::ask::ProblemCode;
 
-/// An answer that is not the one that was asked for: `{"code", "reason", "message"}`, and for a failed run `"detail": {"code"}`
-/// with the stable code of the failure.
-#[derive(Debug)]
+/// An answer that is not the one that was asked for.
+#[derive(Clone, Debug)]
 pub(super) struct ApiError {
     status: StatusCode,
+    code: String,
     message: String,
-    code: Option<String>,
+    run: Option<Box<RunReport>>,
+    retry_after_s: Option<u64>,
+}
+
+/// A problem, as RFC 9457 has it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Problem {
+    /// Which kind of problem: a place in the API's reference.
+    r#type: String,
+    /// The status in words.
+    title: String,
+    /// The status.
+    #[schema(minimum = 400, maximum = 599)]
+    status: u16,
+    /// What is wrong, for people.
+    detail: String,
+    /// What is wrong, by a stable code.
+    code: String,
+    /// The run that came to no good end, if that is the problem.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    run: Option<RunReport>,
+}
+
+impl Problem {
+    /// The stable code.
+    pub(super) fn code(&self) -> &str {
+        &self.code
+    }
+}
+
+/// What every operation may answer instead.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it is what the document says of ApiError")]
+pub(super) enum Problems {
+    /// It was not understood.
+    #[response(status = 400, content_type = "application/problem+json")]
+    BadRequest(#[to_schema] Problem),
+    /// There is no access token, or none that is one.
+    #[response(status = 401, content_type = "application/problem+json")]
+    Unauthorized(#[to_schema] Problem),
+    /// The access token is for another role.
+    #[response(status = 403, content_type = "application/problem+json")]
+    Forbidden(#[to_schema] Problem),
+    /// There is no such thing.
+    #[response(status = 404, content_type = "application/problem+json")]
+    NotFound(#[to_schema] Problem),
+    /// The body doesn't come.
+    #[response(status = 408, content_type = "application/problem+json")]
+    Timeout(#[to_schema] Problem),
+    /// Not in the present state.
+    #[response(status = 409, content_type = "application/problem+json")]
+    Conflict(#[to_schema] Problem),
+    /// Entries that have been dropped.
+    #[response(status = 410, content_type = "application/problem+json")]
+    Gone(#[to_schema] Problem),
+    /// It is not what was seen.
+    #[response(status = 412, content_type = "application/problem+json")]
+    PreconditionFailed(#[to_schema] Problem),
+    /// The body is too large.
+    #[response(status = 413, content_type = "application/problem+json")]
+    TooLarge(#[to_schema] Problem),
+    /// The body is none of JSON.
+    #[response(status = 415, content_type = "application/problem+json")]
+    MediaType(#[to_schema] Problem),
+    /// The idempotency key was used for something else.
+    #[response(status = 422, content_type = "application/problem+json")]
+    Unprocessable(#[to_schema] Problem),
+    /// Too much is asked for.
+    #[response(status = 429, content_type = "application/problem+json")]
+    TooMany(#[to_schema] Problem),
+    /// The host, or a run, failed.
+    #[response(status = 500, content_type = "application/problem+json")]
+    Internal(#[to_schema] Problem),
+    /// Not now.
+    #[response(status = 503, content_type = "application/problem+json")]
+    Unavailable(#[to_schema] Problem),
+    /// The source of a connection was too slow.
+    #[response(status = 504, content_type = "application/problem+json")]
+    GatewayTimeout(#[to_schema] Problem),
 }
 
 impl ApiError {
-    pub(super) fn of(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), code: None }
+    pub(super) fn of(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
+        Self { status, code: code.to_owned(), message: message.into(), run: None, retry_after_s: None }
     }
 
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
-        Self::of(StatusCode::BAD_REQUEST, message)
+        Self::of(StatusCode::BAD_REQUEST, "bad-request", message)
     }
 
-    pub(super) fn unauthorized() -> Self {
-        Self::of(StatusCode::UNAUTHORIZED, "this needs `Authorization: Bearer` with the token of the file http-token")
+    pub(super) fn unauthorized(message: impl Into<String>) -> Self {
+        Self::of(StatusCode::UNAUTHORIZED, "unauthorized", message)
+    }
+
+    pub(super) fn forbidden(message: impl Into<String>) -> Self {
+        Self::of(StatusCode::FORBIDDEN, "not-allowed", message)
     }
 
     pub(super) fn not_found(message: impl Into<String>) -> Self {
-        Self::of(StatusCode::NOT_FOUND, message)
+        Self::of(StatusCode::NOT_FOUND, "unknown", message)
     }
 
-    pub(super) fn method(message: impl Into<String>) -> Self {
-        Self::of(StatusCode::METHOD_NOT_ALLOWED, message)
-    }
-
-    pub(super) fn conflict(message: impl Into<String>) -> Self {
-        Self::of(StatusCode::CONFLICT, message)
+    pub(super) fn conflict(code: &str, message: impl Into<String>) -> Self {
+        Self::of(StatusCode::CONFLICT, code, message)
     }
 
     pub(super) fn changed(message: impl Into<String>) -> Self {
-        Self::of(StatusCode::PRECONDITION_FAILED, message)
+        Self::of(StatusCode::PRECONDITION_FAILED, "changed", message)
     }
 
-    pub(super) fn unavailable(message: impl Into<String>) -> Self {
-        Self::of(StatusCode::SERVICE_UNAVAILABLE, message)
+    pub(super) fn unavailable(code: &str, message: impl Into<String>) -> Self {
+        Self::of(StatusCode::SERVICE_UNAVAILABLE, code, message)
     }
+
+    pub(super) fn too_many(message: impl Into<String>, retry_after_s: u64) -> Self {
+        let retry_after_s = Some(retry_after_s.max(1));
+        Self { retry_after_s, ..Self::of(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", message) }
+    }
+
+    pub(super) fn is_unauthorized(&self) -> bool {
+        self.status == StatusCode::UNAUTHORIZED
+    }
+
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// As the API has it.
+    pub(super) fn problem(&self) -> Problem {
+        Problem {
+            r#type: format!("/api/v1/reference#problem-{}", self.code),
+            title: self.status.canonical_reason().unwrap_or_default().to_owned(),
+            status: self.status.as_u16(),
+            detail: self.message.clone(),
+            code: self.code.clone(),
+            run: self.run.as_deref().cloned(),
+        }
+    }
+
+    /// As OpenIDM has it: `{"code", "reason", "message"}`, and for a failed run `"detail": {"code"}` with the stable code of the failure.
+    fn openidm(&self) -> Value {
+        let reason = self.status.canonical_reason().unwrap_or_default();
+        let mut body = json!({ "code": self.status.as_u16(), "reason": reason, "message": self.message });
+        if self.run.is_some() {
+            body["detail"] = json!({ "code": self.code });
+        }
+        body
+    }
+
+    fn respond(&self, body: Response) -> Response {
+        let mut response = body;
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+/// What a run says that came to no good end; none: it did what was asked.
+pub(super) fn of_run(report: &RunReport) -> Option<ApiError> {
+    let key = &report.key;
+    let error = match &report.outcome {
+        Outcome::Ok | Outcome::More => return None,
+        Outcome::Failed(failure) => ApiError::from(failure),
+        Outcome::WentBack(failure) => ApiError::unavailable(
+            "went-back",
+            format!("{key}: the connector's new revision failed, and what ran before has not run yet: {failure}"),
+        ),
+        Outcome::Stopped => {
+            ApiError::unavailable("shutting-down", "the host is shutting down; the run ended at a checkpoint")
+        }
+        Outcome::Held(why) => ApiError::unavailable("no-room", format!("{key}: {why}")),
+        Outcome::Guarded(why) => ApiError::conflict("held", format!("{key} is held: {why}")),
+        Outcome::Superseded => ApiError::conflict(
+            "superseded",
+            format!("{key}: somebody acted on the token, the guard, a dead letter or the schedule during the run"),
+        ),
+    };
+    Some(ApiError { run: Some(Box::new(report.clone())), ..error })
 }
 
 impl From<&Failure> for ApiError {
@@ -67,19 +223,23 @@ impl From<&Failure> for ApiError {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         };
-        Self { status, message: failure.to_string(), code: Some(failure.code()) }
+        Self::of(status, &failure.code(), failure.to_string())
     }
 }
 
 impl From<HostError> for ApiError {
     fn from(error: HostError) -> Self {
-        let status = match error.code() {
+        let code = error.code();
+        let status = match code {
             ProblemCode::BadRequest | ProblemCode::IncarnationChanged => StatusCode::BAD_REQUEST,
             ProblemCode::Unknown => StatusCode::NOT_FOUND,
             ProblemCode::NotAllowed => StatusCode::FORBIDDEN,
             ProblemCode::Dropped => StatusCode::GONE,
             ProblemCode::TokenLost
             | ProblemCode::Held
+            | ProblemCode::Paused
+            | ProblemCode::Cancelled
+            | ProblemCode::Exists
             | ProblemCode::Quarantined
             | ProblemCode::Busy
             | ProblemCode::Configuration
@@ -88,21 +248,27 @@ impl From<HostError> for ApiError {
             ProblemCode::ShuttingDown | ProblemCode::Broken => StatusCode::SERVICE_UNAVAILABLE,
             ProblemCode::Host | ProblemCode::Gone => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self::of(status, error.to_string())
+        Self::of(status, code.name(), error.to_string())
     }
 }
 
+/// In the shape of the API; whoever wants another one finds the error beside it.
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let reason = self.status.canonical_reason().unwrap_or_default();
-        let mut body = json!({ "code": self.status.as_u16(), "reason": reason, "message": self.message });
-        if let Some(code) = self.code {
-            body["detail"] = json!({ "code": code });
-        }
-        let mut response = (self.status, Json(body)).into_response();
-        if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
-        }
+        let mut response = self.respond(Json(self.problem()).into_response());
+        let problem = header::HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, problem);
+        response.extensions_mut().insert(self);
         response
+    }
+}
+
+/// Gives errors the shape that OpenIDM's scripts know, where they ask.
+pub(super) async fn shaped(request: Request, next: Next) -> Response {
+    let openidm = request.uri().path().starts_with("/openidm/");
+    let response = next.run(request).await;
+    match response.extensions().get::<ApiError>() {
+        Some(error) if openidm => error.respond(Json(error.openidm()).into_response()),
+        _ => response,
     }
 }

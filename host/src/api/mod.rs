@@ -1,58 +1,95 @@
-//! The HTTP API: who may ask, how errors look, and the server's life. On loopback only, for whoever has the token of the token
-//! file. Knows the service functions of the host, and nothing below them.
+//! The HTTP API: who may ask, how errors look, and the server's life. Knows the service functions of the host, and nothing below them.
 
+mod admit;
 mod error;
+mod extract;
+mod feed;
+mod idempotency;
 mod openidm;
-mod secret;
+mod operation;
+mod page;
+mod tls;
+mod v1;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::Router;
-use axum::body::to_bytes;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+use utoipa_axum::router::OpenApiRouter;
 
+use self::admit::{From, Limits, Roles, SILENCE_MAX};
 use self::error::ApiError;
-use self::secret::Secret;
+use self::feed::Feed;
+use self::idempotency::Remembered;
+use self::operation::Operations;
+use self::page::Sessions;
+use self::tls::Acceptor;
 use crate::clients::Clients;
+use crate::clock::Clock;
+use crate::config::Http;
 use crate::host::Host;
 
-/// The largest body of a request, in bytes: a token of 64 KiB in base64 and its document.
-const BODY_BYTES_MAX: usize = 128 * 1024;
-/// How long a client may take with the head of a request, from the end of the one before, and with its body.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// The largest head of a request, in bytes.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// A server that is about to listen.
-#[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
-    secret: Arc<Secret>,
+    tls: Option<Arc<Acceptor>>,
+    http: Http,
     address: SocketAddr,
 }
 
+/// What handlers share.
+struct App {
+    host: Arc<Host>,
+    clock: Clock,
+    /// Names under which it may be asked.
+    names: Vec<String>,
+    roles: Roles,
+    limits: Limits,
+    remembered: Remembered,
+    operations: Operations,
+    feed: Feed,
+    sessions: Sessions,
+    /// Nobody listens on the way.
+    secure: bool,
+    /// What the API is, in JSON.
+    document: String,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("http", &self.http).finish_non_exhaustive()
+    }
+}
+
 impl Server {
-    /// Takes the address, and makes the token file `http-token` in the data directory unless it is there.
+    /// Takes the address, and makes the first access token of a host that has none.
     ///
     /// # Errors
-    /// The address is taken, or the token file can't be made, or others may read it.
-    pub async fn bind(listen: SocketAddr, data: &Path) -> io::Result<Self> {
-        let secret = Arc::new(Secret::open(data)?);
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("http.listen {listen}: {error}"));
-        let listener = TcpListener::bind(listen).await.map_err(named)?;
+    /// The address is taken; the certificate can't be used; or the first access token can't be made, or others may read it.
+    pub async fn bind(http: Http, host: &Host) -> io::Result<Self> {
+        host.access().first().map_err(io::Error::other)?;
+        let tls = http.tls.clone().map(|tls| Acceptor::open(tls, Clock::start()).map(Arc::new)).transpose()?;
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("http.listen {}: {error}", http.listen));
+        let listener = TcpListener::bind(http.listen).await.map_err(named)?;
         let address = listener.local_addr().map_err(named)?;
-        Ok(Self { listener, secret, address })
+        Ok(Self { listener, tls, http, address })
     }
 
     /// Where it listens: with port 0 configured, the one that was free.
@@ -60,24 +97,82 @@ impl Server {
         self.address
     }
 
+    /// Its address for people.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
     /// Serves until the host closes; answers that are under way then are still given, to whoever fetches them.
     pub async fn serve(self, host: Arc<Host>) {
         let closing = host.closing().clone();
-        let routes = Router::new().nest("/openidm", openidm::routes());
-        let routes = routes.fallback(nowhere).method_not_allowed_fallback(no_method);
-        let routes = routes.layer(from_fn_with_state(self.secret, admit));
-        let routes = routes.with_state(Arc::clone(&host));
-        let accept = async || Ok(self.listener.accept().await?.0);
-        let clients = Clients::serve(&host, accept, |stream| client(stream, routes.clone(), closing.clone())).await;
+        let (routes, app) = routes(&host, &self.http);
+        let accept = async || self.listener.accept().await;
+        let serve = |(stream, from): (TcpStream, SocketAddr)| {
+            let routes = routes.clone().layer(Extension(From(from.ip())));
+            client(stream, self.tls.clone(), routes, closing.clone())
+        };
+        let served = Clients::serve(&host, self.http.clients, accept, serve);
+        let (clients, ()) = tokio::join!(served, app.feed.work(&host));
         drop(self.listener);
         clients.last_answers(&host).await;
     }
 }
 
+/// All routes, and what they share.
+fn routes(host: &Arc<Host>, http: &Http) -> (Router, Arc<App>) {
+    let (api, mut document) = v1::routes().split_for_parts();
+    let (openidm, theirs) = OpenApiRouter::new().nest("/openidm", openidm::routes()).split_for_parts();
+    document.merge(theirs);
+    let (page, theirs) = page::routes().split_for_parts();
+    document.merge(theirs);
+    let clock = Clock::start();
+    let app = Arc::new(App {
+        host: Arc::clone(host),
+        clock,
+        names: http.hosts.clone(),
+        roles: Roles::of(&document),
+        limits: Limits::new(http.requests_per_second),
+        remembered: Remembered::new(clock),
+        operations: Operations::new(clock),
+        feed: Feed::new(),
+        sessions: Sessions::new(clock),
+        secure: http.tls.is_some(),
+        document: document.to_json().unwrap_or_default(),
+    });
+    let api = api.layer(from_fn_with_state(Arc::clone(&app), idempotency::once));
+    // What is nowhere is refused by whoever lets in.
+    let routes = api.merge(openidm).merge(page).fallback(nowhere).method_not_allowed_fallback(nowhere);
+    let routes = routes.layer(from_fn_with_state(Arc::clone(&app), admit::admit)).layer(from_fn(error::shaped));
+    let nosniff = SetResponseHeaderLayer::if_not_present(
+        HeaderName::from_static("x-content-type-options"),
+        HeaderValue::from_static("nosniff"),
+    );
+    let private = SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let routes = routes.layer(nosniff).layer(private).layer(CatchPanicLayer::custom(panicked));
+    (routes.with_state(Arc::clone(&app)), app)
+}
+
 /// One client, until it has nothing more to ask, or says nothing for too long.
-async fn client(stream: TcpStream, routes: Router, closing: CancellationToken) {
+async fn client(stream: TcpStream, tls: Option<Arc<Acceptor>>, routes: Router, closing: CancellationToken) {
+    let _ = stream.set_nodelay(true);
+    match tls {
+        None => http(stream, routes, closing).await,
+        Some(tls) => {
+            if let Ok(Ok(stream)) = timeout(SILENCE_MAX, tls.accept(stream)).await {
+                http(stream, routes, closing).await;
+            }
+        }
+    }
+}
+
+async fn http(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    routes: Router,
+    closing: CancellationToken,
+) {
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(SILENCE_MAX);
+    builder.timer(TokioTimer::new()).header_read_timeout(SILENCE_MAX).max_buf_size(HEAD_BYTES_MAX);
     let mut served = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)));
     tokio::select! {
         _ = served.as_mut() => return,
@@ -86,60 +181,15 @@ async fn client(stream: TcpStream, routes: Router, closing: CancellationToken) {
     let _ = served.await;
 }
 
-/// Lets a request in that has the token, and that a page in a browser can't have made by another name for loopback.
-async fn admit(State(secret): State<Arc<Secret>>, request: Request, next: Next) -> Result<Response, ApiError> {
-    if !request.headers().get(header::HOST).is_none_or(|host| host.to_str().is_ok_and(is_loopback)) {
-        return Err(ApiError::bad_request("the Host header names another machine"));
-    }
-    if !bearer(request.headers()).is_some_and(|token| secret.is(token)) {
-        return Err(ApiError::unauthorized());
-    }
-    let (head, body) = request.into_parts();
-    let read = tokio::time::timeout(SILENCE_MAX, to_bytes(body, BODY_BYTES_MAX)).await;
-    let read = read.map_err(|_| ApiError::of(StatusCode::REQUEST_TIMEOUT, "the body doesn't come"))?;
-    let too_large = |_| {
-        ApiError::of(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("a body of more than the {BODY_BYTES_MAX} bytes that are taken"),
-        )
-    };
-    let body = read.map_err(too_large)?;
-    Ok(next.run(Request::from_parts(head, body.into())).await)
+async fn nowhere() -> ApiError {
+    ApiError::not_found("there is nothing here")
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
-}
-
-fn is_loopback(host: &str) -> bool {
-    let name = match host.parse::<SocketAddr>() {
-        Ok(address) => return address.ip().is_loopback(),
-        Err(_) => host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(name, _)| name),
-    };
-    let plain = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || plain.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-async fn nowhere(request: Request) -> ApiError {
-    ApiError::not_found(format!("there is nothing at {}", request.uri().path()))
-}
-
-async fn no_method(request: Request) -> ApiError {
-    ApiError::method(format!("{} does nothing at {}", request.method(), request.uri().path()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn knows_the_names_of_this_machine() {
-        for ours in ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.0.0.1:80", "[::1]", "[::1]:8080"] {
-            assert!(is_loopback(ours), "{ours}");
-        }
-        for other in ["", "example.org", "localhost.example.org:80", "192.168.0.1:80", "127.0.0.1.nip.io", "[::2]:1"] {
-            assert!(!is_loopback(other), "{other}");
-        }
-    }
+/// A bug of ours ends one request, and no other.
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]
+fn panicked(what: Box<dyn std::any::Any + Send>) -> Response {
+    let text = what.downcast_ref::<String>().map(String::as_str).or_else(|| what.downcast_ref::<&str>().copied());
+    tracing::error!(target: "tidewaiter", code = "panic", "a request ended by a bug: {}", text.unwrap_or("no text"));
+    let status = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
+    ApiError::of(status, "host", "this request ended by a bug; the log has more").into_response()
 }

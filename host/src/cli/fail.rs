@@ -90,6 +90,7 @@ impl From<StartError> for Fail {
             | StartError::Engine(_)
             | StartError::Sink { .. }
             | StartError::Audit(_)
+            | StartError::Access(_)
             | StartError::Erase(_)
             | StartError::Approval(_)
             | StartError::Ended(_) => Exit::Host,
@@ -105,6 +106,9 @@ impl From<Problem> for Fail {
             ProblemCode::Unknown | ProblemCode::IncarnationChanged | ProblemCode::Dropped => Exit::Unknown,
             ProblemCode::TokenLost
             | ProblemCode::Held
+            | ProblemCode::Paused
+            | ProblemCode::Cancelled
+            | ProblemCode::Exists
             | ProblemCode::Quarantined
             | ProblemCode::Busy
             | ProblemCode::ShuttingDown

@@ -1,6 +1,7 @@
 //! The command line: what can be said, and what a process ends with. Asks a running host over its socket, or is the host itself
 //! where none runs; prints what is answered, and decides nothing else.
 
+mod access;
 mod changes;
 mod check;
 mod connectors;
@@ -31,7 +32,7 @@ use self::door::{Door, Site};
 use self::fail::{Exit, Fail};
 use crate::config::Config;
 use crate::host::ask::{Answer, Ask};
-use crate::host::{NotTaken, Runs, Scope, Synced};
+use crate::host::{NotTaken, Runs, Scope, Synced, TypesOf};
 
 /// How long calls that can't be interrupted may go on when the work is done.
 const ABANDONED_AFTER: Duration = Duration::from_secs(2);
@@ -110,6 +111,9 @@ enum Command {
     DeadLetters(dead_letters::Command),
     /// Print journaled changes, oldest first
     Changes(changes::Arguments),
+    /// Who may ask over HTTP
+    #[command(subcommand)]
+    Access(access::Command),
     /// Readers of the journal with a place of their own
     #[command(subcommand)]
     Consumers(consumers::Command),
@@ -168,6 +172,10 @@ enum Connections {
         /// The connection's name
         connection: ConnectionName,
     },
+    /// Begin no run of a connection until it is resumed; one that is under way ends
+    Pause(Types),
+    /// Let a connection that is paused go on
+    Resume(Types),
     /// Write connections and their grants into a new folder, as files: for another environment, or to keep them. Tokens stay
     Export {
         /// The folder
@@ -208,6 +216,22 @@ struct Type {
     /// The object type in it, as in `account`
     #[arg(value_name = "TYPE")]
     object_type: TypeName,
+}
+
+/// Object types of a connection.
+#[derive(Clone, Debug, clap::Args)]
+struct Types {
+    /// The connection, as in `hr`
+    connection: ConnectionName,
+    /// The one object type in it, as in `account` [default: all]
+    #[arg(value_name = "TYPE")]
+    object_type: Option<TypeName>,
+}
+
+impl From<Types> for TypesOf {
+    fn from(named: Types) -> Self {
+        Self { connection: named.connection, object_type: named.object_type }
+    }
 }
 
 impl From<Type> for TypeKey {
@@ -286,6 +310,7 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
         Command::Guard(command) => Box::pin(guard::perform(site, command, json)).await,
         Command::DeadLetters(command) => Box::pin(dead_letters::perform(site, command, json)).await,
         Command::Changes(arguments) => Box::pin(changes::perform(site, arguments, json)).await,
+        Command::Access(command) => access::perform(site, command, json).await,
         Command::Sinks(command) => sinks::perform(site, command, json).await,
         Command::Consumers(command) => consumers::perform(site, command, json).await,
         Command::Backup { file } => db::backup(site, &file, json).await,
@@ -313,6 +338,8 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
                 .and_then(|one| one.reconciled.as_ref().map(|pass| &pass.last).or(one.established.as_ref()));
             last.map_or(Ok(()), judged)
         }
+        Command::Connections(Connections::Pause(of)) => paused(site, Ask::Pause(of.into()), json).await,
+        Command::Connections(Connections::Resume(of)) => paused(site, Ask::Resume(of.into()), json).await,
         Command::Connections(Connections::Export { folder, connections }) => {
             promote::export(site, &folder, &connections, json)
         }
@@ -333,6 +360,11 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
         Command::Check => check::check(site, json).await,
         Command::Compile => unreachable!("main answers it, before there is a runtime"),
     }
+}
+
+async fn paused(site: &Site, ask: Ask, json: bool) -> Result<(), Fail> {
+    let Answer::Tokens(views) = self::ask(site, Runs::Never, ask).await? else { return Err(Fail::other_answer()) };
+    print::out(json, &views, |views| views.iter().map(print::token).collect::<Vec<_>>().join("\n"))
 }
 
 fn audit(config: &Config, json: bool) -> Result<(), Fail> {

@@ -14,12 +14,12 @@ use tidewaiter_core::shadow::Counts;
 use tidewaiter_core::text::shown;
 use tidewaiter_core::token::{Shown, SyncToken};
 
-use super::check::Finding;
 use super::fail::{Exit, Fail};
+use crate::access::AccessView;
 use crate::config::Differences;
 use crate::db::{Checked, Revision, TokenChange};
 use crate::host::view::{Asked, ConnectionView, ConsumerView, Limit, RevisionView, TokenView, TypeView};
-use crate::host::{BroughtUp, LetterView, Reconciled, Reloaded, RevisionRow, Settled, SinkView};
+use crate::host::{BroughtUp, Finding, LetterView, Reconciled, Reloaded, RevisionRow, Settled, SinkView};
 use crate::trust::Lock;
 
 /// More of one text isn't shown; `--json` has all of it.
@@ -104,6 +104,9 @@ pub(super) fn token(view: &TokenView) -> String {
     if let Some(lost) = &view.lost {
         rows.push(vec!["refused".to_owned(), shown(lost, TEXT_BYTES_MAX)]);
     }
+    if let Some(paused) = &view.paused {
+        rows.push(vec!["paused".to_owned(), paused.clone()]);
+    }
     if let Some(held) = &view.held {
         rows.push(vec!["held".to_owned(), shown(held, TEXT_BYTES_MAX)]);
     }
@@ -171,6 +174,22 @@ pub(super) fn consumers(consumers: &[ConsumerView]) -> String {
     };
     let names = head(["name", "position", "behind", "max-lag", "acknowledged", "state"]);
     table(&std::iter::once(names).chain(consumers.iter().map(row)).collect::<Vec<_>>())
+}
+
+pub(super) fn access(tokens: &[AccessView]) -> String {
+    let row = |AccessView { name, role, created, expires, expired }: &AccessView| {
+        let until = match expires {
+            Some(at) if *expired => format!("expired at {at}"),
+            Some(at) => at.to_string(),
+            None => "revoked".to_owned(),
+        };
+        vec![name.to_string(), role.to_string(), created.to_string(), until]
+    };
+    let names = head(["name", "role", "created", "until"]);
+    match tokens.is_empty() {
+        true => "there is no access token; a server with http.listen makes the first one".to_owned(),
+        false => table(&std::iter::once(names).chain(tokens.iter().map(row)).collect::<Vec<_>>()),
+    }
 }
 
 pub(super) fn sinks(sinks: &[SinkView]) -> String {

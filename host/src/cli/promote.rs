@@ -27,7 +27,7 @@ pub(super) fn export(site: &Site, folder: &Path, connections: &[ConnectionName],
 }
 
 pub(super) async fn diff(site: &Site, folder: &Path, prune: bool, json: bool) -> Result<(), Fail> {
-    let asked = Apply { documents: Documents::of_folder(folder)?, prune, dry_run: true };
+    let asked = Apply { documents: Documents::of_folder(folder)?, prune, dry_run: true, ..Apply::default() };
     let reloaded = reloaded(site, Ask::Apply(asked)).await?;
     print::out(json, &reloaded, print::reloaded)?;
     if reloaded.differences.is_empty() { Ok(()) } else { Err(Fail::told(Exit::RunFailed)) }
@@ -36,7 +36,7 @@ pub(super) async fn diff(site: &Site, folder: &Path, prune: bool, json: bool) ->
 pub(super) async fn apply(site: &Site, folder: &Path, prune: bool, json: bool) -> Result<(), Fail> {
     let (config, documents) = (site.host()?, Documents::of_folder(folder)?);
     let are_files = config.source == ConfigSource::Files;
-    let asked = Apply { documents: documents.clone(), prune, dry_run: are_files };
+    let asked = Apply { documents: documents.clone(), prune, dry_run: are_files, ..Apply::default() };
     let seen = reloaded(site, Ask::Apply(asked)).await?;
     if are_files {
         // Whoever may write the files writes them; the host has looked at them, and takes them over.

@@ -63,9 +63,9 @@ async fn open(host: &Arc<Host>) -> std::io::Result<JoinSet<()>> {
     let config = host.config();
     let mut servers = JoinSet::new();
     let door = socket::Server::bind(&config.data)?;
-    if let Some(listen) = config.listen {
-        let server = api::Server::bind(listen, &config.data).await?;
-        tracing::info!(target: "tidewaiter", "HTTP API at http://{}/openidm", server.address());
+    if let Some(http) = config.http.clone() {
+        let server = api::Server::bind(http, host).await?;
+        tracing::info!(target: "tidewaiter", "HTTP API at {}", server.url());
         servers.spawn(server.serve(Arc::clone(host)));
     }
     servers.spawn(door.serve(Arc::clone(host)));

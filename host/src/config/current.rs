@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 use tidewaiter_core::name::ConnectionName;
+use utoipa::ToSchema;
 
 use super::{Access, Config, ConfigError, ConnectionConfig};
 
@@ -28,7 +29,7 @@ impl Current {
 }
 
 /// What differs between two configurations of the same host.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Differences {
     /// Connections that came.
@@ -96,7 +97,7 @@ impl Config {
             ("config", self.source != read.source),
             ("connectors", self.connectors != read.connectors),
             ("encryption", self.encryption != read.encryption),
-            ("http", self.listen != read.listen),
+            ("http", self.http != read.http),
             ("journal", (self.quota, self.keep) != (read.quota, read.keep)),
             ("runs", self.concurrency != read.concurrency),
             ("sinks", self.sinks != read.sinks),

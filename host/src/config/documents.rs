@@ -1,14 +1,16 @@
 //! Connections and their grants as they are written: one TOML each by the name of the connection. Where operators write files, those are read; where the API
 //! is what changes them, the host keeps them in its data, and every change of them is a folder of its own that comes in the place of the one before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tidewaiter_core::name::ConnectionName;
+use tidewaiter_core::text::hex;
 
 use super::{Config, ConfigError, ConfigSource, read};
 use crate::files;
@@ -80,6 +82,23 @@ impl Documents {
         }
         all.grants.extend(others.grants.clone());
         all
+    }
+
+    /// Without these connections.
+    #[must_use]
+    pub fn without(mut self, names: &BTreeSet<ConnectionName>) -> Self {
+        self.connections.retain(|name, _| !names.contains(name));
+        self.grants.retain(|name, _| !names.contains(name));
+        self
+    }
+
+    /// What tells one text of a connection and its grants from another; none: it isn't there.
+    pub fn mark(&self, name: &ConnectionName) -> Option<String> {
+        let connection = self.connections.get(name)?;
+        let mut hash = Sha256::new_with_prefix(connection.len().to_le_bytes());
+        hash.update(connection);
+        hash.update(self.grants.get(name).map_or("", String::as_str));
+        Some(hex(&hash.finalize()))
     }
 
     /// Writes them into a folder, as `of_folder` reads them.

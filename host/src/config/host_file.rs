@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::credentials::SourceTable;
+use super::http::HttpTable;
 use super::limits::{JournalTable, RunsTable};
 use super::sinks::SinkTable;
 use super::{ConfigSource, Encryption};
@@ -122,12 +123,6 @@ impl EncryptionTable {
         let key = self.key.map(source).transpose()?;
         Ok(Encryption { key, old_keys: self.old_keys.into_iter().map(source).collect::<Result<_, _>>()? })
     }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct HttpTable {
-    pub(super) listen: std::net::SocketAddr,
 }
 
 /// Where the data is, as far as that can be told from a file that can't be read: a host that runs there is asked nevertheless.

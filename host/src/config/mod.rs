@@ -8,6 +8,7 @@ mod documents;
 mod grants;
 mod guard;
 mod host_file;
+mod http;
 mod limits;
 mod read;
 mod sinks;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use tidewaiter_core::access::Role;
 use tidewaiter_core::dead_letter::DataFaults;
 use tidewaiter_core::grant::Grants;
 use tidewaiter_core::guard::Guard;
@@ -39,6 +41,7 @@ use self::documents::{CONFIGURED, CURRENT, document};
 use self::grants::GrantsFile;
 pub(crate) use self::grants::grant_lines;
 use self::host_file::HostFile;
+pub use self::http::{Http, Tls};
 use self::limits::JournalTable;
 use self::read::{parse, read};
 pub use self::sinks::{SinkConfig, SinkTo};
@@ -126,8 +129,8 @@ pub struct Config {
     pub connectors: PathBuf,
     /// Which files connectors may be.
     pub connector_trust: ConnectorTrust,
-    /// Where the HTTP API listens, if at all.
-    pub listen: Option<std::net::SocketAddr>,
+    /// Where the HTTP API listens, if at all, and for whom.
+    pub http: Option<Http>,
     /// The users of this machine who have the role `security`; none: whoever the socket lets in.
     pub security: Option<Vec<u32>>,
     /// How many runs there may be at once.
@@ -328,7 +331,7 @@ impl Config {
             connectors: data.join("connectors"),
             data,
             connector_trust: ConnectorTrust { mode: Mode::Pinned, lock },
-            listen: None,
+            http: None,
             security: None,
             concurrency: Concurrency::default(),
             quota: JournalTable::default().quota().unwrap_or(Quota::UNLIMITED),
@@ -399,14 +402,10 @@ impl Config {
         if let Some((path, _)) = grants.into_values().next() {
             return Err(ConfigError::Orphan { path });
         }
-        let listen = file.http.map(|http| http.listen);
-        if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback()) {
-            let message = format!("http.listen: {listen} can be reached from elsewhere; only loopback is served");
-            return Err(ConfigError::Invalid { path, message });
-        }
         let invalid = |message: String| ConfigError::Invalid { path: path.clone(), message };
         let (concurrency, keep) = (file.runs.concurrency().map_err(invalid)?, file.journal.keep().map_err(invalid)?);
         let quota = file.journal.quota().map_err(invalid)?;
+        let http = file.http.map(|http| http.http(&base)).transpose().map_err(invalid)?;
         let encryption = file.encryption.encryption(&base).map_err(invalid)?;
         let connector_trust = file.connector_trust.trust(&base).map_err(invalid)?;
         let sinks = sinks::sinks(file.sinks, &base).map_err(invalid)?;
@@ -419,7 +418,7 @@ impl Config {
             source,
             connectors: base.join(file.connectors),
             connector_trust,
-            listen,
+            http,
             security: file.socket.security,
             sinks,
             trust: file.trust.into_iter().map(|path| base.join(path)).collect(),
@@ -439,6 +438,7 @@ impl Config {
     pub fn has_role_security(&self, actor: &Actor) -> bool {
         match actor {
             Actor::Uid(uid) => self.security.as_ref().is_none_or(|uids| uids.contains(uid)),
+            Actor::Access { role, .. } => role.allows(Role::Security),
             Actor::Program => true,
             Actor::Api | Actor::Host => false,
         }

@@ -7,6 +7,7 @@ use tidewaiter_core::run::{CommitFailure, RunReport};
 use tidewaiter_core::state::{Actor, TypeState};
 use tidewaiter_core::time::UnixMillis;
 use tidewaiter_core::token::SyncToken;
+use utoipa::ToSchema;
 
 use super::consumer::ConsumerError;
 use super::dead_letter::{Letters, Told};
@@ -95,7 +96,7 @@ impl From<EncodeError> for CommitError {
 }
 
 /// A row of the token's history: what was stored at the end of a run, by an operator, or when the kind of state changed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TokenChange {
     /// The revision of the state.
     pub revision: u64,

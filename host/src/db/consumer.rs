@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 use tidewaiter_core::journal::Incarnation;
 use tidewaiter_core::time::UnixMillis;
+use utoipa::ToSchema;
 
 /// A named reader with a durable position: entries that it has not acknowledged stay, until it is expired.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Consumer {
     /// Of which db its position is.

@@ -566,7 +566,15 @@ impl Db {
     /// # Errors
     /// As `states`.
     pub fn runs(&self, key: Option<&TypeKey>, limit: usize) -> Result<Vec<RunReport>, ReadError> {
-        self.inner.store.runs(key, limit)
+        self.inner.store.runs(key, u64::MAX, limit)
+    }
+
+    /// As `runs`, of those before a number.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub fn runs_before(&self, key: Option<&TypeKey>, before: u64, limit: usize) -> Result<Vec<RunReport>, ReadError> {
+        self.inner.store.runs(key, before, limit)
     }
 
     /// The highest number of a run that wrote something, 0 if there is none.

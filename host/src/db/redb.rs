@@ -285,19 +285,25 @@ impl Store for RedbStore {
         Ok(self.with(read)?)
     }
 
-    fn runs(&self, key: Option<&TypeKey>, limit: usize) -> Result<Vec<RunReport>, ReadError> {
+    fn runs(&self, key: Option<&TypeKey>, before: u64, limit: usize) -> Result<Vec<RunReport>, ReadError> {
         let read = |db: &Database| {
             let txn = db.begin_read()?;
             let reports = txn.open_table(RUNS)?;
             let report =
                 |run: u64, bytes: &[u8]| self.keys.parse(Kind::Run, bytes, || format!("the report of run {run}"));
             let Some(key) = key else {
-                let newest = reports.iter()?.rev().take(limit);
+                let newest = reports.range(..before)?.rev().take(limit);
                 return newest.map(|entry| entry.map(|(run, row)| Ok(report(run.value(), row.value())?))?).collect();
             };
             let mut found = Vec::new();
-            for entry in txn.open_table(RUNS_OF)?.range(all_of(key))?.rev().take(limit) {
+            for entry in txn.open_table(RUNS_OF)?.range(all_of(key))?.rev() {
                 let run = entry?.1.value();
+                if run >= before {
+                    continue;
+                }
+                if found.len() >= limit {
+                    break;
+                }
                 let missing =
                     || ReadError::Row { row: format!("the report of run {run}"), problem: "it is not there".into() };
                 found.push(report(run, reports.get(run)?.ok_or_else(missing)?.value())?);

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tidewaiter_core::name::{ConnectorName, TypeName};
 use tidewaiter_core::time::UnixMillis;
+use utoipa::ToSchema;
 
 use crate::driver::settings::WrittenFor;
 
@@ -35,7 +36,7 @@ pub struct Placement {
 }
 
 /// A file that a connection doesn't run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct RefusedRevision {
     /// Which.
@@ -50,7 +51,7 @@ pub struct RefusedRevision {
 }
 
 /// What a file waits for that a connection doesn't run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Waits {
     /// Somebody who says that it is run all the same.
@@ -62,7 +63,7 @@ pub enum Waits {
 }
 
 /// A file of a connector.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Revision {
     /// Its hash.

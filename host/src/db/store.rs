@@ -41,8 +41,8 @@ pub(super) trait Store: Send + Sync + 'static {
     /// Hands over the segments, or those of one connection, in order, from the one that holds the sequence `from` or else the next, until told to stop.
     /// Answers the last sequence of the same snapshot.
     fn segments(&self, of: Option<&ConnectionName>, from: u64, visit: &mut Visit<'_>) -> Result<u64, ReadError>;
-    /// Reports of runs, newest first.
-    fn runs(&self, key: Option<&TypeKey>, limit: usize) -> Result<Vec<RunReport>, ReadError>;
+    /// Reports of runs, newest first; those before a number.
+    fn runs(&self, key: Option<&TypeKey>, before: u64, limit: usize) -> Result<Vec<RunReport>, ReadError>;
     /// The token's history, newest first.
     fn token_history(&self, key: &TypeKey, limit: usize) -> Result<Vec<TokenChange>, ReadError>;
     /// The last sequence that a sink has delivered, 0 if none.

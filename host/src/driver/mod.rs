@@ -16,6 +16,6 @@ pub(crate) use deliver::{Delivery, Reached};
 pub use pass::{Comparison, Manner, Progress};
 pub(crate) use roster::Roster;
 pub use run::{Order, Performed, Signal, perform};
-pub use schedule::Lateness;
+pub use schedule::{Activity, Lateness};
 pub(crate) use schedule::{Request, Task};
 pub use session::{Calling, Session, Source};

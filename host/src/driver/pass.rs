@@ -2,6 +2,7 @@
 //! nothing: what is told and what is missing is known to the core's `Pass`; this brings it the rows.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidewaiter_core::dead_letter::{Feed, Untold};
@@ -56,6 +57,7 @@ pub struct Comparison {
     bringing_up: tokio::sync::Mutex<()>,
     /// For who asks while the other one is in use.
     shown: Mutex<Progress>,
+    cancelled: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -86,7 +88,7 @@ struct Inner {
 }
 
 /// How far a pass is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Progress {
     /// What it did.
@@ -131,14 +133,24 @@ impl Comparison {
             settled: Vec::new(),
         };
         let (class, inner) = (class.name.clone(), Mutex::new(inner));
-        let (shown, bringing_up) = Default::default();
-        let this = Self { db, clock, hold, class, manner, again, generation, inner, bringing_up, shown };
+        let (shown, bringing_up, cancelled) = Default::default();
+        let this = Self { db, clock, hold, class, manner, again, generation, inner, bringing_up, shown, cancelled };
         this.show(&this.inner());
         Ok(this)
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends it before its next page.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+    }
+
+    /// Whether it was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
     }
 
     /// How it is made.

@@ -1,12 +1,13 @@
 //! The one task that owns the scheduler: takes requests, starts runs when they are due, tells waiters. Each run is a task of its
 //! own, which ends with this one.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use serde::Serialize;
 use tidewaiter_core::name::{ConnectionName, ConnectorName, TypeKey};
 use tidewaiter_core::run::{Failure, Outcome, Reading, RunReport, Trigger};
 use tidewaiter_core::schedule::{Concurrency, Effect, QUARANTINE_FAULTS, Refusal, Scheduled, Scheduler, WaiterId};
@@ -14,6 +15,7 @@ use tidewaiter_core::state::TypeState;
 use tidewaiter_core::time::{Moment, UnixMillis};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
+use utoipa::ToSchema;
 
 use super::connection::Connection;
 use super::pass::Comparison;
@@ -43,10 +45,24 @@ pub(crate) enum Request {
     Abandon { files: BTreeSet<String>, connections: BTreeSet<ConnectionName> },
     /// A connection has these types from now on, and no others.
     Configured { connection: ConnectionName, types: Vec<Scheduled> },
+    /// Tell what each type does.
+    Activity { answer: oneshot::Sender<BTreeMap<TypeKey, Activity>> },
     /// From now on what is due is run.
     Begin,
     /// End every run at a checkpoint, then end.
     Shutdown,
+}
+
+/// What a type does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct Activity {
+    /// A run of it is under way.
+    pub running: bool,
+    /// When the next one is due; none: when somebody asks.
+    pub due: Option<UnixMillis>,
+    /// When live sync of it ended well last, since the host began.
+    pub succeeded: Option<UnixMillis>,
 }
 
 /// How often the wall clock is looked at, at least, while something is due.
@@ -134,6 +150,8 @@ pub(crate) struct Task {
     /// What is being written of connectors that went wrong.
     notes: JoinSet<()>,
     lateness: Arc<Lateness>,
+    /// When live sync of a type ended well last.
+    succeeded: HashMap<TypeKey, UnixMillis>,
     /// How far the wall clock was ahead of the steady one when it was last looked at.
     offset: i64,
     shutting_down: bool,
@@ -169,6 +187,7 @@ impl Task {
             watched: HashSet::new(),
             notes: JoinSet::new(),
             lateness,
+            succeeded: HashMap::new(),
             offset: clock.both().offset(),
             shutting_down: false,
         }
@@ -234,6 +253,7 @@ impl Task {
             Request::Configured { connection, types } => {
                 self.scheduler.handle_configured(&connection, types, self.clock.both());
             }
+            Request::Activity { answer } => drop(answer.send(self.activity())),
             Request::Begin => self.scheduler.handle_begin(self.clock.both()),
             Request::Shutdown => {
                 self.shutting_down = true;
@@ -263,6 +283,17 @@ impl Task {
                 }
             }
         }
+    }
+
+    fn activity(&self) -> BTreeMap<TypeKey, Activity> {
+        let now = self.clock.both();
+        let wall = |due: Moment| UnixMillis(i64::try_from(due.0).unwrap_or(i64::MAX).saturating_add(now.offset()));
+        let of = |key: TypeKey| {
+            let (running, due) = self.scheduler.activity(&key)?;
+            let succeeded = self.succeeded.get(&key).copied();
+            Some((key, Activity { running, due: due.map(wall), succeeded }))
+        };
+        self.scheduler.keys().cloned().collect::<Vec<_>>().into_iter().filter_map(of).collect()
     }
 
     fn note_faults(&mut self, connector: ConnectorName, count: u32) {
@@ -357,6 +388,9 @@ impl Task {
             self.scheduler.handle_read_over(&key, performed.state.clone());
             let _ = reader.send(Ok(performed));
             return;
+        }
+        if matches!(report.outcome, Outcome::Ok | Outcome::More) {
+            self.succeeded.insert(key.clone(), report.ended);
         }
         self.judge_revision(&connection, report);
         if report.outcome.is_refused_login() || report.outcome.is_misconfigured() {

@@ -9,20 +9,23 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+use tidewaiter_core::access::Role;
 use tidewaiter_core::grant::approval::Approved;
 use tidewaiter_core::journal::{BadEntryId, EntryId};
-use tidewaiter_core::name::{ConnectionName, ConnectorName, ConsumerName, TypeKey};
+use tidewaiter_core::name::{AccessName, ConnectionName, ConnectorName, ConsumerName, TypeKey};
 use tidewaiter_core::run::Trigger;
 use tidewaiter_core::schedule::Refusal;
 use tidewaiter_core::state::Actor;
+use tidewaiter_core::time::UnixMillis;
 use tidewaiter_core::token::SyncToken;
 use tokio::task::spawn_blocking;
 
 use super::view::{ConnectionView, ConsumerView, TokenView, TypeView};
 use super::{
     Apply, BroughtUp, Host, HostError, LetterView, NotReloaded, Reconciled, Reloaded, RevisionRow, Scope, Settled,
-    SinkView, Synced,
+    SinkView, Synced, TypesOf,
 };
+use crate::access::{AccessError, AccessView, NewAccess};
 use crate::audit::Event;
 use crate::db::{Checked, CommitError, ConsumerError, ReadError, TokenChange};
 use crate::driver::Progress;
@@ -75,6 +78,23 @@ pub enum Ask {
     PayOwed,
     /// How far the pass over a type is.
     Pass(TypeKey),
+    /// The access tokens that there are.
+    Access,
+    /// Make an access token.
+    AccessAdd {
+        /// What it is called.
+        name: AccessName,
+        /// What may be done with it.
+        role: Role,
+        /// When it ends to be one; none: when it is revoked.
+        expires: Option<UnixMillis>,
+    },
+    /// Have an access token be none any more.
+    AccessRevoke(AccessName),
+    /// Begin no run of these types until they are resumed.
+    Pause(TypesOf),
+    /// Let types that are paused go on.
+    Resume(TypesOf),
     /// Let what the guard of a type held pass.
     Release(TypeKey),
     /// Throw away what the guard of a type held.
@@ -251,6 +271,9 @@ pub enum Answer {
     DeadLetter(Box<LetterView>),
     Settled(Settled),
     Token(Box<TokenView>),
+    Tokens(Vec<TokenView>),
+    Access(Vec<AccessView>),
+    NewAccess(NewAccess),
     TokenHistory(Vec<TokenChange>),
     /// As `sink::render` has them.
     Changes(Vec<Json>),
@@ -342,14 +365,20 @@ pub enum ProblemCode {
     TokenLost,
     /// More came than the guard lets pass; or nothing is held. A dead letter stays.
     Held,
+    /// An operator paused it; or it is not paused.
+    Paused,
     /// The connector is in quarantine.
     Quarantined,
     /// Another pass over the type is under way.
     Busy,
+    /// Somebody cancelled it.
+    Cancelled,
     /// The host shuts down.
     ShuttingDown,
     /// Somebody else wrote the state meanwhile, or something else awaits approval.
     Changed,
+    /// There is one of that name, or there are too many.
+    Exists,
     /// For another role.
     NotAllowed,
     /// An entry of another journal, or a consumer that read another one: this one was restored.
@@ -383,6 +412,11 @@ impl Ask {
             | Self::BringUp(_)
             | Self::PayOwed
             | Self::Pass(_)
+            | Self::Access
+            | Self::AccessAdd { .. }
+            | Self::AccessRevoke(_)
+            | Self::Pause(_)
+            | Self::Resume(_)
             | Self::Release(_)
             | Self::Discard(_)
             | Self::DeadLetters(_)
@@ -415,6 +449,33 @@ impl Ask {
     }
 }
 
+impl ProblemCode {
+    /// Its name, as it goes over a wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad-request",
+            Self::Unknown => "unknown",
+            Self::Broken => "broken",
+            Self::Configuration => "configuration",
+            Self::TokenLost => "token-lost",
+            Self::Held => "held",
+            Self::Paused => "paused",
+            Self::Exists => "exists",
+            Self::Quarantined => "quarantined",
+            Self::Busy => "busy",
+            Self::Cancelled => "cancelled",
+            Self::ShuttingDown => "shutting-down",
+            Self::Changed => "changed",
+            Self::NotAllowed => "not-allowed",
+            Self::IncarnationChanged => "incarnation-changed",
+            Self::Dropped => "dropped",
+            Self::Consumer => "consumer",
+            Self::Gone => "gone",
+            Self::Host => "host",
+        }
+    }
+}
+
 impl HostError {
     /// The stable code.
     pub fn code(&self) -> ProblemCode {
@@ -423,16 +484,22 @@ impl HostError {
             Self::Broken { .. } => ProblemCode::Broken,
             Self::Refused(Refusal::TokenLost { .. }) => ProblemCode::TokenLost,
             Self::Refused(Refusal::Held { .. }) | Self::NotHeld { .. } => ProblemCode::Held,
+            Self::Refused(Refusal::Paused { .. }) | Self::NotPaused { .. } => ProblemCode::Paused,
             Self::Refused(Refusal::Quarantined { .. }) => ProblemCode::Quarantined,
             Self::NoSuchToken { .. } | Self::NoSuchLetter { .. } | Self::NoSuchRevision { .. } => ProblemCode::Unknown,
             Self::OnlyWaits { .. } | Self::NotRetried { .. } | Self::Kept { .. } | Self::NotRevised { .. } => {
                 ProblemCode::Held
             }
             Self::Refused(Refusal::ShuttingDown) => ProblemCode::ShuttingDown,
-            Self::Changed { .. } | Self::NotAwaited { .. } => ProblemCode::Changed,
+            Self::Changed { .. } | Self::WrittenMeanwhile { .. } | Self::NotAwaited { .. } => ProblemCode::Changed,
             Self::NotSecurity { .. } => ProblemCode::NotAllowed,
             Self::NotReloaded { .. } => ProblemCode::Configuration,
             Self::PassUnderWay { .. } => ProblemCode::Busy,
+            Self::NoPass { .. } => ProblemCode::Unknown,
+            Self::PassCancelled { .. } => ProblemCode::Cancelled,
+            Self::Access(AccessError::Unknown(_)) => ProblemCode::Unknown,
+            Self::Access(AccessError::Exists(_) | AccessError::TooMany) => ProblemCode::Exists,
+            Self::Access(AccessError::Past(_)) => ProblemCode::BadRequest,
             Self::TokenTooLarge { .. } | Self::CannotRead { .. } => ProblemCode::BadRequest,
             Self::IncarnationChanged { .. } => ProblemCode::IncarnationChanged,
             Self::Read(ReadError::Dropped { .. }) => ProblemCode::Dropped,
@@ -444,6 +511,7 @@ impl HostError {
             Self::Read(_)
             | Self::Write(_)
             | Self::Audit(_)
+            | Self::Access(AccessError::File { .. })
             | Self::Erased(_)
             | Self::Lock(_)
             | Self::Ask(_)
@@ -483,6 +551,16 @@ impl Host {
             Ask::BringUp(connection) => Answer::BroughtUp(self.bring_up(&connection, by).await?),
             Ask::PayOwed => Answer::Paid(self.pay_owed().await?),
             Ask::Pass(key) => Answer::Pass(self.pass(&key)),
+            Ask::Access => Answer::Access(self.access.list()),
+            Ask::AccessAdd { name, role, expires } => {
+                Answer::NewAccess(self.access_add(&name, role, expires, by).await?)
+            }
+            Ask::AccessRevoke(name) => {
+                self.access_revoke(&name, by).await?;
+                Answer::Access(self.access.list())
+            }
+            Ask::Pause(of) => Answer::Tokens(self.pause(&of, by).await?),
+            Ask::Resume(of) => Answer::Tokens(self.resume(&of, by).await?),
             Ask::Release(key) => Answer::Token(Box::new(self.release(&key, by).await?)),
             Ask::Discard(key) => Answer::Token(Box::new(self.discard(&key, by).await?)),
             Ask::DeadLetters(of) => Answer::DeadLetters(self.dead_letters(of.as_ref()).await?),

@@ -13,6 +13,7 @@ use tidewaiter_core::run::Outcome;
 use tidewaiter_core::schema::Operation;
 use tidewaiter_core::state::{Actor, TypeState};
 use tidewaiter_core::time::UnixMillis;
+use utoipa::ToSchema;
 
 use super::act::{Acting, Written};
 use super::reconcile::Reconciler;
@@ -22,7 +23,7 @@ use crate::db::{CommitError, Db, Letters, Sensitive, StoredLetter, Told, pack};
 use crate::sink::render;
 
 /// A dead letter, as people see it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct LetterView {
     /// Its number.
@@ -52,6 +53,7 @@ pub struct LetterView {
     pub sequence: Option<u64>,
     /// What came, as a sink has it, with what is sensitive masked; none: it was too large to be kept, or isn't asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     pub delta: Option<Json>,
 }
 
@@ -71,7 +73,7 @@ impl LetterView {
 }
 
 /// What became of dead letters.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Settled {
     /// Numbers of those that are done with.

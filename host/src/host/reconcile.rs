@@ -17,6 +17,7 @@ use tidewaiter_core::state::{Actor, SyncState, TypeState};
 use tidewaiter_core::time::Moment;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
+use utoipa::ToSchema;
 
 use super::{Host, HostError, placed};
 use crate::clock::Clock;
@@ -30,7 +31,7 @@ const OWED_LOOK: Duration = Duration::from_secs(1);
 const OWED_RETRY: Backoff = Backoff { min: Duration::from_secs(5), max: Duration::from_secs(300) };
 
 /// What is read.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Scope {
     /// The one object with this uid, which is journaled whatever was said of it before; none: all of the type's class.
@@ -46,7 +47,7 @@ pub struct Scope {
 }
 
 /// What was read.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Reconciled {
     /// Pages that were read to their end.
@@ -84,7 +85,7 @@ pub(super) struct Reconciler {
 }
 
 /// What bringing a type up did.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct BroughtUp {
     /// Which.
@@ -178,6 +179,22 @@ impl Host {
         passes.get(key).and_then(Weak::upgrade).map(|pass| pass.progress())
     }
 
+    /// Has the pass over a type end before its next page. What it journaled stays; no deletion is told that it hasn't told.
+    ///
+    /// # Errors
+    /// There is none; or it can't be written down.
+    pub async fn cancel_pass(&self, key: &TypeKey, by: &Actor) -> Result<Progress, HostError> {
+        let under_way = || {
+            let passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
+            passes.get(key).and_then(Weak::upgrade).ok_or_else(|| HostError::NoPass { key: key.clone() })
+        };
+        under_way()?;
+        self.audit.act(by, "reconcile cancel", key.to_string()).await?;
+        let pass = under_way()?;
+        pass.cancel();
+        Ok(pass.progress())
+    }
+
     pub(super) fn reconciler(&self, key: &TypeKey) -> Result<Reconciler, HostError> {
         self.reconcilers().of(key)
     }
@@ -266,7 +283,8 @@ impl Reconciler {
     /// Whether a pass is owed, and its token established.
     fn owes(&self) -> Result<bool, ReadError> {
         let Some(state) = self.db.state(&self.key)? else { return Ok(false) };
-        let (Some(owed), SyncState::Live(_) | SyncState::Origin) = (state.pass_owed, &state.sync) else {
+        let (Some(owed), SyncState::Live(_) | SyncState::Origin, None) = (state.pass_owed, &state.sync, &state.paused)
+        else {
             return Ok(false);
         };
         let made = self.db.shadow(&self.key)?.and_then(|shadow| shadow.complete_generation());
@@ -332,6 +350,7 @@ impl Reconciler {
             match last.outcome {
                 // An operator's act on the token changes nothing about what is read.
                 Outcome::Superseded => continue,
+                _ if pass.is_cancelled() => return Err(HostError::PassCancelled { key: self.key.clone() }),
                 Outcome::Ok => match pass.next(next).await {
                     Ok(Some(next)) => {
                         reading = next;

@@ -13,6 +13,7 @@ use tidewaiter_core::text::with_causes;
 use tidewaiter_core::time::UnixMillis;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use super::load::{Cause, NotLoaded};
 use super::revise::{Reviser, decides};
@@ -30,7 +31,7 @@ const LOOK_PAUSE: u32 = 100;
 const RETRY: Duration = Duration::from_secs(10);
 
 /// What came of looking at the configuration again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Reloaded {
     /// What changed.
@@ -43,19 +44,25 @@ pub struct Reloaded {
 }
 
 /// Connections and grants that somebody wants.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Apply {
     /// As they are written.
     pub documents: Documents,
     /// And no other connections than those.
     pub prune: bool,
+    /// And none of these.
+    #[serde(default)]
+    pub without: BTreeSet<ConnectionName>,
+    /// Only if these connections are written as they were seen: their marks; none: it isn't there.
+    #[serde(default)]
+    pub seen: BTreeMap<ConnectionName, Option<String>>,
     /// Only says what would change.
     pub dry_run: bool,
 }
 
 /// What is written, and is not taken over.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct NotReloaded {
     /// Nothing that was written since counts.
@@ -274,15 +281,19 @@ async fn applied(now: &Arc<Config>, apply: Apply) -> Result<Applied, HostError> 
     let now = Arc::clone(now);
     let read = spawn_blocking(move || {
         let there = Documents::of(&now)?;
-        let documents = there.with(&apply.documents, apply.prune);
+        if let Some(other) = apply.seen.iter().find(|(name, mark)| there.mark(name) != **mark) {
+            return Ok(Err(HostError::WrittenMeanwhile { connection: other.0.clone() }));
+        }
+        let documents = there.with(&apply.documents, apply.prune).without(&apply.without);
         let read = Config::load_with(&now.file, |_, _| Ok(documents.clone()))?;
         let changes_grants = documents.grants != there.grants;
-        Ok(Applied { next: now.revised(read)?.0, documents, changes_grants })
+        Ok(Ok(Applied { next: now.revised(read)?.0, documents, changes_grants }))
     });
-    read.await?.map_err(|error: ConfigError| {
+    let applied = read.await?.map_err(|error: ConfigError| {
         let problem = format!("as it would be written: {}", with_causes(&error));
         HostError::NotReloaded { problem }
-    })
+    });
+    applied?
 }
 
 async fn store(documents: Option<Documents>, config: &Arc<Config>) -> Result<(), HostError> {

@@ -9,6 +9,7 @@ use tidewaiter_core::name::{ConnectionName, ConnectorName};
 use tidewaiter_core::schedule::Refusal;
 use tidewaiter_core::state::Actor;
 use tokio::sync::{Mutex, mpsc};
+use utoipa::ToSchema;
 
 use super::load::{Distrusted, Loader, NotLoaded, Revised};
 use super::reload::NotReloaded;
@@ -75,7 +76,7 @@ impl std::fmt::Debug for Reviser {
 }
 
 /// A file of a connector, and who runs it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct RevisionRow {
     /// As it was met.

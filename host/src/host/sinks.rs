@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::run::{RunReport, Trigger};
 use tokio::sync::watch;
+use utoipa::ToSchema;
 
 use super::refused::refused;
 use super::{Host, HostError, StartError};
@@ -25,7 +26,7 @@ use crate::sink::webhook::WebhookSink;
 pub(super) type Sinks = BTreeMap<String, watch::Receiver<Reached>>;
 
 /// An entry that a sink hasn't got, though whoever asked for the run waited for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct NotTaken {
     /// Which sink.
@@ -37,7 +38,7 @@ pub struct NotTaken {
 }
 
 /// How far a sink is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct SinkView {
     /// Which.
@@ -57,7 +58,7 @@ pub struct SinkView {
 }
 
 /// A run, and what of it became known at once.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Synced {
     /// How it ended.
     #[serde(flatten)]

@@ -1,9 +1,10 @@
 //! What operators do to the state of a type: the token is set, reset or taken back, and what the guard held is let pass or thrown
 //! away. Each is one transaction on top of whatever a run wrote meanwhile, and wins over a run under way.
 
+use serde::{Deserialize, Serialize};
 use tidewaiter_core::guard::Hour;
 use tidewaiter_core::journal::Marker;
-use tidewaiter_core::name::TypeKey;
+use tidewaiter_core::name::{ConnectionName, TypeKey, TypeName};
 use tidewaiter_core::schedule::Refusal;
 use tidewaiter_core::state::{Actor, SyncState, TokenBasis, TypeState};
 use tidewaiter_core::time::UnixMillis;
@@ -15,6 +16,16 @@ use super::{Host, HostError};
 use crate::config::TypeConfig;
 use crate::db::{Db, KEPT, Letters, TokenChange};
 
+/// Types of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TypesOf {
+    /// Which connection.
+    pub connection: ConnectionName,
+    /// The one type of it; none: all.
+    pub object_type: Option<TypeName>,
+}
+
 /// What is done.
 #[derive(Clone, Debug)]
 enum Act {
@@ -24,6 +35,8 @@ enum Act {
     Rewind(Option<u64>),
     Release,
     Discard,
+    Pause,
+    Resume,
 }
 
 impl Act {
@@ -35,12 +48,14 @@ impl Act {
             Self::Rewind(_) => "token rewind",
             Self::Release => "guard release",
             Self::Discard => "guard discard",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
         }
     }
 
     /// What it makes of a state, and what the journal has of it.
     fn perform(&self, key: &TypeKey, stored: &TypeState, db: &Db) -> Result<(TypeState, Option<Marker>), HostError> {
-        if stored.sync == SyncState::Compared && !matches!(self, Self::Release) {
+        if stored.sync == SyncState::Compared && !matches!(self, Self::Release | Self::Pause | Self::Resume) {
             let what = match self {
                 Self::Discard => "its changes are found by comparison: mend the source, then release it",
                 _ => "its changes are found by comparison, and it has no token",
@@ -59,6 +74,14 @@ impl Act {
             Self::Discard if stored.held.is_none() => return Err(not_held()),
             Self::Discard => (SyncState::New, Marker::Discarded, "discarded"),
             Self::Release if stored.held.is_none() => return Err(not_held()),
+            Self::Pause => {
+                let paused = Some(String::new());
+                return Ok((TypeState { paused, why: "paused".to_owned(), ..stored.clone() }, None));
+            }
+            Self::Resume if stored.paused.is_none() => return Err(HostError::NotPaused { key: key.clone() }),
+            Self::Resume => {
+                return Ok((TypeState { paused: None, why: "resumed".to_owned(), ..stored.clone() }, None));
+            }
             Self::Release => {
                 let why = "released".to_owned();
                 let released = TypeState { held: None, released: true, hour: Hour::default(), why, ..stored.clone() };
@@ -136,6 +159,9 @@ impl Order {
         }
         let (mut state, marker) = self.act.perform(key, &stored, db)?;
         state.why = format!("{} by {} at {now}", state.why, self.by);
+        if matches!(self.act, Act::Pause) {
+            state.paused = Some(format!("by {} at {now}", self.by));
+        }
         state.revision = stored.revision + 1;
         (state.changed_at, state.changed_by) = (now, self.by.clone());
         Ok((stored, state, marker))
@@ -225,6 +251,53 @@ impl Host {
     /// As `release`.
     pub async fn discard(&self, key: &TypeKey, by: Actor) -> Result<TokenView, HostError> {
         self.state_act(key, Act::Discard, None, by).await.map(|(before, _)| before)
+    }
+
+    /// Pauses types of a connection, or all of them: a run under way ends, and none begins until they are resumed. Whoever asks for a reconciliation gets it all the
+    /// same. Answers the states after it.
+    ///
+    /// # Errors
+    /// Unknown, or the db.
+    pub async fn pause(&self, of: &TypesOf, by: Actor) -> Result<Vec<TokenView>, HostError> {
+        self.each(of, Act::Pause, |_| true, by).await
+    }
+
+    /// Lets types of a connection that are paused go on.
+    ///
+    /// # Errors
+    /// As `pause`; or nothing of it is paused.
+    pub async fn resume(&self, of: &TypesOf, by: Actor) -> Result<Vec<TokenView>, HostError> {
+        self.each(of, Act::Resume, |view| view.paused.is_some(), by).await
+    }
+
+    /// Acts on those of the types that are so; on the first one all the same if none is.
+    async fn each(
+        &self,
+        of: &TypesOf,
+        act: Act,
+        is_so: impl Fn(&TokenView) -> bool,
+        by: Actor,
+    ) -> Result<Vec<TokenView>, HostError> {
+        let views = self.types_of(of)?.iter().map(|key| self.token(key)).collect::<Result<Vec<_>, _>>()?;
+        let some = views.iter().any(&is_so);
+        let mut after = Vec::new();
+        for view in views.iter().filter(|view| !some || is_so(view)) {
+            after.push(self.state_act(&view.key, act.clone(), None, by.clone()).await?.1);
+        }
+        Ok(after)
+    }
+
+    /// The types that are meant.
+    fn types_of(&self, of: &TypesOf) -> Result<Vec<TypeKey>, HostError> {
+        let config = self.config();
+        let written = config.connections.get(&of.connection);
+        let written = written.ok_or_else(|| HostError::UnknownConnection(of.connection.clone()))?;
+        let key =
+            |object_type: &TypeName| TypeKey { connection: of.connection.clone(), object_type: object_type.clone() };
+        match &of.object_type {
+            Some(object_type) => self.type_config(&key(object_type)).map(|_| vec![key(object_type)]),
+            None => Ok(written.types.keys().map(key).collect()),
+        }
     }
 
     async fn state_act(

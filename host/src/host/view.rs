@@ -1,6 +1,6 @@
 //! What the service functions answer, as data that can be shown, sent and read back. Decides nothing, and shows no secret.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -14,18 +14,20 @@ use tidewaiter_core::schema::masked;
 use tidewaiter_core::state::{SyncState, TypeState};
 use tidewaiter_core::time::UnixMillis;
 use tidewaiter_core::token::SyncToken;
+use utoipa::ToSchema;
 
 use super::{Host, HostError};
 use crate::config::Access;
-use crate::db::{Consumer, Faults, KEPT, Placement, RefusedRevision, Shadow};
+use crate::db::{Consumer, Faults, KEPT, Placement, RefusedRevision, Revision, Shadow};
 use crate::driver::{Connection, Source, TRIAL_RUNS};
 use crate::egress::{self, Credential};
+use crate::trust::Lock;
 
 /// Runs that are shown with their connection.
 const RUNS_SHOWN: usize = 10;
 
 /// Where live sync of a type stands.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct TokenView {
     /// Of which type.
@@ -33,7 +35,7 @@ pub struct TokenView {
     pub key: TypeKey,
     /// The id of its document in OpenIDM's calls.
     pub openidm_id: String,
-    /// `new`, `origin`, `live`, `compared`, `token-lost` or `held`.
+    /// `new`, `origin`, `live`, `compared`, `token-lost`, `held` or `paused`.
     pub state: String,
     /// Why the token was refused, if it is lost.
     #[serde(default)]
@@ -41,6 +43,9 @@ pub struct TokenView {
     /// What is too much, if the guard holds the type.
     #[serde(default)]
     pub held: Option<String>,
+    /// By whom and when it was paused, if it is.
+    #[serde(default)]
+    pub paused: Option<String>,
     /// The token that is held.
     pub token: Option<SyncToken>,
     /// Counts every write; 0: nothing is stored yet.
@@ -68,6 +73,7 @@ impl TokenView {
                 _ => None,
             },
             held: state.held,
+            paused: state.paused,
             token: state.sync.token().cloned(),
             revision: state.revision,
             generation: state.generation,
@@ -80,7 +86,7 @@ impl TokenView {
 }
 
 /// A line of the list of connections: a type and how it does.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct TypeView {
     /// Its token and state.
@@ -109,7 +115,7 @@ pub struct TypeView {
 }
 
 /// A connection, with everything that is decided about it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ConnectionView {
     /// Its name.
@@ -121,6 +127,7 @@ pub struct ConnectionView {
     /// Which file of it.
     pub revision: RevisionView,
     /// Its settings; those that its schema calls `writeOnly` are masked.
+    #[schema(value_type = Object)]
     pub settings: Json,
     /// For which version of the connector's settings they are written, where it made these of them; none: they are these.
     #[serde(default)]
@@ -146,7 +153,7 @@ pub struct ConnectionView {
 }
 
 /// Somebody who reads the journal by itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct ConsumerView {
     /// Its name.
@@ -161,7 +168,7 @@ pub struct ConsumerView {
 }
 
 /// Which file of its connector a connection runs. Files are named by their hash, in hexadecimal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct RevisionView {
     /// What it runs.
@@ -183,8 +190,26 @@ impl RevisionView {
     }
 }
 
+/// A connector, as far as it is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct ConnectorView {
+    /// Its name.
+    pub name: ConnectorName,
+    /// The file that was met last; none: none was.
+    pub newest: Option<Revision>,
+    /// How many files of it were met and are remembered.
+    pub revisions: usize,
+    /// Connections that are configured to run it.
+    pub connections: Vec<ConnectionName>,
+    /// Why nobody runs it, if an operator put it in quarantine.
+    pub quarantined: Option<String>,
+    /// Runs in a row that trapped or broke the contract.
+    pub faults: u32,
+}
+
 /// Something that a connector asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Asked {
     /// `read`, `write`, `http`, `tcp` or `reveal`.
@@ -224,7 +249,7 @@ impl From<&Decided> for Asked {
 }
 
 /// A limit by its name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Limit {
     /// Its name, as in the configuration; the unit is in it, times are in milliseconds.
     pub name: String,
@@ -336,6 +361,32 @@ fn run_ms(run: &RunReport) -> u64 {
 }
 
 impl Host {
+    /// The connectors that connections name, and those of which files were met.
+    ///
+    /// # Errors
+    /// The db, or what is trusted can't be read.
+    pub fn connectors(&self) -> Result<Vec<ConnectorView>, HostError> {
+        let (config, mut revisions) = (self.config(), self.db.revisions()?);
+        let lock = Lock::read(&config.connector_trust.lock)?;
+        let named = config.connections.values().map(|written| &written.connector);
+        let names: BTreeSet<ConnectorName> = named.chain(revisions.keys()).cloned().collect();
+        let mut views = Vec::new();
+        for name in names {
+            let mut known = revisions.remove(&name).unwrap_or_default();
+            Revision::newest_first(&mut known);
+            let runs = config.connections.iter().filter(|(_, written)| written.connector == name);
+            views.push(ConnectorView {
+                revisions: known.len(),
+                newest: known.into_iter().next(),
+                connections: runs.map(|(connection, _)| connection.clone()).collect(),
+                quarantined: lock.quarantined.get(&name).cloned(),
+                faults: self.db.faults(&name)?.map_or(0, |faults| faults.count),
+                name,
+            });
+        }
+        Ok(views)
+    }
+
     /// Those who read the journal by themselves.
     ///
     /// # Errors

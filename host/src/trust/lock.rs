@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tidewaiter_core::name::ConnectorName;
+use utoipa::ToSchema;
 
 use super::is_older;
 use crate::files;
@@ -18,7 +19,7 @@ const LOCK_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const EARLIER_MAX: usize = 10;
 
 /// What it says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Lock {
     pub(super) version: u32,
@@ -37,7 +38,7 @@ pub struct Lock {
 }
 
 /// The file that a connector may be. Files are named by their hash, in hexadecimal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pin {
     /// What it says of itself.
@@ -50,7 +51,7 @@ pub struct Pin {
 }
 
 /// A file of a connector that was pulled from a registry.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pulled {
     /// Its place, as in `ghcr.io/acme/csv:1.2.0`.

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::inspect::{Rejection, RejectionCode};
 use crate::name::TypeKey;
@@ -12,7 +13,7 @@ use crate::time::UnixMillis;
 use crate::token::SyncToken;
 
 /// Why a run began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trigger {
     /// The schedule.
@@ -46,7 +47,7 @@ impl fmt::Display for Trigger {
 }
 
 /// The contract's `error-kind`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "the cases are documented in wit/types.wit")]
 pub enum ErrorKind {
@@ -66,7 +67,7 @@ pub enum ErrorKind {
 }
 
 /// An error that a connector answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error, ToSchema)]
 #[error("{message}")]
 pub struct ConnectorError {
     /// What kind.
@@ -79,7 +80,7 @@ pub struct ConnectorError {
 
 /// Why a run failed. The three families (the connector answered an error, it crashed or broke the contract, we failed) stay
 /// apart.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error, ToSchema)]
 #[serde(rename_all = "kebab-case", tag = "family")]
 pub enum Failure {
     /// The connector answered an error.
@@ -158,7 +159,7 @@ impl From<Rejection> for Failure {
 }
 
 /// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Everything that the source had is journaled.
@@ -208,7 +209,7 @@ impl Outcome {
 }
 
 /// What is known of a run when it is over.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RunReport {
     /// Its number.
     pub run: u64,
@@ -269,7 +270,7 @@ impl RunReport {
 }
 
 /// What a run used, of its limits and otherwise.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Spent {
     /// The most memory that its instance held, in bytes: all memories and tables together.

@@ -1,0 +1,106 @@
+//! The overview: each object type of each connection in a row.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use maud::{Markup, html};
+use tidewaiter_core::name::TypeKey;
+
+use super::layout::{inside, outcome, sparkline, state, time};
+use super::{Page, Served, page};
+use crate::api::App;
+use crate::api::error::ApiError;
+use crate::api::extract::Principal;
+use crate::driver::Activity;
+use crate::host::HostError;
+use crate::host::view::TypeView;
+
+/// Runs in a sparkline.
+const RUNS: usize = 30;
+
+/// The page: what goes on
+#[utoipa::path(get, path = "/", tag = "page", security(("bearer" = ["read"])), responses((status = 200, body = String, content_type = "text/html")))]
+pub(in crate::api) async fn get(State(app): Served, who: Principal) -> Page {
+    let (types, activity) = (app.host.types(None)?, app.host.activity().await);
+    let sinks = app.host.sinks().await?;
+    let attention = types.iter().filter(|view| needs_somebody(view)).count();
+    let body = html! {
+        h1 { "Overview" }
+        @if let Some(refused) = app.host.not_reloaded() {
+            p class="bad note" { "Since " (time(refused.since)) " what is written is not taken over: " (refused.problem) }
+        }
+        p class="sum" {
+            strong { (types.len()) } (if types.len() == 1 { " object type; " } else { " object types; " })
+            @if attention == 0 { span class="good" { "nothing needs you" } } @else { span class="bad" { (attention) " need somebody" } }
+            ". The journal ends with entry " strong { (app.host.db().last_sequence()) } "."
+        }
+        @if types.is_empty() { p { "No connection is configured yet. The README says how to add one." } }
+        @else { (table(&app, &types, &activity)?) }
+        @if !sinks.is_empty() {
+            h2 id="sinks" { "Sinks" }
+            div class="wide" tabindex="0" role="region" aria-labelledby="sinks" {
+                table {
+                    thead { tr { th scope="col" { "Sink" } th scope="col" { "Kind" } th scope="col" class="number" { "Behind" } th scope="col" class="number" { "Dead letters" } th scope="col" { "Problem" } } }
+                    tbody {
+                        @for sink in &sinks {
+                            tr {
+                                th scope="row" { (sink.sink) } td { (sink.r#type) } td class="number" { (sink.behind) } td class="number" { (sink.dead_letters) }
+                                td { @if let Some(problem) = &sink.problem { span class="bad" { (problem) } } @else { "–" } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    };
+    Ok(page(&inside("Overview", "/", &who, &body)))
+}
+
+pub(super) fn needs_somebody(view: &TypeView) -> bool {
+    view.problem.is_some() || matches!(view.token.state.as_str(), "token-lost" | "held")
+}
+
+fn table(app: &App, types: &[TypeView], activity: &BTreeMap<TypeKey, Activity>) -> Result<Markup, ApiError> {
+    let mut rows = Vec::new();
+    for view in types {
+        let runs = app.host.db().runs(Some(&view.token.key), RUNS).map_err(HostError::from)?;
+        let deltas: Vec<u64> = runs.iter().rev().map(|run| run.deltas).collect();
+        rows.push((view, activity.get(&view.token.key), deltas));
+    }
+    Ok(html! {
+        div class="wide" tabindex="0" role="region" aria-label="Connections" {
+            table {
+                thead {
+                    tr {
+                        th scope="col" { "Connection" } th scope="col" { "Type" } th scope="col" { "State" } th scope="col" { "Last success" }
+                        th scope="col" { "Next run" } th scope="col" { "Last run" } th scope="col" { "Changes" } th scope="col" class="number" { "Dead letters" }
+                    }
+                }
+                tbody { @for (view, activity, deltas) in &rows { (row(view, *activity, deltas)) } }
+            }
+        }
+    })
+}
+
+fn row(view: &TypeView, activity: Option<&Activity>, deltas: &[u64]) -> Markup {
+    let key = &view.token.key;
+    let why = view.problem.as_ref().or(view.token.lost.as_ref()).or(view.token.held.as_ref()).or(view.notice.as_ref());
+    html! {
+        tr {
+            th scope="row" { a href={ "/ui/connections/" (key.connection) } { (key.connection) } }
+            td { (key.object_type) }
+            td { (state(view)) @if let Some(why) = why { br; small { (why) } } }
+            td { @if let Some(at) = activity.and_then(|activity| activity.succeeded) { (time(at)) } @else { "–" } }
+            td {
+                @match activity {
+                    Some(activity) if activity.running => span class="good" { "runs now" },
+                    Some(Activity { due: Some(at), .. }) => (time(*at)),
+                    _ => @if let Some(schedule) = &view.schedule { (schedule) } @else { "when asked" },
+                }
+            }
+            td { @if let Some(run) = &view.last_run { (outcome(run)) " " (time(run.ended)) } @else { "–" } }
+            td { (sparkline(deltas)) }
+            td class="number" { @if view.dead_letters > 0 { a href={ "/ui/dead-letters?connection=" (key.connection) } { (view.dead_letters) } } @else { "0" } }
+        }
+    }
+}

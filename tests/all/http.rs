@@ -1,0 +1,677 @@
+//! The HTTP API: who may do what, what is answered, what fails and how.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidewaiter_tests::web::Authority;
+use tidewaiter_tests::{HR, Place, Server, call, is_quick, is_there, until};
+
+/// Every operation, and the role that it takes; none: it is for anybody.
+const ROUTES: &[(&str, &str, Option<&str>)] = &[
+    ("GET", "/api/v1/access", Some("admin")),
+    ("POST", "/api/v1/access", Some("admin")),
+    ("DELETE", "/api/v1/access/{name}", Some("admin")),
+    ("GET", "/api/v1/changes", Some("read")),
+    ("GET", "/api/v1/changes/stream", Some("read")),
+    ("GET", "/api/v1/changes/{id}", Some("read")),
+    ("GET", "/api/v1/connections", Some("read")),
+    ("GET", "/api/v1/connections/{connection}", Some("read")),
+    ("POST", "/api/v1/connections/{connection}/approve", Some("security")),
+    ("POST", "/api/v1/connections/{connection}/bring-up", Some("operate")),
+    ("POST", "/api/v1/connections/{connection}/check", Some("operate")),
+    ("DELETE", "/api/v1/connections/{connection}/document", Some("admin")),
+    ("GET", "/api/v1/connections/{connection}/document", Some("admin")),
+    ("PUT", "/api/v1/connections/{connection}/document", Some("admin")),
+    ("POST", "/api/v1/connections/{connection}/erase", Some("admin")),
+    ("POST", "/api/v1/connections/{connection}/pause", Some("operate")),
+    ("POST", "/api/v1/connections/{connection}/resume", Some("operate")),
+    ("GET", "/api/v1/connections/{connection}/types", Some("read")),
+    ("GET", "/api/v1/connections/{connection}/types/{type}", Some("read")),
+    ("POST", "/api/v1/connections/{connection}/types/{type}/guard/discard", Some("operate")),
+    ("POST", "/api/v1/connections/{connection}/types/{type}/guard/release", Some("operate")),
+    ("DELETE", "/api/v1/connections/{connection}/types/{type}/pass", Some("operate")),
+    ("GET", "/api/v1/connections/{connection}/types/{type}/pass", Some("read")),
+    ("POST", "/api/v1/connections/{connection}/types/{type}/pause", Some("operate")),
+    ("POST", "/api/v1/connections/{connection}/types/{type}/reconcile", Some("operate")),
+    ("POST", "/api/v1/connections/{connection}/types/{type}/resume", Some("operate")),
+    ("POST", "/api/v1/connections/{connection}/types/{type}/sync", Some("operate")),
+    ("DELETE", "/api/v1/connections/{connection}/types/{type}/token", Some("operate")),
+    ("GET", "/api/v1/connections/{connection}/types/{type}/token", Some("read")),
+    ("PUT", "/api/v1/connections/{connection}/types/{type}/token", Some("operate")),
+    ("GET", "/api/v1/connections/{connection}/types/{type}/token/history", Some("read")),
+    ("POST", "/api/v1/connections/{connection}/types/{type}/token/rewind", Some("operate")),
+    ("GET", "/api/v1/connectors", Some("read")),
+    ("POST", "/api/v1/connectors/deny", Some("security")),
+    ("GET", "/api/v1/connectors/lock", Some("read")),
+    ("POST", "/api/v1/connectors/{connector}/approve", Some("security")),
+    ("POST", "/api/v1/connectors/{connector}/pin", Some("security")),
+    ("DELETE", "/api/v1/connectors/{connector}/quarantine", Some("security")),
+    ("PUT", "/api/v1/connectors/{connector}/quarantine", Some("security")),
+    ("POST", "/api/v1/connectors/{connector}/retry", Some("operate")),
+    ("GET", "/api/v1/connectors/{connector}/revisions", Some("read")),
+    ("POST", "/api/v1/connectors/{connector}/rollback", Some("operate")),
+    ("GET", "/api/v1/consumers", Some("read")),
+    ("POST", "/api/v1/consumers", Some("operate")),
+    ("DELETE", "/api/v1/consumers/{consumer}", Some("operate")),
+    ("POST", "/api/v1/consumers/{consumer}/acknowledge", Some("read")),
+    ("GET", "/api/v1/consumers/{consumer}/changes", Some("read")),
+    ("GET", "/api/v1/dead-letters", Some("read")),
+    ("DELETE", "/api/v1/dead-letters/{number}", Some("operate")),
+    ("GET", "/api/v1/dead-letters/{number}", Some("read")),
+    ("POST", "/api/v1/dead-letters/{number}/retry", Some("operate")),
+    ("GET", "/api/v1/openapi.json", Some("read")),
+    ("GET", "/api/v1/operations", Some("read")),
+    ("GET", "/api/v1/operations/{operation}", Some("read")),
+    ("GET", "/api/v1/reload", Some("read")),
+    ("POST", "/api/v1/reload", Some("admin")),
+    ("GET", "/api/v1/runs", Some("read")),
+    ("GET", "/api/v1/runs/{run}", Some("read")),
+    ("GET", "/api/v1/sinks", Some("read")),
+    ("GET", "/healthz", None),
+    ("GET", "/readyz", None),
+    ("GET", "/openidm/recon", Some("read")),
+    ("POST", "/openidm/recon", Some("operate")),
+    ("GET", "/openidm/recon/{id}", Some("read")),
+    ("POST", "/openidm/recon/{id}", Some("operate")),
+    ("GET", "/openidm/repo/synchronisation/pooledSyncStage", Some("read")),
+    ("DELETE", "/openidm/repo/synchronisation/pooledSyncStage/{id}", Some("operate")),
+    ("GET", "/openidm/repo/synchronisation/pooledSyncStage/{id}", Some("read")),
+    ("PUT", "/openidm/repo/synchronisation/pooledSyncStage/{id}", Some("operate")),
+    ("POST", "/openidm/system", Some("operate")),
+    ("POST", "/openidm/system/", Some("operate")),
+    ("POST", "/openidm/system/{connection}", Some("operate")),
+    ("POST", "/openidm/system/{connection}/{type}", Some("operate")),
+    ("GET", "/", Some("read")),
+    ("GET", "/ui/changes", Some("read")),
+    ("GET", "/ui/changes/{id}", Some("read")),
+    ("GET", "/ui/connections/{connection}", Some("read")),
+    ("GET", "/ui/connectors", Some("read")),
+    ("GET", "/ui/dead-letters", Some("read")),
+    ("GET", "/ui/icon.svg", None),
+    ("GET", "/ui/live", Some("read")),
+    ("GET", "/ui/login", None),
+    ("POST", "/ui/login", None),
+    ("POST", "/ui/logout", Some("read")),
+    ("GET", "/ui/page.js", None),
+    ("GET", "/ui/style.css", None),
+];
+
+const ROLES: [&str; 4] = ["read", "operate", "security", "admin"];
+const ANN: &str = "1,a@x,2026-03-01T08:00:00Z,\n";
+const BOB: &str = "2,b@x,2026-03-02T08:00:00Z,\n";
+
+fn allows(role: &str, needed: &str) -> bool {
+    role == needed || role == "admin" || needed == "read"
+}
+
+/// A caller with an access token.
+struct Caller {
+    url: String,
+    bearer: String,
+}
+
+impl Caller {
+    fn new(server: &Server, token: &str) -> Self {
+        Self { url: server.url(), bearer: format!("Bearer {token}") }
+    }
+
+    fn call(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        self.send(method, path, &[], body)
+    }
+
+    fn send(&self, method: &str, path: &str, more: &[(&str, &str)], body: &Value) -> (u16, Value) {
+        let mut headers = vec![("Authorization", self.bearer.as_str())];
+        let text = if body.is_null() { String::new() } else { body.to_string() };
+        if !body.is_null() {
+            headers.push(("Content-Type", "application/json"));
+        }
+        headers.extend(more);
+        call(method, &format!("{}{path}", self.url), &headers, &text)
+    }
+
+    fn v1(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        self.call(method, &format!("/api/v1/{path}"), body)
+    }
+
+    fn get(&self, path: &str) -> Value {
+        let (status, body) = self.v1("GET", path, &Value::Null);
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    }
+}
+
+fn served() -> (Place, Server, Caller) {
+    let place = Place::new();
+    place.people(ANN);
+    let server = place.serve();
+    let admin = Caller::new(&server, &server.token());
+    (place, server, admin)
+}
+
+fn with_role(server: &Server, admin: &Caller, name: &str, role: &str) -> Caller {
+    let (status, new) = admin.v1("POST", "access", &json!({ "name": name, "role": role }));
+    assert_eq!(status, 200, "{new}");
+    Caller::new(server, new["token"].as_str().unwrap())
+}
+
+/// A path with names in it that are those of nothing.
+fn filled(path: &str) -> String {
+    let path = path.replace("{number}", "999999").replace("{run}", "999999");
+    let parts: Vec<&str> = path.split('/').map(|part| if part.starts_with('{') { "nobody" } else { part }).collect();
+    parts.join("/")
+}
+
+#[test]
+fn each_role_may_do_what_is_its_own_and_nothing_else() {
+    let (_place, server, admin) = served();
+    let document = admin.get("openapi.json");
+    let mut there = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let role = operation["security"][0]["bearer"][0].as_str();
+            there.push((method.to_uppercase(), path.clone(), role.map(str::to_owned)));
+        }
+    }
+    there.sort();
+    let mut listed: Vec<_> =
+        ROUTES.iter().map(|(method, path, role)| ((*method).into(), (*path).into(), role.map(str::to_owned))).collect();
+    listed.sort();
+    assert_eq!(there, listed, "each operation is in the table of this test");
+
+    for role in ROLES {
+        let caller = with_role(&server, &admin, &format!("a-{role}"), role);
+        for (method, path, needed) in ROUTES {
+            if path.ends_with("/stream")
+                || *path == "/ui/live"
+                || *path == "/openidm/system"
+                || *path == "/openidm/system/"
+            {
+                continue;
+            }
+            let (status, body) = caller.call(method, &filled(path), &json!({}));
+            let refused = status == 403 && (body["code"] == "not-allowed" || body["code"] == 403);
+            let may = needed.is_none_or(|needed| allows(role, needed));
+            // A token of the role read acknowledges for itself only.
+            let others = path.ends_with("/acknowledge");
+            assert!(refused != may || others, "{role} {method} {path}: {status} {body}");
+            assert!(status < 500 && status != 401, "{role} {method} {path}: {status} {body}");
+        }
+    }
+    for (method, path, needed) in ROUTES {
+        let (status, _) = call(method, &format!("{}{}", server.url(), filled(path)), &[], "");
+        // A browser is shown where to log in.
+        let refused = status == 401 || (status == 303 && *method == "GET");
+        assert_eq!(refused, needed.is_some(), "nobody in particular: {method} {path}: {status}");
+    }
+    let audit = std::fs::read_to_string(_place.path("data/audit.ndjson")).unwrap();
+    assert!(audit.contains("\"not-allowed\"") && audit.contains("api a-read"), "who was refused is written down");
+}
+
+#[test]
+fn live_sync_is_followed_or_waited_for_and_a_run_that_fails_is_no_success() {
+    let (place, _server, admin) = served();
+    let sync = "connections/hr/types/account/sync";
+    let (status, begun) = admin.v1("POST", sync, &Value::Null);
+    assert!(status == 202 && begun["standing"].is_string(), "{status} {begun}");
+    let operation = format!("operations/{}", begun["id"].as_str().unwrap());
+    until("the operation ends", || admin.get(&operation)["standing"] == "succeeded");
+    let done = admin.get(&operation);
+    assert_eq!((&done["action"], &done["by"]), (&json!("sync"), &json!("api first")));
+
+    place.people(&format!("{ANN}{BOB}"));
+    let (status, done) = admin.v1("POST", &format!("{sync}?wait=30s"), &Value::Null);
+    assert_eq!((status, &done["standing"]), (200, &json!("succeeded")), "{done}");
+    let run = done["result"]["sync"]["run"].as_u64().unwrap();
+    assert_eq!(admin.get(&format!("runs/{run}"))["trigger"], "api");
+    assert_eq!(admin.get("runs?connection=hr&type=account&limit=1")["items"][0]["run"], run);
+
+    place.people("1,a@x,last Tuesday,\n");
+    let (status, problem) = admin.v1("POST", &format!("{sync}?wait=30s"), &Value::Null);
+    assert!((500..=504).contains(&status), "{problem}");
+    assert!(problem["code"].as_str().unwrap().starts_with("connector."), "{problem}");
+    assert_eq!((&problem["status"], &problem["run"]["key"]["connection"]), (&json!(status), &json!("hr")), "{problem}");
+    for bad in ["2h", "-1s", "soon"] {
+        let (status, problem) = admin.v1("POST", &format!("{sync}?wait={bad}"), &Value::Null);
+        assert!(status == 400 && problem["detail"].as_str().unwrap().contains(bad), "{problem}");
+    }
+}
+
+#[test]
+fn a_token_is_changed_only_by_who_saw_it() {
+    let (_place, _server, admin) = served();
+    admin.v1("POST", "connections/hr/types/account/sync?wait=30s", &Value::Null);
+    let path = "/api/v1/connections/hr/types/account/token";
+    let (_, seen) = admin.call("GET", path, &Value::Null);
+    let revision = seen["revision"].to_string();
+    let new = json!({ "token": { "integer": 7 } });
+    let (status, problem) = admin.send("PUT", path, &[("If-Match", "\"99\"")], &new);
+    assert_eq!((status, &problem["code"]), (412, &json!("changed")));
+    let (status, set) = admin.send("PUT", path, &[("If-Match", &format!("\"{revision}\""))], &new);
+    assert_eq!((status, &set["token"], &set["changed-by"]), (200, &json!({ "integer": 7 }), &json!("api first")));
+    let (status, _) = admin.send("DELETE", path, &[("If-Match", &revision)], &Value::Null);
+    assert_eq!(status, 412);
+    let (status, back) = admin.call("POST", &format!("{path}/rewind"), &json!({}));
+    assert_eq!((status, &back["token"]), (200, &seen["token"]));
+    assert_eq!(admin.call("DELETE", path, &Value::Null).0, 200);
+    let history = admin.get("connections/hr/types/account/token/history?limit=3");
+    let whys: Vec<bool> =
+        history.as_array().unwrap().iter().map(|row| row["why"].as_str().unwrap().contains("by api first")).collect();
+    assert_eq!(whys, [true; 3]);
+    for bad in
+        [json!({}), json!({ "token": 7 }), json!({ "token": { "integer": 1.5 } }), json!({ "token": {}, "x": 1 })]
+    {
+        assert_eq!(admin.call("PUT", path, &bad).0, 400, "{bad}");
+    }
+    assert_eq!(call("PUT", &format!("{}{path}", admin.url), &[("Authorization", &admin.bearer)], "{}").0, 415);
+}
+
+#[test]
+fn what_is_paused_runs_for_nobody_until_it_is_resumed_and_over_a_restart() {
+    let place = Place::new();
+    place.people(ANN);
+    place.write(
+        "connections/hr.toml",
+        &HR.replace("class = \"account\"", "class = \"account\"\nevery = \"100ms\"\nfrom = \"beginning\""),
+    );
+    let server = place.serve();
+    let admin = Caller::new(&server, &server.token());
+    until("the first change comes", || !place.changes().is_empty());
+    let (status, paused) = admin.v1("POST", "connections/hr/pause", &Value::Null);
+    assert!(
+        status == 200 && paused[0]["state"] == "paused" && paused[0]["paused"].as_str().unwrap().contains("api first"),
+        "{paused}"
+    );
+    let (status, problem) = admin.v1("POST", "connections/hr/types/account/sync?wait=30s", &Value::Null);
+    assert_eq!((status, &problem["code"]), (409, &json!("paused")), "{problem}");
+    assert!(place.run("sync hr account").code == 5);
+    let before = place.changes().len();
+    place.people(&format!("{ANN}{BOB}"));
+    drop(server.end());
+
+    let server = place.serve();
+    let admin = Caller::new(&server, &server.token());
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(place.changes().len(), before, "nothing ran");
+    let (status, body) = server.call("POST", "system/hr/account?_action=liveSync", &[], "");
+    assert!(status == 409 && body["message"].as_str().unwrap().contains("paused"), "{body}");
+    let (status, resumed) = admin.v1("POST", "connections/hr/types/account/resume", &Value::Null);
+    assert_eq!((status, &resumed[0]["state"]), (200, &json!("live")), "{resumed}");
+    until("what came meanwhile is told", || place.changes().len() > before);
+    let (status, problem) = admin.v1("POST", "connections/hr/resume", &Value::Null);
+    assert_eq!((status, &problem["code"]), (409, &json!("paused")), "{problem}");
+}
+
+/// The lines of a stream of events.
+struct Events(BufReader<TcpStream>);
+
+impl Events {
+    fn open(caller: &Caller, path: &str, more: &str) -> Self {
+        let address = caller.url.trim_start_matches("http://").to_owned();
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: {}\r\n{more}\r\n", caller.bearer);
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut events = Self(BufReader::new(stream));
+        let status = events.line().unwrap();
+        assert!(status.contains("200"), "{status}");
+        events
+    }
+
+    fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let read = self.0.read_line(&mut line).unwrap();
+        (read > 0).then_some(line)
+    }
+
+    /// The next event: its id, and its data.
+    fn next(&mut self) -> Option<(String, Value)> {
+        let mut id = String::new();
+        loop {
+            let line = self.line()?;
+            if let Some(text) = line.strip_prefix("id: ") {
+                id = text.trim().to_owned();
+            }
+            if let Some(text) = line.strip_prefix("data: ") {
+                return Some((id, serde_json::from_str(text).unwrap()));
+            }
+        }
+    }
+}
+
+#[test]
+fn changes_come_by_page_by_wait_and_as_a_stream_that_goes_on_where_it_ended() {
+    let (place, server, admin) = served();
+    place.write("connections/hr.toml", &HR.replace("class = \"account\"", "class = \"account\"\nfrom = \"beginning\""));
+    admin.v1("POST", "reload", &Value::Null);
+    let sync = || admin.v1("POST", "connections/hr/types/account/sync?wait=30s", &Value::Null);
+    let mut live = Events::open(&admin, "/api/v1/changes/stream?connection=hr", "");
+    assert_eq!(sync().0, 200);
+    let (first, change) = live.next().unwrap();
+    assert_eq!((&change["uid"], &change["id"]), (&json!("1"), &json!(first)));
+
+    place.people(&format!("{ANN}{BOB}"));
+    assert_eq!(sync().0, 200);
+    let (second, change) = live.next().unwrap();
+    assert_eq!(change["uid"], "2");
+    let mut again = Events::open(&admin, "/api/v1/changes/stream", &format!("Last-Event-ID: {first}\r\n"));
+    assert_eq!(again.next().unwrap().0, second, "no more and no less");
+    let mut one = Events::open(&admin, "/api/v1/changes/stream?after=0&uid=2", "");
+    assert_eq!(one.next().unwrap().0, second);
+
+    let page = admin.get("changes?limit=1");
+    assert_eq!((page["items"].as_array().unwrap().len(), &page["next"]), (1, &json!(first)));
+    let page = admin.get(&format!("changes?after={first}"));
+    assert_eq!(page["items"][0]["id"], second);
+    assert_eq!(admin.get(&format!("changes/{second}"))["uid"], "2");
+    assert_eq!(admin.get("changes?uid=2&kind=create-or-update")["items"].as_array().unwrap().len(), 1);
+    assert_eq!(admin.get("changes?connection=hr&type=robot")["items"], json!([]));
+
+    let waits = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| admin.get(&format!("changes?after={second}&wait=30s")));
+        std::thread::sleep(Duration::from_millis(200));
+        place.people(&format!("{ANN}{BOB}3,c@x,2026-03-03T08:00:00Z,\n"));
+        assert_eq!(sync().0, 200);
+        asked.join().unwrap()
+    });
+    assert_eq!(waits["items"][0]["uid"], "3");
+    for (query, status) in
+        [("limit=0", 400), ("limit=1001", 400), ("after=x", 400), ("wait=61s", 400), ("colour=red", 400)]
+    {
+        assert_eq!(admin.v1("GET", &format!("changes?{query}"), &Value::Null).0, status, "{query}");
+    }
+    let other = "ffffffffffffffff-1";
+    let (status, problem) = admin.v1("GET", &format!("changes?after={other}"), &Value::Null);
+    assert_eq!((status, &problem["code"]), (400, &json!("incarnation-changed")));
+
+    // Whoever's token is revoked is told nothing any more.
+    let reader = with_role(&server, &admin, "reader", "read");
+    let mut stream = Events::open(&reader, "/api/v1/changes/stream", "");
+    assert_eq!(admin.v1("DELETE", "access/reader", &Value::Null).0, 200);
+    let mut rest = Vec::new();
+    stream.0.read_to_end(&mut rest).unwrap();
+    assert_eq!(reader.v1("GET", "changes", &Value::Null).0, 401);
+    assert_eq!(with_role(&server, &admin, "another", "read").v1("GET", "changes?sensitive=true", &Value::Null).0, 403);
+}
+
+#[test]
+fn a_consumer_reads_on_where_it_acknowledged_and_nobody_does_that_for_it() {
+    let (place, server, admin) = served();
+    place.write("connections/hr.toml", &HR.replace("class = \"account\"", "class = \"account\"\nfrom = \"beginning\""));
+    admin.v1("POST", "reload", &Value::Null);
+    place.people(&format!("{ANN}{BOB}"));
+    admin.v1("POST", "connections/hr/types/account/sync?wait=30s", &Value::Null);
+    assert_eq!(admin.v1("POST", "consumers", &json!({ "name": "warehouse" })).0, 200);
+    assert_eq!(admin.v1("POST", "consumers", &json!({ "name": "warehouse" })).0, 409);
+    let (own, other) = (with_role(&server, &admin, "warehouse", "read"), with_role(&server, &admin, "shop", "read"));
+    let changes = own.get("consumers/warehouse/changes?limit=1");
+    let first = changes["items"][0]["id"].clone();
+    let upto = json!({ "upto": first });
+    assert_eq!(other.v1("POST", "consumers/warehouse/acknowledge", &upto).0, 403);
+    let (status, view) = own.v1("POST", "consumers/warehouse/acknowledge", &upto);
+    assert_eq!((status, &view["behind"]), (200, &json!(1)), "{view}");
+    assert_eq!(own.get("consumers/warehouse/changes")["items"][0]["uid"], "2");
+    assert_eq!(own.v1("GET", "consumers/shop/changes", &Value::Null).0, 404);
+    assert_eq!(admin.v1("DELETE", "consumers/warehouse", &Value::Null), (200, json!([])));
+}
+
+#[test]
+fn the_same_request_with_the_same_key_is_done_once() {
+    let (_place, server, admin) = served();
+    let key = [("Idempotency-Key", "4f6a")];
+    let send = |body: &Value| admin.send("POST", "/api/v1/access", &key, body);
+    let wanted = json!({ "name": "once", "role": "read" });
+    let (status, first) = send(&wanted);
+    assert_eq!(status, 200, "{first}");
+    assert_eq!(send(&wanted), (200, first));
+    let (status, problem) = send(&json!({ "name": "twice", "role": "read" }));
+    assert_eq!((status, &problem["code"]), (422, &json!("idempotency-key-used")));
+    assert_eq!(admin.v1("POST", "access", &wanted).0, 409, "without the key it is another request");
+    // Another one's key is another key.
+    let other = with_role(&server, &admin, "other", "admin");
+    assert_eq!(other.send("POST", "/api/v1/access", &key, &json!({ "name": "third", "role": "read" })).0, 200);
+    let long = "x".repeat(256);
+    assert_eq!(admin.send("POST", "/api/v1/access", &[("Idempotency-Key", &long)], &wanted).0, 400);
+}
+
+#[test]
+fn connections_are_made_changed_and_removed_where_the_api_says_which_there_are() {
+    let (_place, _server, admin) = served();
+    let written = json!({ "connection": { "connector": "csv" }, "grants": {} });
+    let (status, problem) = admin.v1("PUT", "connections/crm/document", &written);
+    assert!(status == 409 && problem["code"] == "configuration", "{problem}");
+
+    let place = Place::empty();
+    place.install("csv");
+    place.people(ANN);
+    place.write("tidewaiter.toml", "config.source = \"api\"\n[http]\nlisten = \"127.0.0.1:0\"\n");
+    let server = place.serve();
+    let admin = Caller::new(&server, &server.token());
+    let folder = place.path("people").display().to_string();
+    let crm = |every: &str| {
+        json!({
+            "connection": {
+                "connector": "csv",
+                "settings": { "folder": folder, "uid": "id", "updated_at": "updated_at", "settle_ms": 0 },
+                "types": { "account": { "class": "account", "from": "beginning", "every": every } }
+            },
+            "grants": { "read": [folder] }
+        })
+    };
+    let path = "/api/v1/connections/crm/document";
+    let (status, made) = admin.send("PUT", path, &[("If-None-Match", "*")], &crm("1h"));
+    assert_eq!((status, &made["added"]), (200, &json!(["crm"])), "{made}");
+    until("it runs", || !place.changes().is_empty());
+    assert_eq!(admin.send("PUT", path, &[("If-None-Match", "*")], &crm("1h")).0, 412);
+    assert_eq!(admin.send("PUT", path, &[("If-Match", "\"abc\"")], &crm("2h")).0, 412);
+    let (status, changed) = admin.send("PUT", path, &[("If-Match", "*")], &crm("2h"));
+    assert!(status == 200 && changed["changed"]["crm"].is_array(), "{changed}");
+    let (_, document) = admin.call("GET", path, &Value::Null);
+    assert_eq!(document["connection"]["types"]["account"]["every"], "2h");
+    let mut wrong = crm("2h");
+    wrong["connection"]["typos"] = json!({});
+    let (status, problem) = admin.call("PUT", path, &wrong);
+    assert!(status == 409 && problem["detail"].as_str().unwrap().contains("typos"), "{problem}");
+    assert_eq!(admin.call("DELETE", path, &Value::Null).0, 200);
+    assert_eq!(admin.call("GET", path, &Value::Null).0, 404);
+    assert_eq!(admin.call("DELETE", path, &Value::Null).0, 404);
+    let audit = std::fs::read_to_string(place.path("data/audit.ndjson")).unwrap();
+    assert!(audit.lines().filter(|line| line.contains("\"by\":\"api first\"") && line.contains("crm")).count() >= 3);
+}
+
+#[test]
+fn what_is_asked_amiss_is_a_problem_with_a_code() {
+    let (_place, server, admin) = served();
+    for (method, path, body, status, code) in [
+        ("GET", "nothing/here", json!(null), 404, "unknown"),
+        ("PATCH", "connections", json!(null), 405, "no-such-method"),
+        ("GET", "connections/crm", json!(null), 404, "unknown"),
+        ("GET", "connections/a%20b", json!(null), 404, "unknown"),
+        ("GET", "connections/hr/types/robot", json!(null), 404, "unknown"),
+        ("GET", "runs/999", json!(null), 404, "unknown"),
+        ("GET", "runs?connection=hr", json!(null), 400, "bad-request"),
+        ("GET", "operations/abc", json!(null), 404, "unknown"),
+        ("GET", "dead-letters/7", json!(null), 404, "unknown"),
+        ("POST", "connections/hr/types/account/guard/release", json!(null), 409, "held"),
+        ("POST", "connectors/csv/approve", json!({ "id": "abc" }), 409, ""),
+        ("POST", "connectors/deny", json!({ "files": ["abc"] }), 400, "bad-request"),
+        ("POST", "access", json!({ "name": "x", "role": "root" }), 400, "bad-request"),
+        ("POST", "access", json!({ "name": "../x", "role": "read" }), 400, "bad-request"),
+        (
+            "POST",
+            "access",
+            json!({ "name": "x", "role": "read", "expires": "2020-01-01T00:00:00Z" }),
+            400,
+            "bad-request",
+        ),
+        ("DELETE", "access/nobody", json!(null), 404, "unknown"),
+    ] {
+        let (answered, problem) = admin.v1(method, path, &body);
+        assert!(answered == status || code.is_empty(), "{method} {path}: {answered} {problem}");
+        assert!(code.is_empty() || problem["code"] == code, "{method} {path}: {problem}");
+        assert_eq!(problem["status"], answered, "{method} {path}: {problem}");
+        assert!(
+            problem["type"].is_string() && problem["title"].is_string() && problem["detail"].is_string(),
+            "{problem}"
+        );
+    }
+    let huge = json!({ "name": "x".repeat(1_100_000) });
+    assert_eq!(admin.v1("POST", "access", &huge).0, 413);
+    assert_eq!(call("GET", &format!("{}/healthz", server.url()), &[], "").0, 200);
+    assert_eq!(call("GET", &format!("{}/readyz", server.url()), &[], ""), (200, json!({ "status": "ok" })));
+}
+
+#[test]
+fn who_asks_too_much_waits_and_others_do_not() {
+    let place = Place::new();
+    place.people(ANN);
+    place.write("tidewaiter.toml", "[http]\nlisten = \"127.0.0.1:0\"\nrequests-per-second = 20\n");
+    let server = place.serve();
+    let admin = Caller::new(&server, &server.token());
+    let other = with_role(&server, &admin, "other", "read");
+    let limited = (0..200).any(|_| admin.v1("GET", "reload", &Value::Null).0 == 429);
+    assert!(limited, "200 requests at once are more than 20 a second");
+    assert_eq!(other.v1("GET", "reload", &Value::Null).0, 200, "another one's share is its own");
+    let stranger = Caller::new(&server, "tw_0000");
+    let statuses: Vec<u16> = (0..300).map(|_| stranger.v1("GET", "reload", &Value::Null).0).collect();
+    assert!(statuses.contains(&401) && statuses.contains(&429), "guessing is slow");
+}
+
+#[test]
+fn access_is_given_and_taken_by_the_command_line_too() {
+    let (place, server, _admin) = served();
+    let ended = place.run("access add ops --role operate --expires 90d");
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let ops = Caller::new(&server, ended.stdout.trim());
+    assert_eq!(ops.v1("GET", "connections", &Value::Null).0, 200);
+    assert_eq!(ops.v1("GET", "access", &Value::Null).0, 403);
+    let listed: Value = serde_json::from_str(&place.run("access list --json").stdout).unwrap();
+    assert!(listed.to_string().contains("\"operate\"") && !listed.to_string().contains(ended.stdout.trim()));
+    assert_eq!(place.run("access add ops --role read").code, 5);
+    assert_eq!(place.run("access add old --role read --expires 2020-01-01T00:00:00Z").code, 2);
+    assert_eq!(place.run("access add x --role root").code, 2);
+    assert_eq!(place.run("access revoke ops").code, 0);
+    assert_eq!(ops.v1("GET", "connections", &Value::Null).0, 401);
+    assert_eq!(place.run("access revoke ops").code, 3);
+    for line in server.log().iter().chain(std::fs::read_to_string(place.path("data/audit.ndjson")).iter()) {
+        assert!(!line.contains(ended.stdout.trim()), "no log has it");
+    }
+}
+
+#[test]
+fn over_tls_others_may_ask_and_a_new_certificate_counts_without_a_restart() {
+    let place = Place::new();
+    place.people(ANN);
+    let [first, second] = [(); 2].map(|()| Authority::new());
+    let write = |authority: &Authority| {
+        let (certificate, key) = authority.sign(&["idm.example.org"]);
+        place.write("key.pem", &key);
+        place.write("cert.pem", &certificate);
+    };
+    write(&first);
+    let http = "[http]\nlisten = \"0.0.0.0:0\"\nhosts = [\"idm.example.org\"]\n";
+    place.write("tidewaiter.toml", http);
+    assert_eq!(place.run("check").code, 2, "from elsewhere only over TLS");
+    place.write("tidewaiter.toml", &format!("{http}tls = {{ certificate = \"cert.pem\", key = \"key.pem\" }}\n"));
+    let server = place.serve();
+    let port: u16 = server.url().rsplit(':').next().unwrap().parse().unwrap();
+    assert!(server.url().starts_with("https://"));
+    let bearer = format!("Bearer {}", server.token());
+    let get = |authority: &Authority, host: &str| {
+        let head = format!("GET /api/v1/connections HTTP/1.1\r\nHost: {host}\r\nAuthorization: {bearer}\r\n");
+        authority.ask(port, "idm.example.org", &head)
+    };
+    assert_eq!(get(&first, "idm.example.org").unwrap(), 200);
+    assert_eq!(get(&first, "evil.example.org").unwrap(), 400);
+    assert!(get(&second, "idm.example.org").is_err(), "another authority's");
+    write(&second);
+    until("the new certificate is shown", || get(&second, "idm.example.org").is_ok_and(|status| status == 200));
+    place.write("cert.pem", "nonsense");
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(get(&second, "idm.example.org").unwrap(), 200, "what can't be used takes nobody's place");
+}
+
+/// Everything that is in the document, tried with what it says and with what it doesn't: no bug of ours answers, and nothing is answered that it doesn't have.
+#[test]
+fn schemathesis_finds_nothing() {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/python");
+    if !is_there("schemathesis", tools.join("installed-schemathesis").is_file()) {
+        return;
+    }
+    let place = Place::new();
+    place.people(&format!("{ANN}{BOB}"));
+    place.write("connections/hr.toml", &HR.replace("class = \"account\"", "class = \"account\"\nfrom = \"beginning\""));
+    place.write("tidewaiter.toml", "[http]\nlisten = \"127.0.0.1:0\"\nrequests-per-second = 100000\n");
+    let server = place.serve();
+    let admin = Caller::new(&server, &server.token());
+    admin.v1("POST", "connections/hr/types/account/sync?wait=30s", &Value::Null);
+    admin.v1("POST", "consumers", &json!({ "name": "warehouse" }));
+    // So that it meets what is there, and not only what isn't.
+    place.write(
+        "schemathesis.toml",
+        "[parameters]\n\"path.connection\" = \"hr\"\n\"path.type\" = \"account\"\n\"path.connector\" = \"csv\"\n\"path.consumer\" = \"warehouse\"\n",
+    );
+    let document = place.path("openapi.json");
+    std::fs::write(&document, admin.get("openapi.json").to_string()).unwrap();
+    let mut tried = std::process::Command::new(tools.join("bin/python"));
+    let examples = if is_quick() { "10" } else { "100" };
+    // A stream has no end that could be waited for.
+    let words = "-m schemathesis.cli --config-file schemathesis.toml run openapi.json --phases examples,coverage,fuzzing --checks \
+                 not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,ignored_auth \
+                 --exclude-path /api/v1/changes/stream --exclude-path /ui/live --exclude-path /api/v1/access/{name} --generation-database none --seed 1 --no-color --continue-on-failure -n";
+    tried.args(words.split_whitespace()).arg(examples);
+    tried.args(["--url", &server.url(), "--header", &format!("Authorization: {}", admin.bearer)]);
+    let output = tried.current_dir(place.path("")).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(told.contains("API calls") || told.contains("generated"), "it tried something: {told}");
+}
+
+/// A browser that shows a token gets a cookie, and acts by it only where a page of this server has it ask.
+#[test]
+fn a_browser_acts_only_for_pages_of_this_server() {
+    let (_place, server, admin) = served();
+    let url = server.url();
+    let form = [("Content-Type", "application/x-www-form-urlencoded"), ("Sec-Fetch-Site", "same-origin")];
+    let login = |headers: &[(&str, &str)], token: &str| {
+        let agent = ureq::Agent::new_with_config(
+            ureq::Agent::config_builder()
+                .http_status_as_error(false)
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                .build(),
+        );
+        let mut request = ureq::http::Request::builder().method("POST").uri(format!("{url}/ui/login"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = agent.run(request.body(format!("token={token}")).unwrap()).unwrap();
+        let cookie = answer.headers().get("set-cookie").map(|cookie| cookie.to_str().unwrap().to_owned());
+        (answer.status().as_u16(), cookie)
+    };
+    assert_eq!(login(&form, "tw_0"), (401, None));
+    assert_eq!(login(&[form[0], ("Sec-Fetch-Site", "cross-site")], &server.token()), (403, None));
+    let (status, cookie) = login(&form, &server.token());
+    let cookie = cookie.unwrap();
+    assert!(status == 303 && cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
+    assert!(!cookie.contains(&server.token()));
+    let cookie = cookie.split(';').next().unwrap();
+    let ask = |method: &str, path: &str, more: &[(&str, &str)]| {
+        let mut headers = vec![("Cookie", cookie)];
+        headers.extend(more);
+        call(method, &format!("{url}{path}"), &headers, "")
+    };
+    let (status, page) = ask("GET", "/", &[]);
+    assert!(status == 200 && page.as_str().unwrap().contains("/ui/connections/hr"), "{page}");
+    let pause = "/api/v1/connections/hr/pause";
+    for more in [&[][..], &[("Sec-Fetch-Site", "cross-site")], &[("Origin", "http://evil.example.org")]] {
+        assert_eq!(ask("POST", pause, more).0, 403, "{more:?}");
+    }
+    assert_eq!(admin.get("connections/hr/types/account")["paused"], Value::Null);
+    assert_eq!(ask("POST", pause, &[("Sec-Fetch-Site", "same-origin")]).0, 200);
+    assert_eq!(ask("POST", "/ui/logout", &[("Sec-Fetch-Site", "same-origin")]).0, 303);
+    assert_eq!(ask("GET", "/", &[]).0, 303, "to where one logs in");
+    assert_eq!(ask("POST", pause, &[("Sec-Fetch-Site", "same-origin")]).0, 401);
+}
