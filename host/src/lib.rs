@@ -13,6 +13,7 @@ pub mod driver;
 pub mod egress;
 mod files;
 pub mod host;
+pub mod import;
 mod oci;
 pub mod secret;
 pub mod sink;

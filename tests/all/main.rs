@@ -14,6 +14,7 @@
 //! - `host`: schedules, operators' acts, restarts, through the library's face
 //! - `hostile`: guests that misbehave
 //! - `http`: the HTTP API, and who may do what over it
+//! - `import`: OpenIDM's files as connections
 //! - `inline`: sinks that whoever asks for a run waits for
 //! - `kill`: SIGKILL at seeded instants
 //! - `languages`: connectors in Python and JavaScript
@@ -54,6 +55,7 @@ mod guard;
 mod host;
 mod hostile;
 mod http;
+mod import;
 mod inline;
 mod kill;
 mod languages;

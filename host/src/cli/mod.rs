@@ -11,6 +11,7 @@ mod dead_letters;
 mod door;
 mod fail;
 mod guard;
+mod import;
 mod print;
 mod progress;
 mod promote;
@@ -139,6 +140,9 @@ enum Command {
     /// Look at connections
     #[command(subcommand)]
     Connections(Connections),
+    /// Make connections out of what another system is configured with, and list what has no counterpart
+    #[command(subcommand)]
+    Import(import::Command),
     /// Have a running server take over what the configuration says by now of connections and grants. It does so by itself when a file is saved
     Reload,
     /// Erase what the journal and the logs of runs say of an object. Its source still has it: remove it there first
@@ -282,6 +286,7 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
         Command::Connectors(connectors::Command::Sign { file, key, password_file }) => {
             return connectors::sign(file, key, password_file.as_deref(), json).await;
         }
+        Command::Import(command) => return import::perform(&file, command, json),
         _ => {}
     }
     let site = &Site::new(file);
@@ -358,6 +363,7 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
             print::out(json, &entries, |entries| print::erased(*entries))
         }
         Command::Check => check::check(site, json).await,
+        Command::Import(_) => unreachable!("it is answered above, without a configuration"),
         Command::Compile => unreachable!("main answers it, before there is a runtime"),
     }
 }

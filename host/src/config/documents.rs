@@ -57,6 +57,40 @@ impl Documents {
         }
     }
 
+    /// Those of a folder, if it has any.
+    pub(crate) fn in_folder(folder: &Path) -> Result<Self, ConfigError> {
+        let [connections, grants] = folders(folder);
+        Self::read(&connections, &grants)
+    }
+
+    /// Writes them into a folder that may have others, each as a new file, and answers which those are. What couldn't be finished is taken back.
+    ///
+    /// # Errors
+    /// One of them is there already, and then nothing is written; or they can't be written.
+    pub(crate) fn add(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        let [connections, grants] = folders(folder);
+        let texts = [(connections, &self.connections), (grants, &self.grants)];
+        let files = texts
+            .into_iter()
+            .flat_map(|(folder, texts)| texts.iter().map(move |(name, text)| (document(&folder, name), text)));
+        // No grant is there without its connection at any time.
+        let files: Vec<(PathBuf, &String)> = files.collect();
+        if let Some((path, _)) = files.iter().find(|(path, _)| path.symlink_metadata().is_ok()) {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} is there already", path.display())));
+        }
+        let mut added = Vec::new();
+        for (path, text) in files {
+            let folder = path.parent().unwrap_or(folder);
+            let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(folder);
+            if let Err(error) = made.and_then(|()| files::create(&path, text.as_bytes(), 0o600)) {
+                added.iter().for_each(|path| drop(fs::remove_file(path)));
+                return Err(at(&path, &error));
+            }
+            added.push(path);
+        }
+        Ok(added)
+    }
+
     pub(super) fn read(connections: &Path, grants: &Path) -> Result<Self, ConfigError> {
         Ok(Self { connections: toml_files(connections)?, grants: toml_files(grants)? })
     }
@@ -198,6 +232,11 @@ fn drop_others(folder: &Path, documents: &BTreeMap<ConnectionName, String>) -> i
 
 fn at(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// Where a folder that is exported has connections, and grants.
+pub(super) fn folders(folder: &Path) -> [PathBuf; 2] {
+    [CONNECTIONS, GRANTS].map(|name| folder.join(name))
 }
 
 /// The file of a connection in a folder.

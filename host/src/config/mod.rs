@@ -358,6 +358,18 @@ impl Config {
         Self::load_with(path, Documents::read)
     }
 
+    /// What connections and grants say that would lie in a folder, without the host's file.
+    ///
+    /// # Errors
+    /// As `load`.
+    pub(crate) fn of_documents(documents: &Documents, folder: &Path) -> Result<Self, ConfigError> {
+        let [connections_in, grants_in] = documents::folders(folder);
+        let connections = connections(documents, [&connections_in, &grants_in], folder, &Access::default())?;
+        let config = Self { connections, connections_in, grants_in, ..Self::of_program(folder.join("data")) };
+        config.fits_together()?;
+        Ok(config)
+    }
+
     /// As `load`, without connections: what is wrong with those is of no concern.
     ///
     /// # Errors
@@ -383,25 +395,9 @@ impl Config {
             ConfigSource::Api => ["connections", "grants"].map(|name| data.join(CONFIGURED).join(CURRENT).join(name)),
         };
         let documents = documents(&connections_in, &grants_in)?;
-        let mut grants: BTreeMap<ConnectionName, (PathBuf, GrantsFile)> = BTreeMap::new();
-        for (name, text) in &documents.grants {
-            let path = document(&grants_in, name);
-            let granted = parse(&path, text)?;
-            grants.insert(name.clone(), (path, granted));
-        }
         let (ceiling_in, ceiling) = ceiling(&base, file.ceiling)?;
-        let mut connections = BTreeMap::new();
-        for (name, text) in &documents.connections {
-            let nothing = || (document(&grants_in, name), GrantsFile::default());
-            let (granted_in, granted) = grants.remove(name).unwrap_or_else(nothing);
-            let (granted, ceiling, ceiling_in) = (granted.grants(&base), ceiling.clone(), ceiling_in.clone());
-            let access = Access { granted, granted_in, ceiling, ceiling_in, ..Access::default() };
-            let path = document(&connections_in, name);
-            connections.insert(name.clone(), Arc::new(connection::connection(&path, text, &base, access)?));
-        }
-        if let Some((path, _)) = grants.into_values().next() {
-            return Err(ConfigError::Orphan { path });
-        }
+        let bounds = Access { ceiling, ceiling_in: ceiling_in.clone(), ..Access::default() };
+        let connections = connections(&documents, [&connections_in, &grants_in], &base, &bounds)?;
         let invalid = |message: String| ConfigError::Invalid { path: path.clone(), message };
         let (concurrency, keep) = (file.runs.concurrency().map_err(invalid)?, file.journal.keep().map_err(invalid)?);
         let quota = file.journal.quota().map_err(invalid)?;
@@ -461,6 +457,33 @@ impl Config {
                 |object_type: &TypeName| TypeKey { connection: connection.clone(), object_type: object_type.clone() };
             config.types.keys().map(key)
         })
+    }
+}
+
+/// What documents say that lie in folders of connections and of grants. `bounds` is what all of them have in common.
+fn connections(
+    documents: &Documents,
+    [connections_in, grants_in]: [&Path; 2],
+    base: &Path,
+    bounds: &Access,
+) -> Result<BTreeMap<ConnectionName, Arc<ConnectionConfig>>, ConfigError> {
+    let mut grants: BTreeMap<ConnectionName, (PathBuf, GrantsFile)> = BTreeMap::new();
+    for (name, text) in &documents.grants {
+        let path = document(grants_in, name);
+        let granted = parse(&path, text)?;
+        grants.insert(name.clone(), (path, granted));
+    }
+    let mut connections = BTreeMap::new();
+    for (name, text) in &documents.connections {
+        let nothing = || (document(grants_in, name), GrantsFile::default());
+        let (granted_in, granted) = grants.remove(name).unwrap_or_else(nothing);
+        let access = Access { granted: granted.grants(base), granted_in, ..bounds.clone() };
+        let path = document(connections_in, name);
+        connections.insert(name.clone(), Arc::new(connection::connection(&path, text, base, access)?));
+    }
+    match grants.into_values().next() {
+        Some((path, _)) => Err(ConfigError::Orphan { path }),
+        None => Ok(connections),
     }
 }
 
