@@ -22,6 +22,11 @@ impl Clock {
         Moment(0) + self.began.elapsed()
     }
 
+    /// The same, as finely as the machine has it: for measuring, and not for deciding.
+    pub fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     /// Wall clock time; one before 1970 counts as 1970.
     pub fn now(&self) -> UnixMillis {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -12,6 +12,7 @@ mod dead_letter;
 mod erase;
 mod kept;
 mod load;
+mod metrics;
 mod reconcile;
 mod refused;
 mod reload;
@@ -47,6 +48,7 @@ use self::erase::Erasures;
 pub(crate) use self::kept::{Bytes, beside};
 use self::load::Loader;
 pub use self::load::{Known, Loaded, load};
+pub use self::metrics::Exposition;
 use self::reconcile::Passes;
 pub use self::reconcile::{BroughtUp, Reconciled, Scope};
 pub use self::reload::{Apply, NotReloaded, Reloaded};
@@ -63,12 +65,16 @@ use crate::config::{Config, ConfigSource, Current};
 use crate::db::{CommitError, Db, OpenError, Policy, ReadError};
 use crate::driver::{Activity, Connection, Lateness, Request, Roster, Task, retain};
 use crate::egress::TlsError;
+use crate::meters::Meters;
+use crate::trace::{TraceError, Traces};
 use crate::trust::LockError;
 
 /// How long another process may take to leave the db.
 pub(crate) const OWNER_WAIT: Duration = Duration::from_secs(5);
 /// How long sinks may take to deliver what is left when the host ends; the rest is delivered by the next one.
 const LAST_DELIVERY: Duration = Duration::from_secs(10);
+/// How long a collector may take for the last traces; what it hasn't got then is dropped.
+const LAST_TRACES: Duration = Duration::from_secs(2);
 /// Requests on their way to the scheduler.
 const REQUESTS: usize = 64;
 
@@ -105,6 +111,8 @@ pub enum StartError {
     Key(#[from] KeyError),
     #[error(transparent)]
     Erase(Box<HostError>),
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     #[error("sink {sink}: {source}")]
     Sink { sink: String, source: std::io::Error },
     #[error("the start ended unexpectedly: {0}")]
@@ -322,6 +330,7 @@ pub struct Host {
     reviser: Option<Arc<Reviser>>,
     requests: mpsc::Sender<Request>,
     lateness: Arc<Lateness>,
+    meters: Meters,
     sinks: sinks::Sinks,
     /// Passes that were begun here, as long as they last.
     passes: Passes,
@@ -337,6 +346,7 @@ struct Tasks {
     scheduler: JoinSet<()>,
     deliveries: JoinSet<()>,
     retention: JoinSet<()>,
+    traces: JoinSet<()>,
     /// Nothing more is journaled: deliver what is left, and end.
     journal_ends: CancellationToken,
 }
@@ -353,7 +363,9 @@ impl Host {
         let (data, name) = (config.data.clone(), holder.to_owned());
         let keys = seal::keys(&config.encryption).await?;
         let db = spawn_blocking(move || Db::open_sealed(&data, &name, OWNER_WAIT, keys)).await??;
+        let meters = Meters::new(clock);
         db.set_quota(config.quota);
+        db.set_meters(meters.clone());
         let audit = Audit::open(&config.data, clock)?;
         let access = Access::open(&config.data, clock)?;
         let last_run = Arc::new(AtomicU64::new(db.last_run()));
@@ -364,7 +376,7 @@ impl Host {
             Runs::Never => Default::default(),
             Runs::Scheduled | Runs::WhenAsked => {
                 let noted = Some((audit.clone(), db.clone()));
-                let loader = Loader::new(Arc::clone(&current), noted, BTreeMap::new())?;
+                let loader = Loader::new(Arc::clone(&current), noted, BTreeMap::new(), meters.clone())?;
                 let loaded = loader.all().await?;
                 (Some(loader), loaded, sinks::deliveries(&db, &config, clock)?)
             }
@@ -376,6 +388,7 @@ impl Host {
         for connection in connections.values() {
             types.extend(scheduled(&db, connection, clock)?);
         }
+        metrics::recall(&db, &meters, &types)?;
         if runs != Runs::Scheduled {
             types.iter_mut().for_each(|scheduled| scheduled.timing = None);
         }
@@ -388,15 +401,23 @@ impl Host {
             scheduler: JoinSet::new(),
             deliveries: JoinSet::new(),
             retention: JoinSet::new(),
+            traces: JoinSet::new(),
             journal_ends,
         };
+        let mut traces = Traces::default();
+        if let (Some(telemetry), Runs::Scheduled | Runs::WhenAsked) = (&config.telemetry, runs) {
+            let (instance, outside) = (db.incarnation().to_string(), sinks::outside(&config, clock)?);
+            let (told, exporting) = Traces::to(telemetry, instance, &outside, meters.clone())?;
+            traces = told;
+            tasks.traces.spawn(exporting.work(tasks.journal_ends.clone()));
+        }
         tasks.scheduler.spawn(
             Task::new(
                 db.clone(),
                 clock,
                 Arc::clone(&roster),
                 config.concurrency,
-                (Arc::clone(&lateness), last_run),
+                (Arc::clone(&lateness), last_run, meters.clone(), traces),
                 types,
             )
             .work(received),
@@ -411,7 +432,7 @@ impl Host {
             tasks.retention.spawn(retain::work(db.clone(), clock, policy, closing.clone()));
         }
         let reviser = loader.map(|loader| {
-            let (config, roster) = (Arc::clone(&current), Arc::clone(&roster));
+            let (config, roster, meters) = (Arc::clone(&current), Arc::clone(&roster), meters.clone());
             let (turns, locking, reloading, not_reloaded) = Default::default();
             Arc::new(Reviser {
                 config,
@@ -420,6 +441,7 @@ impl Host {
                 db: db.clone(),
                 clock,
                 requests: requests.clone(),
+                meters,
                 turns,
                 locking,
                 reloading,
@@ -444,6 +466,7 @@ impl Host {
             reviser,
             requests,
             lateness,
+            meters,
             sinks,
             passes: Passes::default(),
             tasks: Mutex::new(tasks),
@@ -599,6 +622,10 @@ impl Host {
         if tokio::time::timeout(LAST_DELIVERY, delivered).await.is_err() {
             tracing::warn!(target: "tidewaiter::sink", "a sink is slow: what is left is delivered after the next start");
             tasks.deliveries.shutdown().await;
+        }
+        let told = async { while tasks.traces.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_TRACES, told).await.is_err() {
+            tasks.traces.shutdown().await;
         }
     }
 }

@@ -14,10 +14,12 @@ pub mod egress;
 mod files;
 pub mod host;
 pub mod import;
+pub mod meters;
 mod oci;
 pub mod secret;
 pub mod sink;
 pub mod socket;
+pub mod trace;
 pub mod trust;
 pub mod wasm;
 

@@ -71,6 +71,7 @@ const ROUTES: &[(&str, &str, Option<&str>)] = &[
     ("GET", "/api/v1/runs/{run}", Some("read")),
     ("GET", "/api/v1/sinks", Some("read")),
     ("GET", "/healthz", None),
+    ("GET", "/metrics", Some("read")),
     ("GET", "/readyz", None),
     ("GET", "/openidm/recon", Some("read")),
     ("POST", "/openidm/recon", Some("operate")),

@@ -19,6 +19,7 @@
 //! - `kill`: SIGKILL at seeded instants
 //! - `languages`: connectors in Python and JavaScript
 //! - `logins`: those that the host puts into requests
+//! - `metrics`: what is counted, for whoever watches a host
 //! - `panics`: of the host itself
 //! - `privacy`: what people see, what is kept, what is forgotten
 //! - `promises`: those that need a look while things happen
@@ -34,6 +35,7 @@
 //! - `stale`: tokens that no longer mean what they meant
 //! - `story`: the founding story, with the exact lines of the log
 //! - `tcp`: connections of connectors that speak a protocol of their own
+//! - `traces`: what a collector gets to know of runs
 //! - `webhook`: delivery to a URL
 //! - `zoo`: hostile guests in a real server, one promise each
 //! - `sync`: the sandboxed csv connector, a real db, and runs from one to the other
@@ -61,6 +63,7 @@ mod kill;
 mod languages;
 mod ldap;
 mod logins;
+mod metrics;
 mod panics;
 mod privacy;
 mod promises;
@@ -81,6 +84,7 @@ mod stale;
 mod story;
 mod sync;
 mod tcp;
+mod traces;
 mod trust;
 mod webhook;
 mod zoo;

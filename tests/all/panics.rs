@@ -7,6 +7,7 @@ use tidewaiter::clock::Clock;
 use tidewaiter::db::{Db, pack};
 use tidewaiter::driver::{Calling, Order, Session, Source, perform};
 
+use tidewaiter::trace::RunTrace;
 use tidewaiter::wasm::{FromGuest, Setup, SyncOptions};
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::TypeKey;
@@ -129,6 +130,7 @@ async fn run(db: &Db, number: u64, place: Where, from: From) -> RunReport {
         state,
         reading: None,
         comparison: None,
+        trace: RunTrace::default(),
     };
     perform(order, mpsc::channel(1).1).await.report
 }

@@ -10,6 +10,7 @@ use tidewaiter::db::Db;
 use tidewaiter::driver::{Connection, Order, Performed, perform};
 use tidewaiter_tests::connection;
 
+use tidewaiter::trace::RunTrace;
 use tidewaiter::wasm::{Connector, Engine, EngineOptions, LoadError};
 use tidewaiter_core::grant::Grants;
 use tidewaiter_core::journal::Body;
@@ -77,6 +78,7 @@ impl World {
             state: stored.unwrap_or_else(|| TypeState::first(From::Latest, clock.now())),
             reading: None,
             comparison: None,
+            trace: RunTrace::default(),
         };
         let (_signals, none) = mpsc::channel(1);
         let Performed { report, state, .. } = perform(order, none).await;

@@ -14,6 +14,7 @@ use tidewaiter::config::ConnectionConfig;
 use tidewaiter::db::Db;
 use tidewaiter::driver::{Order, Source, perform};
 
+use tidewaiter::trace::RunTrace;
 use tidewaiter::wasm::{Connector, Engine, EngineOptions};
 use tidewaiter_core::limit::Limits;
 use tidewaiter_core::name::TypeKey;
@@ -87,6 +88,7 @@ pub(crate) async fn measured(source: &Arc<dyn Source>, settings: Json, run: u64,
         state: db.state(&key())?.unwrap_or_else(|| TypeState::first(From::Beginning, clock.now())),
         reading: None,
         comparison: None,
+        trace: RunTrace::default(),
     };
     let begun = begin();
     let report = perform(order, mpsc::channel(1).1).await.report;

@@ -16,6 +16,7 @@ use tidewaiter::db::{Db, Quota};
 use tidewaiter::driver::{Order, perform};
 
 use tidewaiter::host::{Host, Runs};
+use tidewaiter::trace::RunTrace;
 use tidewaiter::trust::{ConnectorTrust, Mode};
 use tidewaiter::wasm::{Connector, Engine, EngineOptions};
 use tidewaiter_core::name::ConnectionName;
@@ -53,7 +54,18 @@ pub(crate) async fn no_change(rounds: usize, out: &Path) -> Result<Json> {
                 let state = TypeState { sync, revision: 1, ..TypeState::first(From::Latest, clock.now()) };
                 let (db, connection) = (db.clone(), Arc::clone(&connection));
                 let (key, run, trigger) = (key(), u64::from(run), Trigger::Schedule);
-                let order = Order { db, clock, connection, key, run, trigger, state, reading: None, comparison: None };
+                let order = Order {
+                    db,
+                    clock,
+                    connection,
+                    key,
+                    run,
+                    trigger,
+                    state,
+                    reading: None,
+                    comparison: None,
+                    trace: RunTrace::default(),
+                };
                 let report = perform(order, mpsc::channel(1).1).await.report;
                 ensure!(report.outcome == Outcome::Ok && report.deltas == 0, "{report:?}");
             }

@@ -8,8 +8,8 @@ use crate::debian::{self, Packages};
 use crate::scripts;
 use crate::shell::{exists, hold, say};
 
-/// Libraries that are loaded for what no test does: compiling queries, functions in Perl and Python, setting packages up.
-const NOT_NEEDED: [&str; 9] = [
+/// Libraries that are loaded for what no test does: compiling queries, functions in Perl and Python, setting packages up, pages that nobody looks at.
+const NOT_NEEDED: [&str; 10] = [
     "libllvm",
     "libperl",
     "libpython",
@@ -19,6 +19,7 @@ const NOT_NEEDED: [&str; 9] = [
     "libgc1",
     "libelogind",
     "libpci",
+    "libjs-",
 ];
 
 /// A server or a tool, as Debian has it.
@@ -29,7 +30,7 @@ struct Server {
     packages: Packages,
 }
 
-const SERVERS: [Server; 6] = [
+const SERVERS: [Server; 7] = [
     Server {
         name: "PostgreSQL",
         files: &["usr/lib/postgresql/VERSION/bin/initdb"],
@@ -64,6 +65,11 @@ const SERVERS: [Server; 6] = [
         name: "minisign",
         files: &["usr/bin/minisign"],
         packages: Packages { names: &["minisign"], own: &["minisign"], alone: &[] },
+    },
+    Server {
+        name: "Prometheus",
+        files: &["usr/bin/prometheus", "usr/bin/promtool"],
+        packages: Packages { names: &["prometheus"], own: &["prometheus"], alone: &[] },
     },
 ];
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::time::UnixMillis;
+
 /// What every value, attribute, object and delta adds to a size, in bytes. Part of the contract.
 pub const ITEM_BYTES: usize = 16;
 
@@ -111,6 +113,14 @@ pub struct SyncDelta {
     pub change: Change,
     /// When, by the source's clock.
     pub source_time: Option<String>,
+}
+
+impl SyncDelta {
+    /// When the change was made, by the clock of the source; none: the source doesn't say, or says no time.
+    pub fn changed_at(&self) -> Option<UnixMillis> {
+        let time: jiff::Timestamp = self.source_time.as_ref()?.parse().ok()?;
+        Some(UnixMillis(time.as_millisecond()))
+    }
 }
 
 impl Value {

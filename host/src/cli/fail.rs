@@ -84,7 +84,7 @@ impl From<StartError> for Fail {
     fn from(error: StartError) -> Self {
         let exit = match &error {
             StartError::Db(OpenError::Owned { .. }) => Exit::Refused,
-            StartError::Trust(_) | StartError::Key(_) => Exit::Usage,
+            StartError::Trust(_) | StartError::Key(_) | StartError::Trace(_) => Exit::Usage,
             StartError::Db(_)
             | StartError::State(_)
             | StartError::Engine(_)

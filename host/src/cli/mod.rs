@@ -121,6 +121,8 @@ enum Command {
     /// Where entries are delivered, and how far that is
     #[command(subcommand)]
     Sinks(sinks::Command),
+    /// Print what is counted, in the format of OpenMetrics: of a running server, or what the data says where none runs
+    Metrics,
     /// Copy all data into a new file, while a server runs or not
     Backup {
         /// The file, which must not be there yet
@@ -317,6 +319,11 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
         Command::Changes(arguments) => Box::pin(changes::perform(site, arguments, json)).await,
         Command::Access(command) => access::perform(site, command, json).await,
         Command::Sinks(command) => sinks::perform(site, command, json).await,
+        Command::Metrics => {
+            let answer = ask(site, Runs::Never, Ask::Metrics).await?;
+            let Answer::Metrics(text) = answer else { return Err(Fail::other_answer()) };
+            print::out(json, &text, |text| text.to_owned())
+        }
         Command::Consumers(command) => consumers::perform(site, command, json).await,
         Command::Backup { file } => db::backup(site, &file, json).await,
         Command::Restore { file } => db::restore(site.host()?, file, json).await,

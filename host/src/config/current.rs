@@ -101,6 +101,7 @@ impl Config {
             ("journal", (self.quota, self.keep) != (read.quota, read.keep)),
             ("runs", self.concurrency != read.concurrency),
             ("sinks", self.sinks != read.sinks),
+            ("telemetry", self.telemetry != read.telemetry),
             ("trust", self.trust != read.trust),
         ];
         let later = differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect();

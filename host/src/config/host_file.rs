@@ -9,6 +9,7 @@ use super::credentials::SourceTable;
 use super::http::HttpTable;
 use super::limits::{JournalTable, RunsTable};
 use super::sinks::SinkTable;
+use super::telemetry::TelemetryTable;
 use super::{ConfigSource, Encryption};
 use crate::trust::{ConnectorTrust, Key, Keys, Mode};
 
@@ -45,6 +46,7 @@ pub(super) struct HostFile {
     pub(super) journal: JournalTable,
     #[serde(default)]
     pub(super) sinks: BTreeMap<String, SinkTable>,
+    pub(super) telemetry: Option<TelemetryTable>,
 }
 
 #[derive(Default, Deserialize)]

@@ -12,6 +12,7 @@ mod http;
 mod limits;
 mod read;
 mod sinks;
+mod telemetry;
 mod timing;
 mod together;
 
@@ -45,6 +46,8 @@ pub use self::http::{Http, Tls};
 use self::limits::JournalTable;
 use self::read::{parse, read};
 pub use self::sinks::{SinkConfig, SinkTo};
+pub use self::telemetry::Telemetry;
+use self::telemetry::TelemetryTable;
 use crate::db::Quota;
 use crate::egress::{Credential, Resolve};
 use crate::secret::Source;
@@ -143,6 +146,8 @@ pub struct Config {
     pub sinks: BTreeMap<String, SinkConfig>,
     /// With which keys the db is encrypted.
     pub encryption: Encryption,
+    /// Where traces go; none: nowhere.
+    pub telemetry: Option<Telemetry>,
     /// Who is trusted over TLS beside the system's own roots: files in PEM form.
     pub trust: Vec<PathBuf>,
     /// Who resolves names for connectors; none: the system. Not in the file.
@@ -338,6 +343,7 @@ impl Config {
             keep: None,
             sinks: BTreeMap::new(),
             encryption: Encryption::default(),
+            telemetry: None,
             trust: Vec::new(),
             resolver: None,
             connections: BTreeMap::new(),
@@ -403,6 +409,7 @@ impl Config {
         let quota = file.journal.quota().map_err(invalid)?;
         let http = file.http.map(|http| http.http(&base)).transpose().map_err(invalid)?;
         let encryption = file.encryption.encryption(&base).map_err(invalid)?;
+        let telemetry = file.telemetry.map(TelemetryTable::telemetry).transpose().map_err(invalid)?;
         let connector_trust = file.connector_trust.trust(&base).map_err(invalid)?;
         let sinks = sinks::sinks(file.sinks, &base).map_err(invalid)?;
         let config = Self {
@@ -420,6 +427,7 @@ impl Config {
             trust: file.trust.into_iter().map(|path| base.join(path)).collect(),
             resolver: None,
             encryption,
+            telemetry,
             connections,
             connections_in,
             grants_in,

@@ -5,11 +5,12 @@
 //! It knows no connector, no schedule and no clock: times are handed in. `store` is the little that is needed of a storage
 //! engine, `redb` is that on redb, `commit` what is written together, `writer` groups it, `segment` has the bytes of the journal,
 //! `dead_letter` what is kept out of it, `refused` what sinks refuse of it, `tables` and `migrate` the rest of the file's format, `open` the data directory, `revision`
-//! what connections run, `consumer` and `retain` the rules of who reads and what may go.
+//! what connections run, `consumer` and `retain` the rules of who reads and what may go, `figures` what is counted of all of it.
 
 mod commit;
 mod consumer;
 mod dead_letter;
+mod figures;
 mod journal;
 mod migrate;
 mod open;
@@ -42,10 +43,12 @@ use self::commit::{encode, prepare};
 use self::segment::Head;
 use self::store::{Chore, Counters, Done, Store, Write};
 use self::writer::{Durable, Order, Writer};
+use crate::meters::Meters;
 
 pub use self::commit::{Commit, CommitError, Committed, StagedSegment, TokenChange};
 pub use self::consumer::{Consumer, ConsumerError};
 pub use self::dead_letter::{Letters, StoredLetter, Told};
+pub use self::figures::{Figures, Reader};
 pub use self::open::{OpenError, examine, restore};
 pub use self::refused::{Delivered, RefusedEntry};
 pub use self::retain::{Policy, Retained};
@@ -236,6 +239,19 @@ impl Db {
     /// How much there may be from now on. What is there already stays.
     pub fn set_quota(&self, quota: Quota) {
         self.inner.durable.set_quota(quota);
+    }
+
+    /// Commits are counted there from now on.
+    pub fn set_meters(&self, meters: Meters) {
+        self.inner.durable.set_meters(meters);
+    }
+
+    /// All of it in figures, as of one instant.
+    ///
+    /// # Errors
+    /// As `states`.
+    pub fn figures(&self) -> Result<Figures, ReadError> {
+        self.inner.store.figures()
     }
 
     /// What keeps a connection from writing anything more, if something does.

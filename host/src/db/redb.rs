@@ -6,6 +6,7 @@ mod check;
 mod chore;
 mod copy;
 mod dead_letter;
+mod figures;
 mod overlay;
 mod refused;
 mod rekey;
@@ -39,7 +40,7 @@ use super::tables::{
     LAST_SEQUENCE, META, PLACEMENTS, REVISIONS, RUNS, RUNS_OF, SEGMENTS, SENSITIVE, SHADOWS, SINKS, STATES, TOKENS,
     USAGE, VAULT, ordered_key, parse, state_key,
 };
-use super::{Checked, CommitError, Faults, Placement, Revision, TokenChange};
+use super::{Checked, CommitError, Faults, Figures, Placement, Revision, TokenChange};
 
 /// Memory for pages. The journal is appended and read once, so more hardly helps; redb's default of 1 GiB fills up with it
 /// (measured: 528 MiB resident after a journal of 488 MiB).
@@ -330,6 +331,10 @@ impl Store for RedbStore {
 
     fn consumers(&self) -> Result<BTreeMap<String, Consumer>, ReadError> {
         Ok(self.with(|db| read_consumers(&db.begin_read()?.open_table(CONSUMERS)?))?)
+    }
+
+    fn figures(&self) -> Result<Figures, ReadError> {
+        Ok(self.with(|db| figures::read(db, &self.keys))?)
     }
 
     fn usage(&self) -> Result<Usage, ReadError> {

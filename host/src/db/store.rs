@@ -49,6 +49,8 @@ pub(super) trait Store: Send + Sync + 'static {
     fn sink_position(&self, sink: &str) -> Result<u64, ReadError>;
     /// The consumers.
     fn consumers(&self) -> Result<BTreeMap<String, Consumer>, ReadError>;
+    /// All of it in figures, of one snapshot.
+    fn figures(&self) -> Result<super::Figures, ReadError>;
     /// Bytes of segments, published and staged: of all, and of each connection that has any.
     fn usage(&self) -> Result<Usage, ReadError>;
     /// The bytes of one connection, and of all. Asked before each run, so it reads two numbers and not all.

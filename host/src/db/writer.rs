@@ -2,7 +2,7 @@
 //! writes. `write_group` is its whole body, so that a simulation can drive it without the thread.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use tidewaiter_core::dead_letter::DeadLetter;
@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::CommitError;
 use super::store::{Chore, Counters, Done, Quota, Store, Write};
+use crate::meters::Meters;
 
 /// Members of a group: more than this wait for the next one, so that one flush never takes for ever.
 const GROUP_COUNT_MAX: usize = 256;
@@ -41,6 +42,8 @@ pub(super) struct Durable {
     quota: Mutex<Quota>,
     /// The most bytes that were refused for want of room, since somebody looked.
     refused: AtomicU64,
+    /// Where commits are counted; none: nowhere.
+    meters: OnceLock<Meters>,
 }
 
 impl Durable {
@@ -51,6 +54,7 @@ impl Durable {
             run: AtomicU64::new(counters.run),
             quota: Mutex::new(Quota::UNLIMITED),
             refused: AtomicU64::new(0),
+            meters: OnceLock::new(),
         }
     }
 
@@ -76,6 +80,18 @@ impl Durable {
 
     pub(super) fn set_quota(&self, quota: Quota) {
         *self.quota.lock().unwrap_or_else(PoisonError::into_inner) = quota;
+    }
+
+    /// The first time it is told, for as long as the db is open.
+    pub(super) fn set_meters(&self, meters: Meters) {
+        let _ = self.meters.set(meters);
+    }
+
+    fn counted<T>(&self, members: usize, commit: impl FnOnce() -> T) -> T {
+        match self.meters.get() {
+            Some(meters) => meters.committed(members, commit),
+            None => commit(),
+        }
     }
 
     pub(super) fn take_refused(&self) -> u64 {
@@ -200,7 +216,7 @@ fn work(store: &dyn Store, durable: &Durable, mut jobs: mpsc::Receiver<Job>) {
                         Err(_) => break,
                     }
                 }
-                let answers = write_group(store, durable, &group);
+                let answers = durable.counted(group.len(), || write_group(store, durable, &group));
                 // Before anyone is answered, so that the memory of a group is gone when its members go on.
                 drop(group);
                 for ((waiting, _room), answer) in waiting.into_iter().zip(answers) {

@@ -33,7 +33,9 @@ use crate::db::{Db, pack, pack_read};
 use crate::driver::pass::Comparison;
 use crate::driver::session::{Session, Source};
 use crate::driver::settings::{Fitting, WrittenFor};
+use crate::driver::traced::Traced;
 use crate::egress::{Egress, EgressError, Meter, Outgoing, Outside};
+use crate::trace::RunTrace;
 use crate::wasm::{
     ClassReader, Compare, FromGuest, Gauge, LogSource, ReadGrant, ReadHeld, ReadingHeld, Reveal, RevealRefusal,
     Revealing, Setup, SyncOptions,
@@ -83,6 +85,21 @@ pub struct Connection {
     classes: Mutex<Option<Arc<Classes>>>,
     /// Which other files of its connector it knows.
     standing: Mutex<Standing>,
+}
+
+/// What an instance is started with.
+pub(crate) struct Start {
+    /// Whose words are in the log.
+    pub(crate) log: LogSource,
+    pub(crate) limits: Limits,
+    /// Set: the connector is answered `stop`.
+    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) to_run: mpsc::Sender<FromGuest>,
+    pub(crate) gauge: Arc<Gauge>,
+    /// What objects that are read are compared with.
+    pub(crate) comparison: Option<Arc<Comparison>>,
+    /// What the start and the calls are parts of.
+    pub(crate) trace: RunTrace,
 }
 
 /// What a connection may do, from one approval to the next.
@@ -309,15 +326,8 @@ impl Connection {
     }
 
     /// Starts an instance for a run, and makes sure that the classes of the source are known.
-    pub(crate) async fn start(
-        self: &Arc<Self>,
-        log: LogSource,
-        limits: Limits,
-        stop: Arc<AtomicBool>,
-        to_run: mpsc::Sender<FromGuest>,
-        gauge: Arc<Gauge>,
-        comparison: Option<Arc<Comparison>>,
-    ) -> Result<Box<dyn Session>, Failure> {
+    pub(crate) async fn start(self: &Arc<Self>, start: Start) -> Result<Box<dyn Session>, Failure> {
+        let Start { log, limits, stop, to_run, gauge, comparison, trace } = start;
         let LogSource { key, run } = &log;
         let known = self.classes();
         let class_reader = known.as_ref().map(|_| self.class_reader(log.clone()));
@@ -330,12 +340,13 @@ impl Connection {
             setup.reads = comparison.manner().reads;
             setup.compare = Some(Compare(Arc::new(move |deltas, untold| comparison.judge(deltas, untold))));
         }
-        let mut session = self.connector.start(setup).await.inspect_err(|failure| {
+        let session = trace.part("start", self.connector.start(setup)).await.inspect_err(|failure| {
             tracing::warn!(
                 target: "tidewaiter::run", connection = %key.connection, r#type = %key.object_type, run,
                 code = failure.code(), "the connector can't be started: {failure}"
             );
         })?;
+        let mut session: Box<dyn Session> = Box::new(Traced { session, trace });
         if must_ask {
             let classes = self.ask_classes(session.as_mut(), &log, "the classes are not known").await?;
             session.set_classes(classes);
@@ -449,7 +460,7 @@ impl Connection {
 
     /// The source refused a login with a secret that was shown: it counts, because accounts are locked after few.
     pub(crate) fn login_refused(&self) {
-        self.egress.logins().spent();
+        self.egress.logins().refused_to_connector();
     }
 
     /// Returns once a secret is another one than the one that was used last. Never, where there are none.
@@ -560,9 +571,9 @@ impl Connection {
         let Some(object_type) = self.config.types.keys().next() else { return Vec::new() };
         let key = TypeKey { connection: self.name.clone(), object_type: object_type.clone() };
         let (to_run, _nothing_comes) = mpsc::channel(1);
-        let started = self
-            .start(LogSource { key, run: 0 }, self.config.limits, Arc::default(), to_run, Arc::default(), None)
-            .await;
+        let (stop, gauge, comparison, trace) = Default::default();
+        let (log, limits) = (LogSource { key, run: 0 }, self.config.limits);
+        let started = self.start(Start { log, limits, stop, to_run, gauge, comparison, trace }).await;
         let mut session = match started {
             Ok(session) => session,
             Err(failure) => return vec![failure.to_string()],

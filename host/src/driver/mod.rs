@@ -2,6 +2,7 @@
 
 mod connection;
 mod deliver;
+mod lateness;
 mod pass;
 pub(crate) mod retain;
 mod roster;
@@ -9,13 +10,16 @@ mod run;
 mod schedule;
 mod session;
 pub(crate) mod settings;
+mod traced;
 
 pub use connection::{Allowed, Awaiting, Connection};
 pub(crate) use connection::{Needed, TRIAL_RUNS, Trial};
 pub(crate) use deliver::{Delivery, Reached};
+pub use lateness::Lateness;
+pub(crate) use lateness::LatenessBuckets;
 pub use pass::{Comparison, Manner, Progress};
 pub(crate) use roster::Roster;
 pub use run::{Order, Performed, Signal, perform};
-pub use schedule::{Activity, Lateness};
+pub use schedule::Activity;
 pub(crate) use schedule::{Request, Task};
 pub use session::{Calling, Session, Source};

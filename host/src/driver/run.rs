@@ -28,9 +28,10 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::clock::Clock;
 use crate::db::{Commit, CommitError, Db, EncodeError, Letters, StagedSegment, StoredLetter, pack, pack_read, unpack};
-use crate::driver::connection::Connection;
+use crate::driver::connection::{Connection, Start};
 use crate::driver::pass::{Comparison, Manner};
 use crate::driver::session::Session;
+use crate::trace::{Coded, RunTrace};
 use crate::wasm::{FromGuest, Gauge, LogSource, SyncOptions};
 
 /// How long a connector may go on after it was asked to stop, before it is ended.
@@ -70,6 +71,8 @@ pub struct Order {
     pub reading: Option<Reading>,
     /// What it is compared with; none: it isn't.
     pub comparison: Option<Arc<Comparison>>,
+    /// What is traced of it.
+    pub trace: RunTrace,
 }
 
 /// How a run ended.
@@ -225,6 +228,7 @@ pub async fn perform(mut order: Order, mut signals: mpsc::Receiver<Signal>) -> P
                 if performer.gauge.was_shown_a_secret() && report.outcome.is_refused_login() {
                     performer.order.connection.login_refused();
                 }
+                performer.order.trace.end(&report);
                 return Performed { report, state, next: performer.next };
             }
         }
@@ -266,7 +270,7 @@ async fn prepared(
 }
 
 async fn prepare(order: &Order, starting: Starting<'_>) -> Result<Prepared, Outcome> {
-    let Order { db, key, connection, .. } = order;
+    let Order { db, key, connection, trace, .. } = order;
     let info = connection.connector.info();
     // Who can't read all objects has nothing to compare, and is asked for its classes when it is called.
     if !info.does(Operation::Search) || order.state.held.is_some() {
@@ -277,7 +281,8 @@ async fn prepare(order: &Order, starting: Starting<'_>) -> Result<Prepared, Outc
         let Starting { limits, stop, to_run, gauge } = starting;
         let log = LogSource { key: key.clone(), run: order.run };
         let (stop, to_run, gauge) = (Arc::clone(stop), to_run.clone(), Arc::clone(gauge));
-        let started = connection.start(log, limits, stop, to_run, gauge, None).await;
+        let start = Start { log, limits, stop, to_run, gauge, comparison: None, trace: trace.clone() };
+        let started = connection.start(start).await;
         session = Some(started.map_err(Outcome::Failed)?);
     }
     let by_comparison = |class: &ObjectClassInfo| class.changes == ChangeFeed::ByComparison;
@@ -518,8 +523,11 @@ impl Performer {
                 let generation = self.order.state.generation;
                 let (batches, letters) = self.take(batches);
                 self.staging = letters;
-                self.writing
-                    .spawn(async move { db.stage(&key, generation, run, batches, at).await.map(Written::Staged) });
+                let trace = self.order.trace.clone();
+                self.writing.spawn(async move {
+                    let staged = trace.part("stage", db.stage(&key, generation, run, batches, at)).await;
+                    staged.map(Written::Staged)
+                });
             }
             Effect::Forget { batches } => drop(self.held.drain(..batches)),
             Effect::Commit { published, batches, expected_revision, state, marker, report } => {
@@ -543,8 +551,9 @@ impl Performer {
                     report: report.map(|report| self.with_spent(report)),
                     at: self.order.clock.now(),
                 };
-                let db = self.order.db.clone();
-                self.writing.spawn(async move { db.commit(commit).await.map(|_| Written::Committed) });
+                let (db, trace) = (self.order.db.clone(), self.order.trace.clone());
+                self.writing
+                    .spawn(async move { trace.part("commit", db.commit(commit)).await.map(|_| Written::Committed) });
             }
             Effect::Stop => {
                 self.stop.store(true, Ordering::Relaxed);
@@ -742,11 +751,11 @@ impl Performer {
         let log = LogSource { key: self.order.key.clone(), run: self.order.run };
         let (limits, gauge) = (self.limits, Arc::clone(&self.gauge));
         let comparison = self.order.comparison.clone();
-        let (stop, to_run) = (Arc::clone(&self.stop), self.to_run.clone());
+        let (stop, to_run, trace) = (Arc::clone(&self.stop), self.to_run.clone(), self.order.trace.clone());
         let calling = async move {
             let session = match session {
                 Some(session) => Ok(session),
-                None => connection.start(log, limits, stop, to_run, gauge, comparison).await,
+                None => connection.start(Start { log, limits, stop, to_run, gauge, comparison, trace }).await,
             };
             match session {
                 Ok(session) => call(session).await,
@@ -754,6 +763,17 @@ impl Performer {
             }
         };
         self.calling = Some(Box::pin(AssertUnwindSafe(calling).catch_unwind()));
+    }
+}
+
+impl Coded for CommitError {
+    fn code(&self) -> String {
+        let code = match self {
+            Self::Conflict => "conflict",
+            Self::Full(_) => "full",
+            _ => "storage",
+        };
+        code.to_owned()
     }
 }
 

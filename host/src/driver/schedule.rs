@@ -18,11 +18,14 @@ use tokio::task::{JoinError, JoinSet};
 use utoipa::ToSchema;
 
 use super::connection::Connection;
+use super::lateness::Lateness;
 use super::pass::Comparison;
 use super::roster::Roster;
 use super::run::{Order, Performed, Signal, perform};
 use crate::clock::Clock;
 use crate::db::{Db, Faults, RefusedRevision, Waits};
+use crate::meters::Meters;
+use crate::trace::Traces;
 
 /// Something asked of the scheduler.
 #[derive(Debug)]
@@ -72,48 +75,6 @@ const SIGNALS: usize = 4;
 /// A difference that is not drift, in milliseconds.
 const CLOCK_SET: u64 = 1000;
 
-/// How late scheduled runs begin: how many of them, by the milliseconds since they were due.
-#[derive(Debug)]
-pub struct Lateness {
-    runs: [AtomicU64; LATENESS_MS_MAX],
-}
-
-/// What is later than this counts as this late, in milliseconds.
-const LATENESS_MS_MAX: usize = 10_000;
-
-impl Default for Lateness {
-    fn default() -> Self {
-        Self { runs: std::array::from_fn(|_| AtomicU64::new(0)) }
-    }
-}
-
-impl Lateness {
-    fn count(&self, late_ms: u64) {
-        let late = usize::try_from(late_ms).unwrap_or(usize::MAX).min(LATENESS_MS_MAX - 1);
-        self.runs[late].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How many scheduled runs have begun.
-    pub fn runs(&self) -> u64 {
-        self.runs.iter().map(|runs| runs.load(Ordering::Relaxed)).sum()
-    }
-
-    /// Milliseconds by which so many of a thousand runs were late at most.
-    pub fn permille(&self, permille: u64) -> u64 {
-        let (wanted, mut seen) = (self.runs().saturating_mul(permille).div_ceil(1000), 0);
-        let place = self.runs.iter().position(|runs| {
-            seen += runs.load(Ordering::Relaxed);
-            seen >= wanted
-        });
-        place.unwrap_or(LATENESS_MS_MAX) as u64
-    }
-
-    /// Begins anew.
-    pub fn reset(&self) {
-        self.runs.iter().for_each(|runs| runs.store(0, Ordering::Relaxed));
-    }
-}
-
 /// Something that somebody wants to have read.
 struct Wanted {
     reading: Reading,
@@ -126,6 +87,8 @@ struct Running {
     /// Who is told what was read; none: it is live sync.
     reader: Option<oneshot::Sender<Result<Performed, Refusal>>>,
     signals: mpsc::Sender<Signal>,
+    /// When it began, by the clock that measures.
+    began: Duration,
     /// As it was when the run began.
     connection: Arc<Connection>,
 }
@@ -150,8 +113,8 @@ pub(crate) struct Task {
     /// What is being written of connectors that went wrong.
     notes: JoinSet<()>,
     lateness: Arc<Lateness>,
-    /// When live sync of a type ended well last.
-    succeeded: HashMap<TypeKey, UnixMillis>,
+    meters: Meters,
+    traces: Traces,
     /// How far the wall clock was ahead of the steady one when it was last looked at.
     offset: i64,
     shutting_down: bool,
@@ -164,7 +127,7 @@ impl Task {
         clock: Clock,
         roster: Arc<Roster>,
         concurrency: Concurrency,
-        (lateness, last_run): (Arc<Lateness>, Arc<AtomicU64>),
+        (lateness, last_run, meters, traces): (Arc<Lateness>, Arc<AtomicU64>, Meters, Traces),
         types: Vec<Scheduled>,
     ) -> Self {
         let mut scheduler = Scheduler::new(concurrency);
@@ -187,7 +150,8 @@ impl Task {
             watched: HashSet::new(),
             notes: JoinSet::new(),
             lateness,
-            succeeded: HashMap::new(),
+            meters,
+            traces,
             offset: clock.both().offset(),
             shutting_down: false,
         }
@@ -290,7 +254,7 @@ impl Task {
         let wall = |due: Moment| UnixMillis(i64::try_from(due.0).unwrap_or(i64::MAX).saturating_add(now.offset()));
         let of = |key: TypeKey| {
             let (running, due) = self.scheduler.activity(&key)?;
-            let succeeded = self.succeeded.get(&key).copied();
+            let succeeded = self.meters.last_success(&key);
             Some((key, Activity { running, due: due.map(wall), succeeded }))
         };
         self.scheduler.keys().cloned().collect::<Vec<_>>().into_iter().filter_map(of).collect()
@@ -350,12 +314,13 @@ impl Task {
         if let Some(wanted) = wanted {
             (reading, comparison, reader) = (Some(wanted.reading), wanted.comparison, Some(wanted.reader));
         }
-        let running =
-            Running { order: (run, trigger, state.clone()), reader, signals, connection: Arc::clone(&connection) };
+        let (began, of) = (self.clock.elapsed(), Arc::clone(&connection));
+        let running = Running { order: (run, trigger, state.clone()), reader, signals, began, connection: of };
         self.running.insert(key.clone(), running);
         let (db, of) = (self.db.clone(), key.clone());
-        let order =
-            Order { db, clock: self.clock, connection, key: key.clone(), run, trigger, state, reading, comparison };
+        let (clock, key_of) = (self.clock, key.clone());
+        let trace = self.traces.run((&key, &connection.config.connector), run, trigger);
+        let order = Order { db, clock, connection, key: key_of, run, trigger, state, reading, comparison, trace };
         let (clock, lateness) = (self.clock, Arc::clone(&self.lateness));
         let task = self.runs.spawn(async move {
             if let (Trigger::Schedule, Some(since)) = (trigger, since) {
@@ -370,13 +335,14 @@ impl Task {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         let Some(key) = self.keys.remove(&id) else { return };
         let Some(mut running) = self.running.remove(&key) else { return };
-        let connection = Arc::clone(&running.connection);
+        let (connection, took) = (Arc::clone(&running.connection), self.clock.elapsed() - running.began);
         let reader = running.reader.take();
         let mut performed = match ended {
             Ok((_, (_, performed))) => performed,
             Err(error) => self.panicked(&key, running, &error),
         };
         let report = &performed.report;
+        self.meters.ran(report, took);
         // A write that failed may have happened all the same, and who superseded a run may have gone without a word: what is stored
         // decides.
         if matches!(report.outcome, Outcome::Failed(Failure::Host { .. }) | Outcome::Superseded)
@@ -388,9 +354,6 @@ impl Task {
             self.scheduler.handle_read_over(&key, performed.state.clone());
             let _ = reader.send(Ok(performed));
             return;
-        }
-        if matches!(report.outcome, Outcome::Ok | Outcome::More) {
-            self.succeeded.insert(key.clone(), report.ended);
         }
         self.judge_revision(&connection, report);
         if report.outcome.is_refused_login() || report.outcome.is_misconfigured() {
@@ -522,7 +485,7 @@ mod tests {
             state: TypeState::first(From::Latest, clock.now()),
             faults: 0,
         };
-        let counts = (Arc::default(), Arc::default());
+        let counts = (Arc::default(), Arc::default(), Meters::default(), Traces::default());
         let roster = Arc::new(Roster::new(HashMap::new(), std::collections::BTreeMap::new()));
         let task = Task::new(db, clock, roster, Concurrency::default(), counts, vec![scheduled()]);
         let (requests, received) = mpsc::channel(10);

@@ -24,6 +24,7 @@ use super::error::EgressError;
 use super::oauth::{OAuth, TokenClient};
 use super::tls::{Trust, certificates};
 use crate::clock::Clock;
+use crate::meters::{ConnectionMeters, Login};
 use crate::secret::{Secret, SecretError, Source, fingerprint};
 
 /// A login that an operator configured.
@@ -105,6 +106,7 @@ pub struct Logins {
     read: Mutex<HashMap<Source, Fingerprint>>,
     /// When a login was tried, by the steady clock's milliseconds: those of the last hour.
     tried: StdMutex<Vec<u64>>,
+    meters: Arc<ConnectionMeters>,
 }
 
 impl fmt::Debug for Logins {
@@ -115,8 +117,14 @@ impl fmt::Debug for Logins {
 
 impl Logins {
     /// With at most so many logins an hour: accounts get locked by those who try too often.
-    pub fn new(credentials: Vec<Credential>, tokens: TokenClient, clock: Clock, per_hour_max: u32) -> Self {
-        Self { credentials, tokens, clock, per_hour_max, read: Mutex::default(), tried: StdMutex::default() }
+    pub fn new(
+        credentials: Vec<Credential>,
+        tokens: TokenClient,
+        clock: Clock,
+        per_hour_max: u32,
+        meters: Arc<ConnectionMeters>,
+    ) -> Self {
+        Self { credentials, tokens, clock, per_hour_max, read: Mutex::default(), tried: StdMutex::default(), meters }
     }
 
     /// For one run, which reads each secret once.
@@ -148,6 +156,17 @@ impl Logins {
     /// Notes a login that was used: those that are too many are refused before they leave.
     pub(crate) fn spent(&self) {
         let _ = self.tried(true);
+    }
+
+    /// One was refused that the connector made by itself, with what it was shown.
+    pub(crate) fn refused_to_connector(&self) {
+        self.spent();
+        self.meters.login(Login::Refused);
+    }
+
+    /// A token was fetched, or could not be.
+    pub(super) fn fetched(&self, is_there: bool) {
+        self.meters.login(if is_there { Login::Ok } else { Login::Failed });
     }
 
     /// Whether there may be one more, which is noted if it is one.
@@ -285,6 +304,7 @@ impl RunLogins {
     pub(super) async fn refused(&self, to: &Destination) {
         for credential in &self.logins.credentials {
             if let (Kind::OAuth(_), true) = (&credential.kind, credential.to.contains(to)) {
+                self.logins.meters.login(Login::Refused);
                 self.logins.tokens.forget(&credential.name).await;
             }
         }
@@ -335,6 +355,7 @@ impl Leaving {
     /// An answer came: whether it refuses the login.
     pub(super) fn answered(mut self, refused: bool) {
         let Some((logins, to)) = self.logins.take() else { return };
+        logins.logins.meters.login(if refused { Login::Refused } else { Login::Ok });
         match refused {
             false => drop(logins.refusals().remove(&to)),
             true => {

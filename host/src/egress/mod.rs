@@ -52,6 +52,7 @@ pub(crate) use self::tcp::sandbox;
 pub(crate) use self::tls::certificates;
 pub use self::tls::{TlsError, Trust};
 use crate::clock::Clock;
+use crate::meters::{ConnectionMeters, Meters, Passage};
 
 /// Connections to the outside, of all connectors together. Half of the usual limit of open files.
 const SOCKETS_MAX: usize = 512;
@@ -112,6 +113,7 @@ pub struct Outside {
     lookups: Room,
     vault: Arc<dyn Vault>,
     clock: Clock,
+    meters: Meters,
 }
 
 impl Default for Outside {
@@ -134,7 +136,13 @@ impl Outside {
     pub fn new(resolver: Arc<dyn Resolve>, trust: Trust, vault: Arc<dyn Vault>, clock: Clock) -> Self {
         let (sockets, lookups) =
             (Room::new("connections of this host", SOCKETS_MAX), Room::new("lookups", LOOKUPS_MAX));
-        Self { resolver, trust, sockets, lookups, vault, clock }
+        Self { resolver, trust, sockets, lookups, vault, clock, meters: Meters::new(clock) }
+    }
+
+    /// What leaves is counted there.
+    #[must_use]
+    pub fn counted(self, meters: Meters) -> Self {
+        Self { meters, ..self }
     }
 }
 
@@ -152,6 +160,7 @@ pub struct Egress {
     lookups: Lookups,
     pools: Mutex<HashMap<PoolKey, Pool>>,
     tasks: Tasks,
+    meters: Arc<ConnectionMeters>,
 }
 
 impl fmt::Debug for Egress {
@@ -175,9 +184,11 @@ impl Egress {
         let (vault, clock) = (Arc::clone(&outside.vault), outside.clock);
         let tokens =
             TokenClient::new(connection, tasks.clone(), Arc::new(move |request| endpoint.send(request)), vault, clock);
-        let logins = Arc::new(Logins::new(credentials, tokens, clock, logins_per_hour_max));
+        let meters = outside.meters.connection(connection);
+        let logins = Arc::new(Logins::new(credentials, tokens, clock, logins_per_hour_max, Arc::clone(&meters)));
         let sockets = Room::new("connections to the outside", SOCKETS_OF_CONNECTION_MAX);
-        Self { outside, policy: Mutex::new(Arc::new(policy)), logins, sockets, lookups, pools: Mutex::default(), tasks }
+        let (policy, pools) = (Mutex::new(Arc::new(policy)), Mutex::default());
+        Self { outside, policy, logins, sockets, lookups, pools, tasks, meters }
     }
 
     /// What it may ask for from the next run on, and what awaits approval.
@@ -254,8 +265,19 @@ impl Outgoing {
         Box::pin(async move {
             let answered = this.exchange(request, times).await;
             this.meter.answered(answered.as_ref().err());
+            this.count(answered.as_ref().err());
             answered
         })
+    }
+
+    /// Counts what became of something that was to leave.
+    fn count(&self, error: Option<&EgressError>) {
+        let (passage, code) = match error {
+            None => (Passage::Allowed, "ok"),
+            Some(error) if error.is_denial() => (Passage::Denied, error.code()),
+            Some(error) => (Passage::Failed, error.code()),
+        };
+        self.egress.meters.passage(passage, code);
     }
 
     /// What it sent and got so far.

@@ -160,7 +160,9 @@ impl TokenClient {
         }
         logins.attempt()?;
         let bad = |problem: String| EgressError::Credential { name: name.to_owned(), problem };
-        self.fetch(name, oauth, logins, tokens).await.map_err(bad)
+        let fetched = self.fetch(name, oauth, logins, tokens).await;
+        logins.fetched(fetched.is_ok());
+        fetched.map_err(bad)
     }
 
     async fn fetch(

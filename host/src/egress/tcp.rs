@@ -123,6 +123,9 @@ impl Outgoing {
     /// It may not.
     pub fn connects(&self, to: SocketAddr) -> Result<(), EgressError> {
         let allowed = self.may_connect(to);
+        if allowed.is_ok() {
+            self.count(None);
+        }
         self.told(allowed)
     }
 
@@ -225,7 +228,10 @@ impl Outgoing {
 
     /// What came of it, told to the witness if it failed.
     fn told<T>(&self, done: Result<T, EgressError>) -> Result<T, EgressError> {
-        self.meter.failed(done.as_ref().err());
+        if let Err(error) = &done {
+            self.meter.failed(Some(error));
+            self.count(Some(error));
+        }
         done
     }
 }

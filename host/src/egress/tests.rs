@@ -194,7 +194,7 @@ async fn what_a_token_endpoint_answers_is_checked_and_not_waited_for_for_ever() 
             })
         });
         let client = || TokenClient::new("it", Tasks::default(), send.clone(), Arc::new(NoVault), Clock::start());
-        let logins = Logins::new(Vec::new(), client(), Clock::start(), 1);
+        let logins = Logins::new(Vec::new(), client(), Clock::start(), 1, Arc::default());
         let mut client = client();
         client.time_max = SOON;
         let oauth = OAuth {

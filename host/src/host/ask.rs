@@ -210,6 +210,8 @@ pub enum Ask {
     NotReloaded,
     /// The sinks that are configured.
     Sinks,
+    /// What is counted, for monitoring.
+    Metrics,
     /// Those who read the journal by themselves.
     Consumers,
     /// Where a consumer goes on.
@@ -282,6 +284,8 @@ pub enum Answer {
     Reloaded(Reloaded),
     NotReloaded(Option<NotReloaded>),
     Sinks(Vec<SinkView>),
+    /// In the format of OpenMetrics.
+    Metrics(String),
     Consumers(Vec<ConsumerView>),
     /// By connection; one that has not run yet is not there.
     Approved(BTreeMap<ConnectionName, Approved>),
@@ -438,6 +442,7 @@ impl Ask {
             | Self::Reload
             | Self::Apply(_)
             | Self::Sinks
+            | Self::Metrics
             | Self::Consumers
             | Self::ConsumerPosition(_)
             | Self::ConsumerAck { .. }
@@ -620,6 +625,7 @@ impl Host {
             Ask::NotReloaded => Answer::NotReloaded(self.not_reloaded()),
             Ask::Reload => Answer::Reloaded(self.reload(by).await?),
             Ask::Sinks => Answer::Sinks(self.sinks().await?),
+            Ask::Metrics => Answer::Metrics(self.metrics()?),
             Ask::Consumers => Answer::Consumers(self.consumers()?),
             Ask::ConsumerPosition(consumer) => Answer::Position(self.db.consumer_position(consumer.as_str())?),
             Ask::ConsumerAdd { consumer, after, max_lag } => {

@@ -20,6 +20,7 @@ use crate::db::{Db, Placement, ReadError, RefusedRevision, Revision, Waits};
 use crate::driver::settings::{Fitting, WrittenFor};
 use crate::driver::{Connection, Needed, Source, Trial};
 use crate::egress::{NoVault, Outside, SystemResolver, Trust, Vault};
+use crate::meters::Meters;
 use crate::trust::{ConnectorTrust, Distrust, Mode, Origin, Signed, Trusted, is_older};
 use crate::wasm::{Connector, Engine, EngineOptions};
 
@@ -60,7 +61,7 @@ pub async fn load(config: &Config, known: Known<'_>) -> Result<Loaded, StartErro
         Known::Db(audit, db) => (Some((audit.clone(), db.clone())), BTreeMap::new()),
         Known::Told(approved) => (None, approved.clone()),
     };
-    Loader::new(Arc::new(Current::new(config.clone())), noted, told)?.all().await
+    Loader::new(Arc::new(Current::new(config.clone())), noted, told, Meters::default())?.all().await
 }
 
 /// Loads connectors, at the start and whenever a file comes.
@@ -187,6 +188,7 @@ impl Loader {
         current: Arc<Current>,
         noted: Option<(Audit, Db)>,
         told: BTreeMap<ConnectionName, Approved>,
+        meters: Meters,
     ) -> Result<Self, StartError> {
         let config = current.now();
         let options = EngineOptions {
@@ -194,6 +196,7 @@ impl Loader {
             instances: u32::try_from(config.concurrency.total * 2 + INSTANCES_BESIDE).unwrap_or(u32::MAX),
             compiler: config.compiler.clone(),
             cache: Some(config.compiled()),
+            meters: meters.clone(),
             ..EngineOptions::default()
         };
         let engine = Engine::new(&options).map_err(StartError::Engine)?;
@@ -203,9 +206,14 @@ impl Loader {
             None => Arc::new(NoVault),
         };
         let clock = Clock::start();
-        let outside = Outside::new(resolver, Trust::load(&config.trust)?, vault, clock);
+        let outside = Outside::new(resolver, Trust::load(&config.trust)?, vault, clock).counted(meters);
         let kept = Kept::new(&config.data);
         Ok(Self { config: current, engine, outside, kept, clock, noted, told })
+    }
+
+    /// What runs instances.
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// The connectors that connections name.

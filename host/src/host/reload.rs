@@ -180,6 +180,7 @@ impl Reviser {
         for name in &differences.removed {
             self.roster.remove(name);
         }
+        self.meters.keep(|name| next.connections.keys().any(|known| known.as_str() == name));
         for (name, problem) in &broken {
             tracing::error!(target: "tidewaiter", connection = %name, "this connection can't run: {problem}");
             self.roster.take_out(name.clone(), problem.clone());

@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Current};
 use crate::db::{Db, Revision};
 use crate::driver::{Connection, Request, Roster};
+use crate::meters::Meters;
 use crate::trust::{ConnectorTrust, Lock, Mode, Pulled};
 
 /// So much of a hash has to be named.
@@ -31,6 +32,7 @@ pub(super) struct Reviser {
     pub(super) db: Db,
     pub(super) clock: Clock,
     pub(super) requests: mpsc::Sender<Request>,
+    pub(super) meters: Meters,
     /// What is decided of a connector is decided once the one before is done.
     pub(super) turns: std::sync::Mutex<BTreeMap<ConnectorName, Arc<Mutex<()>>>>,
     /// Who writes the lock file.

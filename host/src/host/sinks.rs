@@ -168,8 +168,9 @@ impl Host {
 }
 
 /// Places of their own: connectors that take all of theirs keep no sink from its server.
-fn outside(config: &Config, clock: Clock) -> Result<Outside, StartError> {
-    let needs_trust = config.sinks.values().any(|sink| matches!(sink.to, SinkTo::Webhook(_)));
+pub(super) fn outside(config: &Config, clock: Clock) -> Result<Outside, StartError> {
+    let is_webhook = |sink: &SinkConfig| matches!(sink.to, SinkTo::Webhook(_));
+    let needs_trust = config.telemetry.is_some() || config.sinks.values().any(is_webhook);
     let trust = if needs_trust { Trust::load(&config.trust)? } else { Trust::nobody() };
     let resolver = config.resolver.clone().unwrap_or_else(|| Arc::new(SystemResolver));
     Ok(Outside::new(resolver, trust, Arc::new(NoVault), clock))

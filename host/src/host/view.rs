@@ -443,6 +443,11 @@ impl Host {
         wanted.map(view).collect()
     }
 
+    /// Whether a connector is in quarantine.
+    pub(super) fn is_quarantined(&self, connector: &ConnectorName, loaded: Option<&str>) -> Result<bool, HostError> {
+        Ok(self.faulty(connector, loaded)?.is_some())
+    }
+
     /// That a connector is in quarantine, if it is.
     fn faulty(&self, connector: &ConnectorName, loaded: Option<&str>) -> Result<Option<String>, HostError> {
         let faults = self.db.faults(connector)?.filter(|faults| faults.count >= QUARANTINE_FAULTS);

@@ -17,6 +17,7 @@ use wasmtime::component::Component;
 
 use super::cache::{Artifact, Cache};
 use super::engine::{self, Engine, EngineOptions};
+use crate::meters::Meters;
 
 /// How long compiling one connector may take; the largest known (Python) takes 4 to 9 s.
 pub(super) const TIME_MAX: Duration = Duration::from_secs(300);
@@ -78,12 +79,13 @@ pub(super) struct Compiler {
     time_max: Duration,
     /// One small one and one large one at a time: a compiler takes all processors, and much memory, and a large connector takes its time.
     turns: [Semaphore; 2],
+    meters: Meters,
 }
 
 impl Compiler {
     pub(super) fn new(options: &EngineOptions, cache: Option<Cache>) -> Self {
-        let (program, time_max) = (options.compiler.clone(), options.compile_time);
-        Self { program, cache, time_max, turns: [1, 1].map(Semaphore::new) }
+        let (program, time_max, meters) = (options.compiler.clone(), options.compile_time, options.meters.clone());
+        Self { program, cache, time_max, turns: [1, 1].map(Semaphore::new), meters }
     }
 
     /// The component of these bytes.
@@ -93,6 +95,10 @@ impl Compiler {
             return Ok(component);
         }
         let _turn = self.turns[usize::from(bytes.len() > SMALL_BYTES_MAX)].acquire().await;
+        self.meters.compiled(self.compile(engine, bytes)).await
+    }
+
+    async fn compile(&self, engine: &Engine, bytes: &[u8]) -> Result<Component, CompileError> {
         let Some(program) = &self.program else {
             let (engine, bytes) = (engine.inner().clone(), bytes.to_vec());
             let compiled = spawn_blocking(move || Component::from_binary(&engine, &bytes)).await?;

@@ -8,7 +8,10 @@ use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationCon
 
 use super::cache::Cache;
 use super::compile::{self, Compiler};
+use crate::meters::Meters;
 
+/// The version that runs connectors; a test looks whether it is the one that is built in.
+pub const WASMTIME: &str = "48.0.8";
 /// How often a running guest lets others work.
 const TICK: Duration = Duration::from_millis(10);
 /// Core instances of one component. A Python component has some ten, one for each of its libraries.
@@ -45,12 +48,14 @@ pub struct EngineOptions {
     pub compile_time: Duration,
     /// Where compiled connectors are kept. None: they are compiled each time.
     pub cache: Option<PathBuf>,
+    /// Where compiling is counted.
+    pub meters: Meters,
 }
 
 impl Default for EngineOptions {
     /// For a few connectors, compiled here.
     fn default() -> Self {
-        Self { instances: 160, compiler: None, compile_time: compile::TIME_MAX, cache: None }
+        Self { instances: 160, compiler: None, compile_time: compile::TIME_MAX, cache: None, meters: Meters::default() }
     }
 }
 
@@ -94,6 +99,11 @@ impl Engine {
     /// Where instances get their memory.
     pub fn allocation(&self) -> Allocation {
         self.allocation
+    }
+
+    /// How many instances live.
+    pub fn instances(&self) -> usize {
+        self.ticker.shared.guests().live
     }
 
     /// The limits of each instance, by name; and how many there may be at the same time, where they come from a pool.
@@ -246,5 +256,17 @@ pub(super) struct Live {
 impl Drop for Live {
     fn drop(&mut self) {
         self.shared.guests().live -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_which_version_it_is() {
+        let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock")).unwrap();
+        let built_in = format!("[[package]]\nname = \"wasmtime\"\nversion = \"{WASMTIME}\"\n");
+        assert!(lock.contains(&built_in), "it is not {WASMTIME}");
     }
 }

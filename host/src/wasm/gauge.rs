@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::time::{ClockId, clock_gettime};
 use tidewaiter_core::run::Spent;
 use tidewaiter_core::text::shown;
+use tidewaiter_core::time::UnixMillis;
 use tidewaiter_core::token::SyncToken;
 
 use crate::egress::{Outgoing, Traffic};
@@ -33,6 +34,8 @@ pub struct Gauge {
     batch_peak_count: AtomicU64,
     batch_peak_bytes: AtomicU64,
     object_peak_bytes: AtomicU64,
+    /// Milliseconds since 1970; 0: it gave none.
+    source_time: AtomicI64,
     log_line_peak_bytes: AtomicU64,
     log_lines: AtomicU64,
     log: Mutex<VecDeque<String>>,
@@ -78,6 +81,7 @@ impl Gauge {
             object_peak_bytes: self.object_peak_bytes.load(Ordering::Relaxed),
             log_line_peak_bytes: self.log_line_peak_bytes.load(Ordering::Relaxed),
             log_lines: self.log_lines.load(Ordering::Relaxed),
+            source_time: Some(self.source_time.load(Ordering::Relaxed)).filter(|at| *at != 0).map(UnixMillis),
             log: self.log.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect(),
             ..Spent::default()
         }
@@ -111,6 +115,13 @@ impl Gauge {
         self.batch_peak_count.fetch_max(count, Ordering::Relaxed);
         self.batch_peak_bytes.fetch_max(bytes, Ordering::Relaxed);
         self.object_peak_bytes.fetch_max(largest, Ordering::Relaxed);
+    }
+
+    /// The last delta that was handed over is of this time; none: it has none.
+    pub(super) fn of_time(&self, at: Option<UnixMillis>) {
+        if let Some(UnixMillis(at)) = at {
+            self.source_time.store(at, Ordering::Relaxed);
+        }
     }
 
     /// A line of so many bytes came for the log.

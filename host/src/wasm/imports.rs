@@ -77,6 +77,8 @@ impl State {
             return Ok(Ok(if run.stops() { wit::sync_results::Flow::Stop } else { wit::sync_results::Flow::Proceed }));
         }
         self.memory.gauge.handed_over(deltas.len() as u64, bytes, run.inspector.largest());
+        // They come in the order of the source.
+        self.memory.gauge.of_time(deltas.last().and_then(SyncDelta::changed_at));
         // Whatever the connector made of the wish.
         if let Some(wanted) = &run.attributes {
             deltas.iter_mut().for_each(|delta| delta.keep_only(wanted));

@@ -6,6 +6,7 @@ mod ldap;
 mod mariadb;
 mod openldap;
 mod postgresql;
+mod prometheus;
 mod registry;
 mod sql;
 
@@ -24,6 +25,7 @@ pub use ds389::Ds389;
 pub use mariadb::MariaDb;
 pub use openldap::{OpenLdap, Slapd};
 pub use postgresql::PostgreSql;
+pub use prometheus::Prometheus;
 pub use registry::Registry;
 use tempfile::TempDir;
 

@@ -181,6 +181,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The names of all cases.
+    pub const NAMES: [&'static str; 8] =
+        ["ok", "more", "stopped", "held", "guarded", "superseded", "failed", "went-back"];
+
     /// Whether trying again changes nothing before somebody changes the settings.
     pub fn is_misconfigured(&self) -> bool {
         let kind = ErrorKind::Configuration;
@@ -321,6 +325,8 @@ pub struct Spent {
     pub http_response_peak_bytes: u64,
     /// Headers of its own that a login took the place of.
     pub http_headers_replaced: u64,
+    /// When the change was made that its last delta is about, by the clock of the source; none: the source doesn't say.
+    pub source_time: Option<UnixMillis>,
     /// The last lines that it logged.
     pub log: Vec<String>,
 }

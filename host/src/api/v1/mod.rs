@@ -132,6 +132,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(server::openapi));
     OpenApiRouter::with_openapi(Document::openapi())
         .nest("/api/v1", api)
+        .routes(routes!(server::metrics))
         .routes(routes!(server::healthz))
         .routes(routes!(server::readyz))
 }

@@ -1,7 +1,7 @@
 //! The server itself.
 
 use axum::extract::State;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::{Answer, Served};
 use crate::api::error::{ApiError, Problems};
 use crate::api::extract::Principal;
-use crate::host::{NotReloaded, Reloaded, SinkView};
+use crate::host::{Exposition, HostError, NotReloaded, Reloaded, SinkView};
 
 /// How the server does.
 #[derive(Debug, Serialize, ToSchema)]
@@ -39,6 +39,22 @@ pub(super) async fn reload(State(app): Served, who: Principal) -> Answer<Reloade
     responses((status = 200, body = Option<NotReloaded>), Problems))]
 pub(super) async fn not_reloaded(State(app): Served) -> Answer<Option<NotReloaded>> {
     Ok(axum::Json(app.host.not_reloaded()))
+}
+
+/// What is counted
+///
+/// In the format of OpenMetrics, or of Prometheus where that is asked for.
+#[utoipa::path(get, path = "/metrics", tag = "server", security(("bearer" = ["read"])),
+    responses((status = 200, content((String = "text/plain"), (String = "application/openmetrics-text"))), Problems))]
+pub(super) async fn metrics(State(app): Served, headers: HeaderMap) -> Result<Response, ApiError> {
+    let accepted = headers.get(header::ACCEPT).and_then(|accepted| accepted.to_str().ok()).unwrap_or_default();
+    let (format, kind) = match accepted.contains("application/openmetrics-text") {
+        true => (Exposition::OpenMetrics, "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        false => (Exposition::Prometheus, "text/plain; version=0.0.4; charset=utf-8"),
+    };
+    let host = app.host.clone();
+    let told = tokio::task::spawn_blocking(move || host.metrics_as(format)).await.map_err(HostError::from)??;
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], told).into_response())
 }
 
 /// This document

@@ -98,6 +98,30 @@ async fn a_connection_without_room_is_refused_and_others_go_on() {
 }
 
 #[tokio::test]
+async fn figures_say_since_when_a_reader_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    assert_eq!(db.figures().unwrap(), Figures { first: 1, ..Figures::default() });
+    for (revision, at) in [(1, 10), (2, 20), (3, 30)] {
+        db.commit(Commit { at: UnixMillis(at), ..commit("employee", revision, 10) }).await.unwrap();
+    }
+    db.add_consumer("audit", 9, None, UnixMillis(1)).await.unwrap();
+    let waits = |position, since: Option<i64>| Reader { position, waits_since: since.map(UnixMillis) };
+    for (delivered, since) in [(10, Some(20)), (19, Some(20)), (20, Some(30)), (30, None)] {
+        db.delivered("file", Delivered::upto(delivered, UnixMillis(1))).await.unwrap();
+        let figures = db.figures().unwrap();
+        assert_eq!(figures.sinks["file"], waits(delivered, since), "{delivered}");
+        assert_eq!((figures.beginner, figures.consumers["audit"].1), (waits(0, Some(10)), waits(9, Some(10))));
+    }
+    db.acknowledge("audit", (25, false), UnixMillis(1)).await.unwrap();
+    db.retain(policy(Some(0), &["file"]), UnixMillis(100)).await.unwrap();
+    let figures = db.figures().unwrap();
+    assert_eq!((figures.first, figures.last, figures.usage.clone()), (21, 30, db.usage().unwrap()));
+    assert_eq!(figures.beginner, waits(0, Some(30)), "what is kept of it");
+    assert_eq!(figures.states, db.states().unwrap());
+}
+
+#[tokio::test]
 async fn entries_go_when_everyone_has_them_and_not_before() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
