@@ -63,7 +63,7 @@ use crate::audit::{Audit, AuditError};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigSource, Current};
 use crate::db::{CommitError, Db, OpenError, Policy, ReadError};
-use crate::driver::{Activity, Connection, Lateness, Request, Roster, Task, retain};
+use crate::driver::{Activity, Connection, Lateness, Request, Roster, Task, retain, works};
 use crate::egress::TlsError;
 use crate::meters::Meters;
 use crate::trace::{TraceError, Traces};
@@ -535,6 +535,11 @@ impl Host {
     /// Begins the schedules: the first run of each type is due now. For when everything else that is to work with the host does.
     pub async fn begin(&self) {
         let _ = self.requests.send(Request::Begin).await;
+    }
+
+    /// Whether the scheduler works: waits for an answer of its task, as long as there is none. No: it has ended.
+    pub async fn works(&self) -> bool {
+        works(&self.requests).await
     }
 
     /// For acts on the state of a type.

@@ -18,8 +18,10 @@
 //! - `inline`: sinks that whoever asks for a run waits for
 //! - `kill`: SIGKILL at seeded instants
 //! - `languages`: connectors in Python and JavaScript
+//! - `log`: its two forms
 //! - `logins`: those that the host puts into requests
 //! - `metrics`: what is counted, for whoever watches a host
+//! - `packaging`: what goes with the program into a package
 //! - `panics`: of the host itself
 //! - `privacy`: what people see, what is kept, what is forgotten
 //! - `promises`: those that need a look while things happen
@@ -28,6 +30,7 @@
 //! - `revisions`: connectors that come, change and go while a host runs
 //! - `rough`: full and read-only disks, a process that is stopped, guests that take all they can get
 //! - `sender`: what `egress` and `logins` have in common
+//! - `service`: what the service manager is told
 //! - `shapes`: components whose shape is the attack
 //! - `sink`: delivery that fails and comes back
 //! - `ldap`: the connector `ldap` in its sandbox, over TLS, with servers and networks that fail
@@ -62,8 +65,10 @@ mod inline;
 mod kill;
 mod languages;
 mod ldap;
+mod log;
 mod logins;
 mod metrics;
+mod packaging;
 mod panics;
 mod privacy;
 mod promises;
@@ -76,6 +81,7 @@ mod reload;
 mod revisions;
 mod rough;
 mod sender;
+mod service;
 mod settings;
 mod shapes;
 mod sink;

@@ -5,6 +5,7 @@
 mod connectors;
 mod debian;
 mod demo;
+mod package;
 mod scripts;
 mod servers;
 mod shell;
@@ -32,6 +33,8 @@ cargo xtask bench [PART...]  measure, each figure beside a peer, into target/ben
 cargo xtask soak             the simulations, with 100,000 seeds each, and 1,000 kills of each kind
 cargo xtask fuzz [SECONDS]   a fuzzer on each body of tests/harness/bodies.rs, for that long (600)
 cargo xtask mutants          break the decisions about what may leave, one by one, and see that a test notices
+cargo xtask package          make a package for Debian, and a list of what is in it, into target/packages; no part of `test`, because it
+                             builds as what is shipped is built, for many minutes
 cargo xtask test [--quick]   build what is needed and pass every test; --quick: fewer seeds";
 
 fn main() -> ExitCode {
@@ -61,6 +64,7 @@ fn perform() -> Result<()> {
         ["fuzz", seconds] => fuzz(&root, seconds),
         ["mutants"] => mutants(&root),
         ["bench", parts @ ..] => bench(&root, parts),
+        ["package"] => package::make(&root),
         [] | ["help" | "--help" | "-h"] => {
             help();
             Ok(())

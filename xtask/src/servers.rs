@@ -71,6 +71,12 @@ const SERVERS: [Server; 7] = [
         files: &["usr/bin/prometheus", "usr/bin/promtool"],
         packages: Packages { names: &["prometheus"], own: &["prometheus"], alone: &[] },
     },
+    Server {
+        name: "systemd-analyze",
+        files: &["usr/bin/systemd-analyze"],
+        // It needs its library, and nothing of what the rest of the package needs.
+        packages: Packages { names: &["libsystemd-shared"], own: &[], alone: &["systemd"] },
+    },
 ];
 
 /// Fetches what is missing.

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::OURSELVES;
 use super::fail::{Exit, Fail};
+use super::service;
 use crate::config::Config;
 use crate::db::OpenError;
 use crate::host::ask::{Answer, Ask, Problem};
@@ -142,7 +143,11 @@ pub(super) fn signals(host: &Arc<Host>, hangup_does: Hangup) -> Result<JoinSet<(
                 let host = Arc::clone(&host);
                 while reloading.try_join_next().is_some() {}
                 // It says itself what came of it.
-                reloading.spawn(async move { drop(host.reload(Actor::Host).await) });
+                reloading.spawn(async move {
+                    service::reloads();
+                    drop(host.reload(Actor::Host).await);
+                    service::serves(&host);
+                });
                 continue;
             }
             if !stopping.is_empty() {

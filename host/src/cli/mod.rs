@@ -12,13 +12,17 @@ mod door;
 mod fail;
 mod guard;
 mod import;
+mod log;
+mod manual;
 mod print;
 mod progress;
 mod promote;
 mod pull;
 mod serve;
+mod service;
 mod sinks;
 mod token;
+mod version;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,7 +31,6 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use tidewaiter_core::name::{ConnectionName, TypeKey, TypeName};
 use tidewaiter_core::run::{Outcome, RunReport, Trigger};
-use tracing_subscriber::EnvFilter;
 
 use self::door::{Door, Site};
 use self::fail::{Exit, Fail};
@@ -64,6 +67,9 @@ struct Arguments {
     /// What is logged to standard error, as in `info` or `warn,connector=debug` [default: info for serve, else warn]
     #[arg(long, global = true, value_name = "FILTER")]
     log: Option<String>,
+    /// How it is logged
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "text")]
+    log_format: log::Format,
     #[command(subcommand)]
     command: Command,
 }
@@ -159,6 +165,19 @@ enum Command {
     Audit,
     /// Check configuration, connectors, grants and sources, and print what to add
     Check,
+    /// The versions of this program, of the contract with connectors, and of what it is made of
+    Version,
+    /// Print a script that has a shell complete commands and options
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages into a folder; packages are made with it
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        folder: PathBuf,
+    },
     /// Compile a connector from standard input to standard output, confined; the host calls it
     #[command(hide = true)]
     Compile,
@@ -252,7 +271,9 @@ pub fn main() -> ExitCode {
     if matches!(arguments.command, Command::Compile) {
         return u8::try_from(crate::wasm::compiler()).unwrap_or(1).into();
     }
-    let result = logging(&arguments).and_then(|()| {
+    let format = arguments.log_format;
+    let usual = if matches!(arguments.command, Command::Serve) { "info" } else { "warn" };
+    let result = log::begin(arguments.log.as_deref().unwrap_or(usual), format).and_then(|()| {
         let runtime = tokio::runtime::Runtime::new().map_err(|error| Fail::new(Exit::Host, error))?;
         let result = runtime.block_on(perform(arguments));
         // A connector's call into a file system that doesn't answer is abandoned.
@@ -262,22 +283,10 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(fail) => {
-            fail.tell();
+            log::failed(&fail, format);
             fail.exit.into()
         }
     }
-}
-
-fn logging(arguments: &Arguments) -> Result<(), Fail> {
-    let usual = if matches!(arguments.command, Command::Serve) { "info" } else { "warn" };
-    let written = arguments.log.as_deref().unwrap_or(usual);
-    let filter =
-        EnvFilter::try_new(written).map_err(|error| Fail::new(Exit::Usage, format!("--log {written}: {error}")))?;
-    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    // A log that nobody reads any more stops nothing.
-    let log = tracing_subscriber::fmt().log_internal_errors(false);
-    log.with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
-    Ok(())
 }
 
 async fn perform(arguments: Arguments) -> Result<(), Fail> {
@@ -289,6 +298,9 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
             return connectors::sign(file, key, password_file.as_deref(), json).await;
         }
         Command::Import(command) => return import::perform(&file, command, json),
+        Command::Version => return version::print(json),
+        Command::Completions { shell } => return manual::completions(*shell),
+        Command::Man { folder } => return manual::pages(folder),
         _ => {}
     }
     let site = &Site::new(file);
@@ -370,8 +382,9 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
             print::out(json, &entries, |entries| print::erased(*entries))
         }
         Command::Check => check::check(site, json).await,
-        Command::Import(_) => unreachable!("it is answered above, without a configuration"),
-        Command::Compile => unreachable!("main answers it, before there is a runtime"),
+        Command::Version | Command::Completions { .. } | Command::Man { .. } | Command::Import(_) | Command::Compile => {
+            unreachable!("answered before there is a site, or a runtime")
+        }
     }
 }
 

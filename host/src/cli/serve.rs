@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use super::door::{Hangup, signals};
 use super::fail::{Exit, Fail};
+use super::service;
 use crate::config::{Config, ConfigSource};
 use crate::host::{Host, Runs};
 use crate::{api, socket};
@@ -39,7 +40,10 @@ pub(super) async fn serve(config: Config) -> Result<(), Fail> {
     host.begin().await;
     let config = host.config();
     tracing::info!(target: "tidewaiter", data = %config.data.display(), types = config.keys().count(), "serving");
+    service::serves(&host);
+    let _watched = service::watched(&host);
     host.closing().cancelled().await;
+    service::ends();
     // The signal's own call came first; this one waits for its end.
     host.shutdown().await;
     while servers.join_next().await.is_some() {}

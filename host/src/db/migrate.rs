@@ -26,7 +26,7 @@ type Migration = fn(&WriteTransaction) -> Result<(), redb::Error>;
 const MIGRATIONS: [Migration; 7] = [to_2, to_3, to_4, to_5, to_6, to_7, to_8];
 
 /// The format that this host writes.
-const FORMAT_NOW: u64 = MIGRATIONS.len() as u64 + 1;
+pub(crate) const FORMAT_NOW: u64 = MIGRATIONS.len() as u64 + 1;
 
 /// Makes a db where there is none. The name is only given to a complete one, so that a crash leaves none.
 pub(super) fn create(dir: &Path, path: &Path) -> Result<(), OpenError> {

@@ -49,6 +49,7 @@ pub use self::commit::{Commit, CommitError, Committed, StagedSegment, TokenChang
 pub use self::consumer::{Consumer, ConsumerError};
 pub use self::dead_letter::{Letters, StoredLetter, Told};
 pub use self::figures::{Figures, Reader};
+pub(crate) use self::migrate::FORMAT_NOW;
 pub use self::open::{OpenError, examine, restore};
 pub use self::refused::{Delivered, RefusedEntry};
 pub use self::retain::{Policy, Retained};

@@ -21,5 +21,5 @@ pub use pass::{Comparison, Manner, Progress};
 pub(crate) use roster::Roster;
 pub use run::{Order, Performed, Signal, perform};
 pub use schedule::Activity;
-pub(crate) use schedule::{Request, Task};
+pub(crate) use schedule::{Request, Task, works};
 pub use session::{Calling, Session, Source};

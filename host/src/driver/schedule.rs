@@ -50,6 +50,8 @@ pub(crate) enum Request {
     Configured { connection: ConnectionName, types: Vec<Scheduled> },
     /// Tell what each type does.
     Activity { answer: oneshot::Sender<BTreeMap<TypeKey, Activity>> },
+    /// Answer, to prove that this task works.
+    Answer(oneshot::Sender<()>),
     /// From now on what is due is run.
     Begin,
     /// End every run at a checkpoint, then end.
@@ -218,6 +220,10 @@ impl Task {
                 self.scheduler.handle_configured(&connection, types, self.clock.both());
             }
             Request::Activity { answer } => drop(answer.send(self.activity())),
+            Request::Answer(answer) => {
+                // Who is gone needs none.
+                let _ = answer.send(());
+            }
             Request::Begin => self.scheduler.handle_begin(self.clock.both()),
             Request::Shutdown => {
                 self.shutting_down = true;
@@ -441,6 +447,12 @@ impl Task {
         let report = nothing_done(key, (run, trigger, &state), self.clock.now(), outcome);
         Performed { report, state, next: None }
     }
+}
+
+/// Whether the task that takes these requests works: waits for its answer, as long as there is none. No: it has ended.
+pub(crate) async fn works(requests: &mpsc::Sender<Request>) -> bool {
+    let (answer, answered) = oneshot::channel();
+    requests.send(Request::Answer(answer)).await.is_ok() && answered.await.is_ok()
 }
 
 /// Of a run that wrote nothing.

@@ -20,7 +20,7 @@ mod state;
 mod tls;
 
 pub use compile::{CompileError, child as compiler};
-pub use engine::{Allocation, Engine, EngineOptions, WASMTIME};
+pub use engine::{Allocation, Engine, EngineOptions, VERSION as ENGINE_VERSION};
 pub use gauge::Gauge;
 pub use instance::{Session, Setup, SyncOptions};
 pub(crate) use load::COMPONENT_BYTES_MAX;

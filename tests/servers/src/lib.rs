@@ -127,6 +127,23 @@ pub fn minisign(folder: &Path, words: &str, password: &str) -> Output {
     fed(&mut command, &format!("{password}\n{password}\n"))
 }
 
+/// Runs the tool that looks at units of systemd; the words are its arguments.
+///
+/// # Panics
+/// It isn't there.
+pub fn systemd_analyze(folder: &Path, words: &str) -> Output {
+    let path = "usr/bin/systemd-analyze";
+    let root = root_of(path).expect("systemd-analyze: `cargo xtask setup` gets it");
+    let program = root.join(path);
+    let mut command = Command::new(&program);
+    command.current_dir(folder).args(words.split_whitespace());
+    if let Some(libraries) = libraries(&program) {
+        // Units that come with it are beside it, too.
+        command.env("LD_LIBRARY_PATH", libraries).env("SYSTEMD_UNIT_PATH", root.join("lib/systemd/system"));
+    }
+    command.output().expect("running systemd-analyze")
+}
+
 /// Runs a program with something to read.
 fn fed(command: &mut Command, input: &str) -> Output {
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -179,8 +196,8 @@ fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
 fn libraries(program: &Path) -> Option<OsString> {
     let unpacked = unpacked();
     let folder = unpacked.join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
-    // 389's own, and those that its plugins have of each other.
-    let folders = ["", "dirsrv", "dirsrv/plugins"].map(|name| folder.join(name));
+    // 389's own, those that its plugins have of each other, and systemd's.
+    let folders = ["", "dirsrv", "dirsrv/plugins", "systemd"].map(|name| folder.join(name));
     program.starts_with(&unpacked).then(|| std::env::join_paths(folders).expect("no colon in the project's path"))
 }
 

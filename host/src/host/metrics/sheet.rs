@@ -15,7 +15,7 @@ use tidewaiter_core::time::UnixMillis;
 use super::{Look, Process};
 use crate::db::{Consumer, Reader};
 use crate::meters::{Counted, CountedOfType};
-use crate::wasm::WASMTIME;
+use crate::wasm::ENGINE_VERSION;
 
 /// What a series is of.
 type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
@@ -267,7 +267,7 @@ impl Look {
     }
 
     fn host(&self, sheet: &mut Sheet<'_>) -> fmt::Result {
-        let labels = [("version", env!("CARGO_PKG_VERSION")), ("wasmtime", WASMTIME)];
+        let labels = [("version", env!("CARGO_PKG_VERSION")), ("wasmtime", ENGINE_VERSION)];
         let mut info = sheet.0.encode_descriptor("tidewaiter_build", "What runs", None, MetricType::Info)?;
         info.encode_info(&labels)?;
         let lateness = &self.lateness;
