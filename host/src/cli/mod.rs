@@ -382,7 +382,11 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
             print::out(json, &entries, |entries| print::erased(*entries))
         }
         Command::Check => check::check(site, json).await,
-        Command::Version | Command::Completions { .. } | Command::Man { .. } | Command::Import(_) | Command::Compile => {
+        Command::Version
+        | Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Import(_)
+        | Command::Compile => {
             unreachable!("answered before there is a site, or a runtime")
         }
     }

@@ -49,6 +49,10 @@ impl Scheduler {
             return;
         };
         let is_other = slot.timing != scheduled.timing || slot.gone;
+        // Where nothing is stored yet, what is configured says where it begins.
+        if slot.state.revision == 0 && scheduled.state.revision == 0 {
+            slot.state = scheduled.state;
+        }
         (slot.timing, slot.rank, slot.gone, slot.misconfigured) = (scheduled.timing, scheduled.rank, false, false);
         if !self.has_begun {
             return;
@@ -117,5 +121,40 @@ impl Scheduler {
         {
             pool.queue.retain(|(_, queued)| *queued != key.connection);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::Concurrency;
+    use crate::state::{From, SyncState, TypeState};
+    use crate::time::{Moment, UnixMillis};
+
+    /// A connection was told to begin at the beginning before it ever ran, and its first run began at the latest change all the same: what there was before was never
+    /// told. What isn't stored follows what is configured.
+    #[test]
+    fn where_a_type_begins_may_be_said_until_it_ran() {
+        let key = TypeKey { connection: "hr".parse().unwrap(), object_type: "account".parse().unwrap() };
+        let from = |from: From| Scheduled {
+            key: key.clone(),
+            connector: "csv".parse().unwrap(),
+            timing: None,
+            rank: 0,
+            parallel: false,
+            state: TypeState::first(from, UnixMillis(0)),
+            faults: 0,
+        };
+        let now = Now { steady: Moment(0), wall: UnixMillis(0) };
+        let mut scheduler = Scheduler::new(Concurrency::default());
+        scheduler.add(from(From::Latest));
+        scheduler.handle_begin(now);
+        scheduler.handle_configured(&key.connection, vec![from(From::Beginning)], now);
+        assert_eq!(scheduler.state(&key).unwrap().sync, SyncState::Origin);
+        // What is stored stays.
+        let stored = TypeState { revision: 1, ..TypeState::first(From::Latest, UnixMillis(0)) };
+        scheduler.handle_state_changed(&key, stored, now);
+        scheduler.handle_configured(&key.connection, vec![from(From::Beginning)], now);
+        assert_eq!(scheduler.state(&key).unwrap().sync, SyncState::New);
     }
 }
