@@ -216,3 +216,77 @@ fn a_client_that_hangs_up_leaves_no_run_behind() {
         assert!(is_stored, "round {round}: what is stored is what ran");
     }
 }
+
+#[test]
+fn systems_are_tested_and_connectors_listed_as_openidm_does() {
+    let (place, server) = server();
+    server.call("POST", SYNC, &[], "");
+    let (status, all) = server.call("POST", "system?_action=test", &[], "");
+    assert_eq!(status, 200, "{all}");
+    let (status, one) = server.call("POST", "system/hr?_action=test", &[], "");
+    assert_eq!((status, &json!([one])), (200, &all));
+    assert_eq!((&one["name"], &one["ok"], &one["enabled"]), (&json!("hr"), &json!(true), &json!(true)), "{one}");
+    assert_eq!(one["objectTypes"], json!(["__ALL__", "account"]));
+    assert_eq!(one["connectorRef"]["connectorName"], "csv");
+    let (_, connectors) = server.call("POST", "system?_action=availableConnectors", &[], "");
+    let reference = &connectors["connectorRef"][0];
+    assert_eq!((&reference["connectorName"], &reference["systemType"]), (&json!("csv"), &json!("provisioner.openicf")));
+    assert!(reference["bundleVersion"].as_str().is_some_and(|version| !version.is_empty()), "{connectors}");
+
+    std::fs::remove_dir_all(place.path("people")).unwrap();
+    let (status, broken) = server.call("POST", "system/hr?_action=test", &[], "");
+    assert!(status == 200 && broken["ok"] == false && broken["error"].is_string(), "{broken}");
+    assert_eq!(server.call("POST", "system/crm?_action=test", &[], "").0, 404);
+}
+
+#[test]
+fn reconciliations_are_begun_followed_and_waited_for() {
+    let (place, server) = server();
+    server.call("POST", SYNC, &[], "");
+    place.people("1,a@x,2026-03-01T08:00:00Z,\n2,b@x,2026-02-01T08:00:00Z,\n");
+    let mapping = "recon?_action=recon&mapping=systemHrAccount_managedUser&waitForCompletion=true";
+    let (status, done) = server.call("POST", mapping, &[], "");
+    assert_eq!((status, &done["state"]), (200, &json!("SUCCESS")), "{done}");
+    let id = done["_id"].as_str().unwrap();
+    let (_, shown) = server.call("GET", &format!("recon/{id}"), &[], "");
+    assert_eq!((&shown["state"], &shown["stage"]), (&json!("SUCCESS"), &json!("COMPLETED")), "{shown}");
+    assert_eq!(shown["progress"]["source"]["existing"]["processed"], 2, "{shown}");
+    let uids: Vec<_> = place.changes().iter().map(|entry| entry["uid"].clone()).collect();
+    assert_eq!(uids, ["1", "2"], "what live sync had skipped");
+
+    let by_source = "recon?_action=recon&source=system/hr/account";
+    let (status, begun) = server.call("POST", by_source, &[], "");
+    assert!(status == 200 && ["ACTIVE", "SUCCESS"].contains(&begun["state"].as_str().unwrap()), "{begun}");
+    let one = "recon?_action=reconById&mapping=systemHrAccount_managedUser&ids=2&waitForCompletion=true";
+    let (status, refused) = server.call("POST", one, &[], "");
+    assert!(status == 400 && refused["message"].as_str().unwrap().contains("by its uid"), "{refused}");
+    let (_, all) = server.call("GET", "recon", &[], "");
+    assert_eq!(all["reconciliations"].as_array().unwrap().len(), 3);
+    let cancel = format!("recon/{id}?_action=cancel");
+    assert_eq!(server.call("POST", &cancel, &[], "").0, 409, "it is over");
+    for (path, status) in [
+        ("recon?_action=recon&mapping=systemCrmAccount_managedUser", 404),
+        ("recon?_action=recon", 400),
+        ("recon?_action=reconById&mapping=systemHrAccount_managedUser", 400),
+        ("recon?_action=dance&mapping=systemHrAccount_managedUser", 400),
+        ("recon/abc?_action=cancel", 404),
+    ] {
+        assert_eq!(server.call("POST", path, &[], "").0, status, "{path}");
+    }
+}
+
+#[test]
+fn a_script_may_say_its_token_as_the_password_it_always_had() {
+    let (_place, server) = server();
+    let url = format!("{}/{STAGE}?_queryFilter=true", server.api());
+    let token = server.token();
+    let names = [("X-OpenIDM-Username", "openidm-admin"), ("X-OpenIDM-Password", token.as_str())];
+    assert_eq!(call("GET", &url, &names, "").0, 200);
+    let basic = format!(
+        "Basic {}",
+        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("openidm-admin:{token}"))
+    );
+    assert_eq!(call("GET", &url, &[("Authorization", &basic)], "").0, 200);
+    let elsewhere = format!("{}/api/v1/connections", server.url());
+    assert_eq!(call("GET", &elsewhere, &[("Authorization", &basic)], "").0, 401, "only where scripts of OpenIDM ask");
+}
