@@ -95,7 +95,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let db = Db::open(folder.path(), "a test", Duration::ZERO).unwrap();
         let roster = Arc::new(Roster::new(HashMap::new(), BTreeMap::new()));
-        let counts = (Arc::default(), Arc::default());
+        let counts = Default::default();
         let task = Task::new(db, Clock::start(), roster, Concurrency::default(), counts, Vec::new());
         let (requests, received) = mpsc::channel(10);
         let (mut scheduler, proofs) = (pin!(task.work(received)), AtomicU32::new(0));
