@@ -30,7 +30,7 @@ struct Server {
     packages: Packages,
 }
 
-const SERVERS: [Server; 7] = [
+const SERVERS: [Server; 8] = [
     Server {
         name: "PostgreSQL",
         files: &["usr/lib/postgresql/VERSION/bin/initdb"],
