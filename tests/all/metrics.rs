@@ -124,7 +124,7 @@ async fn everything_that_is_documented_is_told_with_its_value() {
     assert_eq!((sent[0].as_str(), sent.len()), ("200 hello", 4));
     let trapped = synced(&host, "trap").await;
     let ask = Ask::ConsumerAdd { consumer: "audit".parse().unwrap(), after: After::Sequence(1), max_lag: None };
-    host.answer(ask, Actor::Host).await.unwrap();
+    Box::pin(host.answer(ask, Actor::Host)).await.unwrap();
     let delivered = || sender.place.path("changes.ndjson");
     until("the sink has it", || std::fs::read_to_string(delivered()).is_ok_and(|text| text.lines().count() == 3));
     until("the sink's place is stored", || host.db().sink_position("file").unwrap() == 3);
