@@ -88,21 +88,22 @@ pub(super) fn scripted(draft: &mut Draft, fields: &mut Fields) -> Result<(), Imp
 }
 
 fn server(draft: &mut Draft, fields: &mut Fields) -> Result<Option<Dialect>, ImportError> {
-    let url_node = fields.take_any(&["jdbcUrlTemplate", "jdbcUrl", "url"]);
+    let node = fields.take_any(&["jdbcUrlTemplate", "jdbcUrl", "url"]);
     let driver = fields.take_any(&["jdbcDriver", "driverClassName"]);
-    let text = url_node.as_ref().map(Node::said).transpose()?;
-    let url = match text {
+    let at = node.clone().or(driver.clone()).unwrap_or_else(|| fields.at("jdbcUrlTemplate"));
+    let said = node.as_ref().map(Node::said).transpose()?;
+    let url = match said {
         Some(Said::Text(text) | Said::Property(text)) => url(text),
         _ => Url::default(),
     };
+    if let Some(Said::Property(_) | Said::Encrypted) = said {
+        // A part of it may be a password, so it is not quoted.
+        draft.asks(&at, "OpenIDM alone knows all of it").then("look at `dialect`, `server` and `database`");
+    }
     let by_driver = driver.as_ref().and_then(|driver| driver.raw().ok()).and_then(dialect);
     // Of what a URL names, its driver says nothing else.
-    let spoken = if matches!(text, Some(Said::Text(text)) if text.starts_with(JDBC)) {
-        url.dialect
-    } else {
-        url.dialect.or(by_driver)
-    };
-    let at = url_node.clone().or(driver).unwrap_or_else(|| fields.at("jdbcUrlTemplate"));
+    let is_url = matches!(said, Some(Said::Text(text)) if text.starts_with(JDBC));
+    let spoken = if is_url { url.dialect } else { url.dialect.or(by_driver) };
     match spoken {
         Some(Dialect::PostgreSql) => draft.settings.set("dialect", "postgresql"),
         Some(Dialect::MariaDb) => draft.settings.set("dialect", "mariadb"),
@@ -111,46 +112,45 @@ fn server(draft: &mut Draft, fields: &mut Fields) -> Result<Option<Dialect>, Imp
             draft.asks(&at, reason).then("set `dialect`, or have a connector for that database");
         }
     }
-    let usual = if spoken == Some(Dialect::MariaDb) { 3306 } else { 5432 };
-    let (host, port) = (fields.take("host"), fields.take("port"));
-    let number = match url.port {
-        Some(number) => {
-            number.parse().ok().filter(|port| *port > 0).ok_or_else(|| at.wrong("its port is none of 1..=65535"))?
-        }
-        None => draft.port(port.as_ref(), usual)?,
-    };
-    match url.host {
-        Some(name) => in_url(draft, &at, name, number)?,
-        None => draft.server(host.as_ref().unwrap_or(&fields.at("host")), number, true)?,
-    }
-    // The URL is what the driver goes by.
-    let unsaid = [(host, url.host.is_some()), (port, url.port.is_some())];
-    for (node, _) in unsaid.into_iter().filter_map(|(node, in_url)| Some((node?, in_url))).filter(|(_, in_url)| *in_url)
-    {
-        draft.notes.none(&node, "the URL says it");
-    }
-    if let Some(parameters) = url.parameters {
-        let reason = format!("of what the URL has after its ?, nothing is taken over: {} bytes", parameters.len());
-        draft.notes.none(&at, reason).then("`tls`, and `zone` for times without one, are settings");
-    }
-    draft.settings.remark("OpenIDM speaks TLS only where its URL says so; \"off\" where the server has none, and then `tls` out of the grants");
-    draft.settings.set("tls", "required");
-    let database = fields.take("database");
-    let database = match (url.database, database) {
-        (Some(named), node) => {
-            if let Some(node) = node {
-                draft.notes.none(&node, "the URL says it");
-            }
-            Some(named.to_owned())
-        }
-        (None, node) => node.map(|node| draft.text(&node)).transpose()?.flatten(),
-    };
-    required(draft, fields, "database", database);
+    place(draft, fields, &at, &url, if spoken == Some(Dialect::MariaDb) { 3306 } else { 5432 })?;
     let user = fields.take_any(&["user", "username"]).map(|node| draft.text(&node)).transpose()?.flatten();
     required(draft, fields, "user", user);
     let password = fields.take("password").unwrap_or_else(|| fields.at("password"));
     draft.password(&password)?;
     Ok(spoken)
+}
+
+/// The server and the database on it. What a URL says is what the driver goes by.
+fn place(draft: &mut Draft, fields: &mut Fields, at: &Node, url: &Url, usual: u16) -> Result<(), ImportError> {
+    let [host, port, database] = ["host", "port", "database"].map(|key| fields.take(key));
+    let number = match url.port {
+        Some(number) => number.parse().ok().filter(|port| *port > 0),
+        None => Some(draft.port(port.as_ref(), usual)?),
+    };
+    let number = number.ok_or_else(|| at.wrong("its port is none of 1..=65535"))?;
+    match url.host {
+        Some(name) => in_url(draft, at, name, number)?,
+        None => draft.server(host.as_ref().unwrap_or(&fields.at("host")), number, true)?,
+    }
+    draft.settings.remark(
+        "OpenIDM speaks TLS only where its URL says so; \"off\" where the server has none, and then `tls` out of the grants",
+    );
+    draft.settings.set("tls", "required");
+    let named = match (url.database, &database) {
+        (Some(named), _) => Some(named.to_owned()),
+        (None, node) => node.as_ref().map(|node| draft.text(node)).transpose()?.flatten(),
+    };
+    required(draft, fields, "database", named);
+    for (node, in_url) in [(host, url.host), (port, url.port), (database, url.database)] {
+        if let (Some(node), Some(_)) = (node, in_url) {
+            draft.notes.none(&node, "the URL says it");
+        }
+    }
+    if let Some(parameters) = url.parameters {
+        let reason = format!("of what the URL has after its ?, nothing is taken over: {} bytes", parameters.len());
+        draft.notes.none(at, reason).then("`tls`, and `zone` for times without one, are settings");
+    }
+    Ok(())
 }
 
 fn required(draft: &mut Draft, fields: &Fields, setting: &str, value: Option<String>) {

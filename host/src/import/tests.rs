@@ -570,7 +570,7 @@ fn what_makes_no_sense_is_refused_with_its_file_and_path() {
         (change(&["name"], json!("x".repeat(10_000))), "name: a name has at most 64 bytes"),
         (change(&["enabled"], json!("perhaps")), "enabled: it is neither true nor false"),
         (change(&["connectorRef"], json!("x")), "connectorRef: it is a text, and not an object"),
-        (change(&["connectorRef", "connectorName"], json!({})), "connectorRef."),
+        (change(&["connectorRef", "connectorName"], json!({"a": 1})), "connectorRef.connectorName: it is an object"),
         (change(&["objectTypes"], json!({})), "objectTypes: there is no object type"),
         (change(&["objectTypes"], json!(["account"])), "objectTypes: it is a list"),
         (change(&["objectTypes", "account"], json!("x")), "objectTypes.account: it is a text"),
