@@ -105,7 +105,7 @@ fn bill(root: &Path, cyclonedx: &Path, folder: &Path, origin: Option<&Origin>) -
     let mut list = dated(Command::new(cyclonedx), origin);
     list.args(["cyclonedx", "--format", "json", "--spec-version", "1.5", "--no-build-deps", "--describe", "crate"]);
     let manifest = sources.join("Cargo.toml");
-    list.arg("--manifest-path").arg(manifest).env("CARGO_NET_OFFLINE", "true").current_dir(&sources);
+    list.arg("--manifest-path").arg(manifest).current_dir(&sources);
     run_logged(root, "cyclonedx", "listing what it is made of", &mut list)?;
     let list = fs::read_to_string(sources.join("host/tidewaiter.cdx.json")).context("reading the list")?;
     // Where it was made is of no concern.
