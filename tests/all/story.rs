@@ -73,8 +73,8 @@ fn the_log_tells_the_founding_story_line_by_line() {
     assert_eq!((status, old["_id"].as_str()), (200, Some("SYSTEMHRACCOUNT")));
     assert_eq!(post().0, 200);
     let mut expected =
-        vec!["token reset connection=hr type=account why=\"reset by api at TIME\" state=\"new\"".to_owned()];
-    expected.extend(bring_up("reset by api at TIME"));
+        vec!["token reset connection=hr type=account why=\"reset by api first at TIME\" state=\"new\"".to_owned()];
+    expected.extend(bring_up("reset by api first at TIME"));
     assert_eq!(told(&server, from), expected);
 
     let kinds: Vec<String> = place
