@@ -151,8 +151,12 @@ fn a_revision_that_fails_on_trial_undoes_itself_and_nothing_is_lost_or_repeated(
         std::thread::sleep(Duration::from_millis(500));
         save(&place, "two");
         server.wait_for("runs from now on", 0);
-        count(&place, 5);
-        assert_eq!(has_told(&place, "hr", 5)[4], "two");
+        // A run that was under way then tells what is there by the file before, still.
+        let is_told = |number: usize| {
+            count(&place, number as u64);
+            has_told(&place, "hr", number)[number - 1] == "two"
+        };
+        assert!((5..8).any(is_told), "{word}");
         let (_, log) = server.end();
         assert!(!log.iter().any(|line| line.contains("went-back")), "{word}: {log:#?}");
     }
