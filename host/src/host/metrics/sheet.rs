@@ -156,6 +156,8 @@ impl Look {
         )?;
         let held = self.of_states(|state| Some(u32::from(state.is_some_and(|state| state.held.is_some()))));
         sheet.gauges(("tidewaiter_held", None), "Whether its guard holds the type", held)?;
+        let paused = self.of_states(|state| Some(u32::from(state.is_some_and(|state| state.paused.is_some()))));
+        sheet.gauges(("tidewaiter_paused", None), "Whether an operator paused the type", paused)?;
         let is_lost = |state: &TypeState| matches!(state.sync, SyncState::TokenLost { .. });
         let lost = self.of_states(|state| Some(u32::from(state.is_some_and(is_lost))));
         sheet.gauges(("tidewaiter_token_lost", None), "Whether the token is lost, and somebody has to decide", lost)?;
