@@ -2,9 +2,8 @@
 //! made here, and lies beside it for whoever may read the data. Shows a token once, when it is made; may not keep one.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -36,7 +35,7 @@ const TOKENS_MAX: usize = 1000;
 
 /// The tokens that there are. Clones are the same ones.
 #[derive(Clone)]
-pub struct Access {
+pub struct AccessTokens {
     tokens: Arc<Mutex<BTreeMap<AccessName, Stored>>>,
     path: Arc<Path>,
     clock: Clock,
@@ -105,9 +104,9 @@ pub enum AccessError {
     },
 }
 
-impl std::fmt::Debug for Access {
+impl std::fmt::Debug for AccessTokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Access").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("AccessTokens").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -117,7 +116,7 @@ impl std::fmt::Debug for NewAccess {
     }
 }
 
-impl Access {
+impl AccessTokens {
     /// The tokens of a data directory, which is ours.
     ///
     /// # Errors
@@ -234,14 +233,9 @@ impl Stored {
 
 /// What the file has, or else a new one.
 fn first(path: &Path) -> io::Result<String> {
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(mut file) => {
-            let token = random()?;
-            let written = file.write_all(format!("{token}\n").as_bytes()).and_then(|()| file.sync_all());
-            // Half a token would be in the way of the next start.
-            written.inspect_err(|_| drop(std::fs::remove_file(path)))?;
-            Ok(token)
-        }
+    let token = random()?;
+    match files::create(path, format!("{token}\n").as_bytes(), 0o600) {
+        Ok(()) => Ok(token),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read(path),
         Err(error) => Err(error),
     }
@@ -286,7 +280,7 @@ mod tests {
     fn the_first_token_is_made_once_and_refused_where_others_can_read_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FIRST_FILE);
-        let open = || Access::open(folder.path(), Clock::start()).unwrap();
+        let open = || AccessTokens::open(folder.path(), Clock::start()).unwrap();
         open().first().unwrap();
         let token = fs::read_to_string(&path).unwrap();
         assert_eq!((token.trim().len(), fs::metadata(&path).unwrap().mode() & 0o777), (67, 0o600));
@@ -305,7 +299,7 @@ mod tests {
         for (mode, text, problem) in [(0o640, "x".repeat(40), "640"), (0o600, "short".to_owned(), "characters")] {
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            let error = Access::open(other.path(), Clock::start()).unwrap().first().unwrap_err().to_string();
+            let error = AccessTokens::open(other.path(), Clock::start()).unwrap().first().unwrap_err().to_string();
             assert!(error.contains("http-token") && error.contains(problem), "{error}");
         }
     }
@@ -314,13 +308,13 @@ mod tests {
     fn a_token_is_one_until_it_expires_or_is_revoked_and_a_restart_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::start();
-        let access = Access::open(folder.path(), clock).unwrap();
+        let access = AccessTokens::open(folder.path(), clock).unwrap();
         let (ops, soon) = (named("ops"), UnixMillis(clock.now().0 + 60_000));
         assert!(matches!(access.add(&ops, Role::Operate, Some(UnixMillis(1))), Err(AccessError::Past(_))));
         let NewAccess { view, token } = access.add(&ops, Role::Operate, Some(soon)).unwrap();
         assert!(!view.expired && format!("{:?}", NewAccess { view, token: token.clone() }).find(&token).is_none());
         assert!(matches!(access.add(&ops, Role::Read, None), Err(AccessError::Exists(_))));
-        let reopened = || Access::open(folder.path(), clock).unwrap();
+        let reopened = || AccessTokens::open(folder.path(), clock).unwrap();
         assert_eq!(reopened().admits(&token), Some((ops.clone(), Role::Operate)));
         assert!(reopened().is_current(&ops, Role::Operate) && !reopened().is_current(&ops, Role::Admin));
 

@@ -58,7 +58,7 @@ use self::seal::KeyError;
 pub use self::sinks::{NotTaken, SinkView, Synced};
 pub use self::token::TypesOf;
 use self::watch::Watch;
-use crate::access::{Access, AccessError};
+use crate::access::{AccessError, AccessTokens};
 use crate::audit::{Audit, AuditError};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigSource, Current};
@@ -319,7 +319,7 @@ pub enum HostError {
 pub struct Host {
     db: Db,
     audit: Audit,
-    access: Access,
+    access: AccessTokens,
     erasures: Arc<Erasures>,
     /// One approval at a time.
     approving: Arc<Mutex<()>>,
@@ -367,7 +367,7 @@ impl Host {
         db.set_quota(config.quota);
         db.set_meters(meters.clone());
         let audit = Audit::open(&config.data, clock)?;
-        let access = Access::open(&config.data, clock)?;
+        let access = AccessTokens::open(&config.data, clock)?;
         let last_run = Arc::new(AtomicU64::new(db.last_run()));
         let erasures = Arc::new(Erasures::new(&config.data, db.clone(), Arc::clone(&last_run), clock));
         // Before anybody is handed an entry.
@@ -485,7 +485,7 @@ impl Host {
     }
 
     /// Who may ask over HTTP.
-    pub fn access(&self) -> &Access {
+    pub fn access(&self) -> &AccessTokens {
         &self.access
     }
 
