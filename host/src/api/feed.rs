@@ -117,7 +117,9 @@ impl Feed {
                     Err(HostError::Read(ReadError::Dropped { .. })) => last = upto,
                     Err(error) => {
                         tracing::warn!(target: "tidewaiter", "entries can't be read for those who listen: {error}");
-                        tokio::time::sleep(RETRY).await;
+                        if host.closing().run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
+                            return;
+                        }
                     }
                 }
             }
