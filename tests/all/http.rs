@@ -66,6 +66,7 @@ const ROUTES: &[(&str, &str, Option<&str>)] = &[
     ("GET", "/api/v1/operations", Some("read")),
     ("GET", "/api/v1/operations/{operation}", Some("read")),
     ("GET", "/api/v1/reload", Some("read")),
+    ("GET", "/api/v1/reference", Some("read")),
     ("POST", "/api/v1/reload", Some("admin")),
     ("GET", "/api/v1/runs", Some("read")),
     ("GET", "/api/v1/runs/{run}", Some("read")),
@@ -383,6 +384,8 @@ fn changes_come_by_page_by_wait_and_as_a_stream_that_goes_on_where_it_ended() {
     {
         assert_eq!(admin.v1("GET", &format!("changes?{query}"), &Value::Null).0, status, "{query}");
     }
+    let (status, problem) = admin.v1("GET", "changes/stream?after=1000", &Value::Null);
+    assert!(status == 400 && problem["detail"].as_str().unwrap().contains("1000"), "not there yet: {problem}");
     let other = "ffffffffffffffff-1";
     let (status, problem) = admin.v1("GET", &format!("changes?after={other}"), &Value::Null);
     assert_eq!((status, &problem["code"]), (400, &json!("incarnation-changed")));
@@ -485,6 +488,7 @@ fn connections_are_made_changed_and_removed_where_the_api_says_which_there_are()
 #[test]
 fn what_is_asked_amiss_is_a_problem_with_a_code() {
     let (_place, server, admin) = served();
+    let reference = admin.get("reference");
     for (method, path, body, status, code) in [
         ("GET", "nothing/here", json!(null), 404, "unknown"),
         ("PATCH", "connections", json!(null), 405, "no-such-method"),
@@ -513,10 +517,9 @@ fn what_is_asked_amiss_is_a_problem_with_a_code() {
         assert!(answered == status || code.is_empty(), "{method} {path}: {answered} {problem}");
         assert!(code.is_empty() || problem["code"] == code, "{method} {path}: {problem}");
         assert_eq!(problem["status"], answered, "{method} {path}: {problem}");
-        assert!(
-            problem["type"].is_string() && problem["title"].is_string() && problem["detail"].is_string(),
-            "{problem}"
-        );
+        let explained = problem["type"].as_str().unwrap().split_once('#').unwrap().1;
+        assert!(reference.as_str().unwrap().contains(&format!("id=\"{explained}\"")), "{explained}");
+        assert!(problem["title"].is_string() && problem["detail"].is_string(), "{problem}");
     }
     let huge = json!({ "name": "x".repeat(1_100_000) });
     assert_eq!(admin.v1("POST", "access", &huge).0, 413);
@@ -675,4 +678,5 @@ fn a_browser_acts_only_for_pages_of_this_server() {
     assert_eq!(ask("POST", "/ui/logout", &[("Sec-Fetch-Site", "same-origin")]).0, 303);
     assert_eq!(ask("GET", "/", &[]).0, 303, "to where one logs in");
     assert_eq!(ask("POST", pause, &[("Sec-Fetch-Site", "same-origin")]).0, 401);
+    assert!((0..300).any(|_| login(&form, "tw_0").0 == 429), "guessing is slow");
 }

@@ -103,7 +103,9 @@ impl Limits {
         limited(&self.known, name)
     }
 
-    fn stranger(&self, address: IpAddr) -> Result<(), ApiError> {
+    /// Somebody without an access token that is one.
+    pub(super) fn stranger(&self, from: Option<From>) -> Result<(), ApiError> {
+        let Some(From(address)) = from else { return Ok(()) };
         // What is known of addresses that have been quiet for a while says nothing any more.
         if self.strangers.len() > 1000 {
             self.strangers.retain_recent();
@@ -159,7 +161,8 @@ pub(super) async fn admit(State(app): State<Arc<App>>, mut request: Request, nex
 
 fn is_page(request: &Request) -> bool {
     let path = request.uri().path();
-    *request.method() == Method::GET && (path == "/" || path.starts_with("/ui/")) && path != "/ui/live"
+    let is_shown = path == "/" || path == "/api/v1/reference" || path.starts_with("/ui/");
+    *request.method() == Method::GET && is_shown && path != "/ui/live"
 }
 
 /// By another name, a page in somebody's browser could ask.
@@ -172,7 +175,7 @@ fn named(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 fn principal(app: &App, request: &Request) -> Result<Principal, ApiError> {
-    let openidm = request.uri().path().starts_with("/openidm/");
+    let openidm = is_openidm(request);
     let token = token(request.headers(), openidm);
     if token.is_none()
         && let Some(who) = app.sessions.of(request.method(), request.headers())?
@@ -183,13 +186,16 @@ fn principal(app: &App, request: &Request) -> Result<Principal, ApiError> {
     if let Some((name, role)) = token.as_deref().and_then(|token| app.host.access().admits(token)) {
         return Ok(Principal { name, role });
     }
-    if let Some(From(address)) = request.extensions().get() {
-        app.limits.stranger(*address)?;
-    }
+    app.limits.stranger(request.extensions().get().copied())?;
     Err(ApiError::unauthorized(match token {
         None => "this needs `Authorization: Bearer` with an access token; the file http-token has the first one",
         Some(_) => "that is no access token, or it has expired or was revoked",
     }))
+}
+
+/// Whether it is one of OpenIDM's calls.
+pub(super) fn is_openidm(request: &Request) -> bool {
+    request.uri().path().starts_with("/openidm/")
 }
 
 /// The access token; scripts of OpenIDM say it as a password.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tidewaiter_core::run::{ErrorKind, Failure, Outcome, RunReport};
 use utoipa::{IntoResponses, ToSchema};
 
+use super::admit::is_openidm;
 use crate::host::HostError;
 use crate::host::ask::ProblemCode;
 
@@ -22,6 +23,47 @@ pub(super) struct ApiError {
     run: Option<Box<RunReport>>,
     retry_after_s: Option<u64>,
 }
+
+/// What each code of a problem means. Of codes with a point, what is before it.
+pub(super) const CODES: &[(&str, &str)] = &[
+    ("bad-request", "It was not understood."),
+    ("unauthorized", "There is no access token, or none that is one."),
+    ("not-allowed", "It is for another role."),
+    ("unknown", "There is no such thing."),
+    ("no-such-method", "That is there, and this can't be done to it."),
+    ("timeout", "The body of the request didn't come."),
+    ("too-large", "The body of the request is larger than what is taken."),
+    ("media-type", "The body of the request is none of JSON."),
+    ("too-many-requests", "More is asked for than is taken; `Retry-After` says when to try again."),
+    ("idempotency-key-used", "The idempotency key belongs to another request."),
+    ("idempotency-key-busy", "The same request is under way."),
+    ("idempotency-answer-gone", "The same request was done, and its answer was too large to be kept."),
+    ("changed", "It is not what was seen: somebody else changed it meanwhile."),
+    ("exists", "There is one of that name, or there are too many."),
+    ("broken", "The connection is configured, and can't run."),
+    ("configuration", "What is configured can't be taken over."),
+    ("token-lost", "The source refuses the sync token; somebody has to set, rewind or reset it."),
+    ("held", "The guard holds the type, or nothing is held; or a dead letter stays."),
+    ("paused", "An operator paused it; or it is not paused."),
+    ("quarantined", "The connector is in quarantine."),
+    ("busy", "Another pass over the objects is under way."),
+    ("cancelled", "Somebody cancelled it."),
+    ("superseded", "Somebody acted on the state during the run; that wins."),
+    ("no-room", "The journal has no room; it goes on when there is some."),
+    ("went-back", "The connector's new file failed, and what ran before has not run yet."),
+    ("incarnation-changed", "The entry is one of another journal: this one was restored."),
+    ("dropped", "The entries were delivered to everybody, and have been dropped."),
+    ("consumer", "The consumer is expired, exists already, or acknowledges what is not there."),
+    ("shutting-down", "The server is shutting down."),
+    ("not-ready", "The server takes no requests."),
+    ("gone", "The host behind the socket ended while it was asked."),
+    ("host", "The host failed, or its db; the log has more."),
+    ("connector", "The connector answered an error; after the point is its kind."),
+    ("trap", "The connector crashed."),
+    ("limit", "The connector was ended at a limit; after the point is which."),
+    ("contract", "The connector broke the contract; after the point is how."),
+    ("egress", "The connector was ended at what it may reach."),
+];
 
 /// A problem, as RFC 9457 has it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -151,7 +193,7 @@ impl ApiError {
     /// As the API has it.
     pub(super) fn problem(&self) -> Problem {
         Problem {
-            r#type: format!("/api/v1/reference#problem-{}", self.code),
+            r#type: format!("/api/v1/reference#problem-{}", self.code.split('.').next().unwrap_or_default()),
             title: self.status.canonical_reason().unwrap_or_default().to_owned(),
             status: self.status.as_u16(),
             detail: self.message.clone(),
@@ -265,10 +307,31 @@ impl IntoResponse for ApiError {
 
 /// Gives errors the shape that OpenIDM's scripts know, where they ask.
 pub(super) async fn shaped(request: Request, next: Next) -> Response {
-    let openidm = request.uri().path().starts_with("/openidm/");
+    let openidm = is_openidm(&request);
     let response = next.run(request).await;
     match response.extensions().get::<ApiError>() {
         Some(error) if openidm => error.respond(Json(error.openidm()).into_response()),
         _ => response,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_code_of_the_host_is_explained_once() {
+        let explained: BTreeSet<&str> = CODES.iter().map(|(code, _)| *code).collect();
+        assert_eq!(explained.len(), CODES.len());
+        for code in ProblemCode::ALL {
+            assert!(explained.contains(code.name()), "{}", code.name());
+        }
+        for kind in [ErrorKind::TimedOut, ErrorKind::InvalidSyncToken, ErrorKind::Other] {
+            let error = tidewaiter_core::run::ConnectorError { kind, message: "no".into(), retry_after_ms: None };
+            let problem = ApiError::from(&Failure::Connector(error)).problem();
+            assert_eq!(problem.r#type, "/api/v1/reference#problem-connector");
+        }
     }
 }

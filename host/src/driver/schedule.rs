@@ -66,7 +66,7 @@ pub struct Activity {
     pub running: bool,
     /// When the next one is due; none: when somebody asks.
     pub due: Option<UnixMillis>,
-    /// When live sync of it ended well last, since the host began.
+    /// When live sync of it ended well last, as far as that is known: of what was before the host began, the history has only runs that wrote something.
     pub succeeded: Option<UnixMillis>,
 }
 

@@ -455,6 +455,29 @@ impl Ask {
 }
 
 impl ProblemCode {
+    /// All there are.
+    pub const ALL: [Self; 19] = [
+        Self::BadRequest,
+        Self::Unknown,
+        Self::Broken,
+        Self::Configuration,
+        Self::TokenLost,
+        Self::Held,
+        Self::Paused,
+        Self::Quarantined,
+        Self::Busy,
+        Self::Cancelled,
+        Self::ShuttingDown,
+        Self::Changed,
+        Self::Exists,
+        Self::NotAllowed,
+        Self::IncarnationChanged,
+        Self::Dropped,
+        Self::Consumer,
+        Self::Gone,
+        Self::Host,
+    ];
+
     /// Its name, as it goes over a wire.
     pub fn name(self) -> &'static str {
         match self {

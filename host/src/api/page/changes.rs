@@ -15,7 +15,7 @@ use crate::api::App;
 use crate::api::error::ApiError;
 use crate::api::extract::{Path, Principal, Query};
 use crate::api::feed::Wanted;
-use crate::audit::Event;
+use crate::api::v1::{change, entry_id, note};
 use crate::host::HostError;
 use crate::host::ask::After;
 use crate::sink::render;
@@ -47,7 +47,7 @@ pub(in crate::api) async fn list(State(app): Served, Query(of): Query<Of>, who: 
     let before = of.before.unwrap_or(u64::MAX).min(app.host.db().last_sequence() + 1);
     let (found, next) = newest(&app, &of, before).await?;
     if let (Some(first), Some(last)) = (found.last(), found.first()) {
-        note(&app, &who, [first, last])?;
+        note(&app.host, &who, [first, last].map(entry_id), false)?;
     }
     let older = next.map(|next| {
         let mut query = form_urlencoded::Serializer::new(String::new());
@@ -105,12 +105,6 @@ async fn newest(app: &App, of: &Of, before: u64) -> Result<(Vec<Json>, Option<u6
     Ok((found, (next > first).then_some(next)))
 }
 
-fn note(app: &App, who: &Principal, entries: [&Json; 2]) -> Result<(), ApiError> {
-    let entries = entries.map(|json| json["id"].as_str().unwrap_or_default().to_owned());
-    let read = Event::Read { by: who.actor().to_string(), entries, sensitive: false };
-    Ok(app.host.audit().note(&read).map_err(HostError::from)?)
-}
-
 fn filter(of: &Of) -> Markup {
     let field = |name: &str, label: &str, value: &Option<String>| {
         html! { div { label for=(name) { (label) } input id=(name) name=(name) value=(value.as_deref().unwrap_or_default()) autocomplete="off"; } }
@@ -148,8 +142,8 @@ fn table(found: &[Json]) -> Markup {
 #[utoipa::path(get, path = "/ui/changes/{id}", tag = "page", security(("bearer" = ["read"])),
     responses((status = 200, body = String, content_type = "text/html"), (status = "default", body = crate::api::error::Problem, content_type = "application/problem+json")))]
 pub(in crate::api) async fn get(State(app): Served, Path(id): Path<String>, who: Principal) -> Page {
-    let json = crate::api::v1::change(&app, &id).await?;
-    note(&app, &who, [&json, &json])?;
+    let json = change(&app, &id).await?;
+    note(&app.host, &who, [&json, &json].map(entry_id), false)?;
     let plain =
         json.as_object().into_iter().flatten().filter(|(name, _)| !matches!(name.as_str(), "attributes" | "partial"));
     let body = html! {

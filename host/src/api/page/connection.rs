@@ -8,7 +8,7 @@ use tidewaiter_core::access::Role;
 use tidewaiter_core::name::{ConnectionName, TypeKey};
 use tidewaiter_core::run::RunReport;
 
-use super::layout::{Act, act, amount, inside, outcome, state, time, token};
+use super::layout::{Act, act, amount, inside, outcome, state, time, token, why};
 use super::{Page, Served, page};
 use crate::api::error::ApiError;
 use crate::api::extract::{Path, Principal};
@@ -103,17 +103,16 @@ fn of_type(
     who: &Principal,
 ) -> Markup {
     let TypeKey { connection, object_type } = &view.token.key;
-    let why = view.problem.as_ref().or(view.token.lost.as_ref()).or(view.token.held.as_ref()).or(view.notice.as_ref());
     html! {
         section aria-labelledby={ "type-" (object_type) } {
             h2 id={ "type-" (object_type) } { (object_type) " " (state(view)) }
-            @if let Some(why) = why { p class="bad note" { (why) } }
+            @if let Some(why) = why(view) { p class="bad note" { (why) } }
             @if let Some(paused) = &view.token.paused { p class="note" { "Paused " (paused) "." } }
             dl {
                 dt { "Class" } dd { (view.class) }
                 dt { "Schedule" } dd { @if let Some(schedule) = &view.schedule { (schedule) } @else { "when asked" } }
                 dt { "Next run" } dd { @match activity.and_then(|activity| activity.due) { Some(at) => (time(at)), None => "–" } }
-                dt { "Last success" } dd { @match activity.and_then(|activity| activity.succeeded) { Some(at) => (time(at)), None => "none since the server began" } }
+                dt { "Last success" } dd { @match activity.and_then(|activity| activity.succeeded) { Some(at) => (time(at)), None => "none that is known" } }
                 dt { "Sync token" } dd { (token(view.token.token.as_ref())) }
                 dt { "Why" } dd { (view.token.why) }
                 dt { "Reconciled" } dd { @match view.reconciled { Some(at) => (time(at)), None => "never" } }

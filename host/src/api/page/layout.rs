@@ -41,6 +41,7 @@ pub(super) fn inside(title: &str, at: &str, who: &Principal, body: &Markup) -> M
                     }
                 }
                 main id="main" tabindex="-1" { (body) }
+                footer { a href="/api/v1/reference" { "The HTTP API" } }
                 p id="told" role="status" aria-live="polite" {}
                 script src="/ui/page.js" defer {}
             }
@@ -119,6 +120,11 @@ pub(super) fn state(view: &TypeView) -> Markup {
         (None, _) => ("good", "live"),
     };
     html! { span class={ "state " (class) } { (word) } }
+}
+
+/// What is to be known of a type, if there is something.
+pub(super) fn why(view: &TypeView) -> Option<&String> {
+    view.problem.as_ref().or(view.token.lost.as_ref()).or(view.token.held.as_ref()).or(view.notice.as_ref())
 }
 
 /// A time, for people and for machines; the script says how long ago it is.

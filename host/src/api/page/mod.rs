@@ -7,6 +7,7 @@ mod connectors;
 mod dead_letters;
 mod layout;
 mod overview;
+mod reference;
 mod session;
 
 use std::sync::Arc;
@@ -45,6 +46,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(changes::get))
         .routes(routes!(connectors::list))
         .routes(routes!(dead_letters::list))
+        .routes(routes!(reference::get))
         .routes(routes!(session::form, session::begin))
         .routes(routes!(session::end))
         .routes(routes!(style))

@@ -6,7 +6,7 @@ use axum::extract::State;
 use maud::{Markup, html};
 use tidewaiter_core::name::TypeKey;
 
-use super::layout::{inside, outcome, sparkline, state, time};
+use super::layout::{inside, outcome, sparkline, state, time, why};
 use super::{Page, Served, page};
 use crate::api::App;
 use crate::api::error::ApiError;
@@ -84,12 +84,11 @@ fn table(app: &App, types: &[TypeView], activity: &BTreeMap<TypeKey, Activity>) 
 
 fn row(view: &TypeView, activity: Option<&Activity>, deltas: &[u64]) -> Markup {
     let key = &view.token.key;
-    let why = view.problem.as_ref().or(view.token.lost.as_ref()).or(view.token.held.as_ref()).or(view.notice.as_ref());
     html! {
         tr {
             th scope="row" { a href={ "/ui/connections/" (key.connection) } { (key.connection) } }
             td { (key.object_type) }
-            td { (state(view)) @if let Some(why) = why { br; small { (why) } } }
+            td { (state(view)) @if let Some(why) = why(view) { br; small { (why) } } }
             td { @if let Some(at) = activity.and_then(|activity| activity.succeeded) { (time(at)) } @else { "–" } }
             td {
                 @match activity {

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::extract::rejection::FormRejection;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::{Form, http};
+use axum::{Extension, Form, http};
 use maud::html;
 use serde::Deserialize;
 use tidewaiter_core::text::hex;
@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 
 use super::layout::outside;
 use super::{Page, Served, page};
+use crate::api::admit::From;
 use crate::api::error::ApiError;
 use crate::api::extract::Principal;
 use crate::clock::Clock;
@@ -131,6 +132,7 @@ fn shown(problem: Option<&str>) -> maud::Markup {
     responses((status = 303), (status = 401, body = String, content_type = "text/html"), (status = "default", body = crate::api::error::Problem, content_type = "application/problem+json")))]
 pub(in crate::api) async fn begin(
     State(app): Served,
+    from: Option<Extension<From>>,
     headers: HeaderMap,
     login: Result<Form<Login>, FormRejection>,
 ) -> Result<Response, ApiError> {
@@ -139,6 +141,7 @@ pub(in crate::api) async fn begin(
     }
     let Form(login) = login.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let Some((name, role)) = app.host.access().admits(login.token.trim()) else {
+        app.limits.stranger(from.map(|Extension(from)| from))?;
         let text = shown(Some("That is no access token, or it has expired or was revoked."));
         return Ok((StatusCode::UNAUTHORIZED, page(&text)).into_response());
     };

@@ -165,13 +165,18 @@ pub(super) async fn page(app: &Arc<App>, asked: Asked, who: &Principal) -> Answe
         }
     }
     if let (Some(first), Some(last)) = (items.first(), items.last()) {
-        let entries = [first, last].map(|entry| entry["id"].as_str().unwrap_or_default().to_owned());
-        note(host, who, entries, sensitive)?;
+        note(host, who, [first, last].map(entry_id), sensitive)?;
     }
     Ok(axum::Json(Page { items, next: Some(next.to_string()) }))
 }
 
-fn note(host: &Host, who: &Principal, entries: [String; 2], sensitive: bool) -> Result<(), ApiError> {
+/// Writes down that somebody was shown entries: the first and the last of them.
+pub(in crate::api) fn note(
+    host: &Host,
+    who: &Principal,
+    entries: [String; 2],
+    sensitive: bool,
+) -> Result<(), ApiError> {
     let read = Event::Read { by: who.actor().to_string(), entries, sensitive };
     Ok(host.audit().note(&read).map_err(HostError::from)?)
 }
@@ -181,9 +186,13 @@ fn note(host: &Host, who: &Principal, entries: [String; 2], sensitive: bool) -> 
     params(("id" = String, Path, description = "Its id, or its sequence")), responses((status = 200, body = Change), Problems))]
 pub(super) async fn get(State(app): Served, Path(id): Path<String>, who: Principal) -> Answer<Json> {
     let json = one(&app, &id).await?;
-    let id = json["id"].as_str().unwrap_or_default().to_owned();
-    note(&app.host, &who, [id.clone(), id], false)?;
+    note(&app.host, &who, [&json, &json].map(entry_id), false)?;
     Ok(axum::Json(json))
+}
+
+/// The id of an entry that is rendered.
+pub(in crate::api) fn entry_id(entry: &Json) -> String {
+    entry["id"].as_str().unwrap_or_default().to_owned()
 }
 
 /// An entry by its id or its sequence, with what is sensitive masked.
@@ -221,10 +230,14 @@ pub(super) async fn stream(
         Some(Some(last)) => Some(last),
         None => of.after,
     };
+    let there = app.host.db().last_sequence();
     let position = match last {
         Some(after) => app.host.position(after)?,
-        None => app.host.db().last_sequence(),
+        None => there,
     };
+    if position > there {
+        return Err(ApiError::bad_request(format!("entry {position} is not there yet; the last one is {there}")));
+    }
     note(&app.host, &who, [format!("after {position}"), "as they come".to_owned()], of.sensitive)?;
     let told = Told {
         listener: app.feed.listen(app.host.clone(), position),

@@ -28,7 +28,7 @@ use utoipa_axum::routes;
 use super::App;
 use super::error::ApiError;
 
-pub(super) use self::changes::one as change;
+pub(super) use self::changes::{entry_id, note, one as change};
 
 pub(super) type Served = State<Arc<App>>;
 pub(super) type Answer<T> = Result<axum::Json<T>, ApiError>;

@@ -48,13 +48,13 @@ pub(super) async fn not_reloaded(State(app): Served) -> Answer<Option<NotReloade
     responses((status = 200, content((String = "text/plain"), (String = "application/openmetrics-text"))), Problems))]
 pub(super) async fn metrics(State(app): Served, headers: HeaderMap) -> Result<Response, ApiError> {
     let accepted = headers.get(header::ACCEPT).and_then(|accepted| accepted.to_str().ok()).unwrap_or_default();
-    let (format, kind) = match accepted.contains("application/openmetrics-text") {
-        true => (Exposition::OpenMetrics, "application/openmetrics-text; version=1.0.0; charset=utf-8"),
-        false => (Exposition::Prometheus, "text/plain; version=0.0.4; charset=utf-8"),
+    let format = match accepted.contains("application/openmetrics-text") {
+        true => Exposition::OpenMetrics,
+        false => Exposition::Prometheus,
     };
     let host = app.host.clone();
     let told = tokio::task::spawn_blocking(move || host.metrics_as(format)).await.map_err(HostError::from)??;
-    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], told).into_response())
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()))], told).into_response())
 }
 
 /// This document
