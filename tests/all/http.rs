@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tidewaiter::clock::Clock;
 use tidewaiter_tests::web::Authority;
-use tidewaiter_tests::{HR, Place, Server, call, is_quick, is_there, until};
+use tidewaiter_tests::{HR, Place, Server, call, is_quick, is_there, rows, until};
 
 /// Every operation, and the role that it takes; none: it is for anybody.
 const ROUTES: &[(&str, &str, Option<&str>)] = &[
@@ -525,6 +526,116 @@ fn what_is_asked_amiss_is_a_problem_with_a_code() {
     assert_eq!(admin.v1("POST", "access", &huge).0, 413);
     assert_eq!(call("GET", &format!("{}/healthz", server.url()), &[], "").0, 200);
     assert_eq!(call("GET", &format!("{}/readyz", server.url()), &[], ""), (200, json!({ "status": "ok" })));
+}
+
+/// What comes back to bytes that are sent as they are, until the server hangs up or says no more for a while.
+fn answer(server: &Server, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(server.url().trim_start_matches("http://")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    // It may hang up before it has all.
+    let _ = stream.write_all(bytes);
+    let mut said = Vec::new();
+    let mut part = [0; 4096];
+    while let Ok(read @ 1..) = stream.read(&mut part) {
+        said.extend_from_slice(&part[..read]);
+    }
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_and_harms_nobody() {
+    let (_place, server, admin) = served();
+    let bearer = &admin.bearer;
+    let head = format!("Host: localhost\r\nAuthorization: {bearer}\r\nContent-Type: application/json\r\n");
+    let post = |rest: &str| format!("POST /api/v1/access HTTP/1.1\r\n{head}{rest}");
+    let long = "x".repeat(200_000);
+    let refused = [
+        "nonsense\r\n\r\n".to_owned(),
+        format!("GET /api/v1/connections HTTP/9.9\r\n{head}\r\n"),
+        format!("GET /api/v1/connections HTTP/1.1\r\n{head}no colon\r\n\r\n"),
+        format!("GET /api/v1/connections HTTP/1.1\r\n{head}X: \0\r\n\r\n"),
+        format!("GET /api/v1/connections HTTP/1.1\r\nHost: evil.example.org\r\nAuthorization: {bearer}\r\n\r\n"),
+        "GET http://evil.example.org/api/v1/connections HTTP/1.1\r\nHost: evil.example.org\r\n\r\n".to_owned(),
+        format!("GET /{long} HTTP/1.1\r\n{head}\r\n"),
+        format!("GET /api/v1/connections HTTP/1.1\r\n{head}X: {long}\r\n\r\n"),
+        format!("GET /api/v1/connections HTTP/1.1\r\n{head}{}\r\n", "X: y\r\n".repeat(2000)),
+        format!("GET /api/v1/connections/%00 HTTP/1.1\r\n{head}\r\n"),
+        format!("GET /api/v1/connections/%ff HTTP/1.1\r\n{head}\r\n"),
+        format!("GET /api/v1/../../etc/passwd HTTP/1.1\r\n{head}\r\n"),
+        format!("GET /api/v1/changes/stream HTTP/1.1\r\n{head}Last-Event-ID: \u{1b}[2J\r\n\r\n"),
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
+        "CONNECT evil.example.org:443 HTTP/1.1\r\nHost: evil.example.org\r\n\r\n".to_owned(),
+        post("Content-Length: -1\r\n\r\n{}"),
+        post("Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}"),
+        post("Content-Length: 99999999999999999999\r\n\r\n{}"),
+        post("Content-Length: 2000000000\r\n\r\n{}"),
+        post("Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n"),
+        post("Transfer-Encoding: gzip\r\n\r\n{}"),
+        post("Content-Length: 3\r\n\r\n{\"a"),
+        post(&format!("Content-Length: 100000\r\n\r\n{}", "[".repeat(100_000))),
+        post("Content-Length: 4\r\n\r\n\u{fe}\u{ff}"),
+        "\u{16}\u{3}\u{1}\u{2}".repeat(100),
+    ];
+    for request in &refused {
+        let said = answer(&server, request.as_bytes());
+        let status = said.split(' ').nth(1).unwrap_or("hung up");
+        let shown = request.get(..request.len().min(200)).unwrap_or_default();
+        assert!(status == "hung up" || status.starts_with('4') || status == "505", "{shown:?}: {said}");
+        assert!(!said.contains("root:") && !said.contains("\u{1b}"), "{said}");
+    }
+    // What follows a request that ends amiss is not taken for another one of somebody's.
+    let smuggled = post(
+        "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    );
+    assert!(!answer(&server, smuggled.as_bytes()).contains("HTTP/1.1 200"));
+    assert!(admin.get("access").as_array().unwrap().len() == 1, "none of it made an access token");
+    assert!(!server.log().iter().any(|line| line.contains("bug") || line.contains("panic")), "{:?}", server.log());
+}
+
+/// They write a byte now and then, or never read: their places are taken back, and meanwhile others are answered.
+#[test]
+fn who_is_slow_loses_its_place_and_holds_up_nobody() {
+    let place = Place::new();
+    place.people(&rows(1..=40_000, 2026));
+    place.write("connections/hr.toml", &HR.replace("class = \"account\"", "class = \"account\"\nfrom = \"beginning\""));
+    place.write("tidewaiter.toml", "[http]\nlisten = \"127.0.0.1:0\"\nclients = 12\n");
+    let server = place.serve();
+    let admin = Caller::new(&server, &server.token());
+    assert_eq!(admin.v1("POST", "connections/hr/types/account/sync?wait=60s", &Value::Null).0, 200);
+    let address = server.url().trim_start_matches("http://").to_owned();
+    let bearer = admin.bearer.clone();
+    let line = |method: &str, path: &str| {
+        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {bearer}\r\n")
+    };
+    let open = |sent: String| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.write_all(sent.as_bytes()).unwrap();
+        stream
+    };
+    let head = || open(line("GET", "/healthz"));
+    let body = || open(format!("{}Content-Length: 1000\r\n\r\n", line("POST", "/api/v1/access")));
+    let deaf = || open(format!("{}\r\n", line("GET", "/api/v1/changes/stream?after=0")));
+    let clock = Clock::start();
+    let mut slow: Vec<TcpStream> = (0..3).flat_map(|_| [head(), body(), deaf()]).collect();
+    let hung_up = |stream: &mut TcpStream| stream.write_all(b"x").is_err();
+    let mut slowest = 0;
+    let mut writing: Vec<TcpStream> =
+        slow.iter().enumerate().filter(|(at, _)| at % 3 < 2).map(|(_, stream)| stream.try_clone().unwrap()).collect();
+    while !writing.is_empty() {
+        let before = clock.moment().0;
+        assert_eq!(admin.v1("GET", "connections", &Value::Null).0, 200);
+        slowest = slowest.max(clock.moment().0 - before);
+        writing.retain_mut(|stream| !hung_up(stream));
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(clock.moment().0 < 60_000, "{} still have their place", writing.len());
+    }
+    assert!(slowest < 5_000, "{slowest} ms");
+    // More who don't listen than there are places.
+    slow.extend((0..12).map(|_| deaf()));
+    let waits = std::thread::spawn(move || admin.v1("GET", "connections", &Value::Null).0);
+    assert_eq!(waits.join().unwrap(), 200, "when their places are taken back");
+    drop(slow);
+    assert_eq!(server.end().0, 0);
 }
 
 #[test]

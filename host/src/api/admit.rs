@@ -30,7 +30,7 @@ use crate::host::HostError;
 
 /// The largest body of a request, in bytes: a connection's file and its grants.
 pub(super) const BODY_BYTES_MAX: usize = 1024 * 1024;
-/// How long a client may take with the head of a request, from the end of the one before, and with its body.
+/// How long a client may take with the head of a request, from the end of the one before, with its body, and with a part of its answer.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Requests without an access token that is one, of one address: so many at once, and so many a second from then on.
 const STRANGERS_BURST: NonZeroU32 = NonZeroU32::new(100).unwrap();

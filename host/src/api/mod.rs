@@ -26,6 +26,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -43,7 +44,7 @@ use crate::clock::Clock;
 use crate::config::Http;
 use crate::host::Host;
 
-/// The largest head of a request, in bytes.
+/// The largest head of a request, in bytes: one of more than twice that is refused whatever way it comes in.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// A server that is about to listen.
@@ -156,6 +157,9 @@ fn routes(host: &Arc<Host>, http: &Http) -> (Router, Arc<App>) {
 /// One client, until it has nothing more to ask, or says nothing for too long.
 async fn client(stream: TcpStream, tls: Option<Arc<Acceptor>>, routes: Router, closing: CancellationToken) {
     let _ = stream.set_nodelay(true);
+    // Who doesn't fetch what is said to them has their place taken.
+    let mut stream = Box::pin(TimeoutStream::new(stream));
+    stream.as_mut().set_write_timeout_pinned(Some(SILENCE_MAX));
     match tls {
         None => http(stream, routes, closing).await,
         Some(tls) => {
