@@ -12,7 +12,8 @@ use crate::host::RevisionRow;
 use crate::host::view::ConnectorView;
 
 /// The page: connectors
-#[utoipa::path(get, path = "/ui/connectors", tag = "page", security(("bearer" = ["read"])), responses((status = 200, body = String, content_type = "text/html")))]
+#[utoipa::path(get, path = "/ui/connectors", tag = "page", security(("bearer" = ["read"])), 
+    responses((status = 200, body = String, content_type = "text/html"), (status = "default", body = crate::api::error::Problem, content_type = "application/problem+json")))]
 pub(in crate::api) async fn list(State(app): Served, who: Principal) -> Page {
     let mut sections = Vec::new();
     for view in app.host.connectors()? {

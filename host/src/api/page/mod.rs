@@ -95,7 +95,7 @@ fn fixed(kind: &'static str, text: &'static str) -> Response {
 ///
 /// Server-sent events: something was journaled, or some time has passed.
 #[utoipa::path(get, path = "/ui/live", tag = "page", security(("bearer" = ["read"])),
-    responses((status = 200, body = String, content_type = "text/event-stream")))]
+    responses((status = 200, body = String, content_type = "text/event-stream"), (status = "default", body = crate::api::error::Problem, content_type = "application/problem+json")))]
 async fn live(axum::extract::State(app): Served, who: Principal) -> Response {
     let durable = app.host.db().watch();
     let events = stream::unfold((app, who, durable), async |(app, who, mut durable)| {

@@ -19,7 +19,8 @@ use crate::host::view::TypeView;
 const RUNS: usize = 30;
 
 /// The page: what goes on
-#[utoipa::path(get, path = "/", tag = "page", security(("bearer" = ["read"])), responses((status = 200, body = String, content_type = "text/html")))]
+#[utoipa::path(get, path = "/", tag = "page", security(("bearer" = ["read"])),
+    responses((status = 200, body = String, content_type = "text/html"), (status = "default", body = crate::api::error::Problem, content_type = "application/problem+json")))]
 pub(in crate::api) async fn get(State(app): Served, who: Principal) -> Page {
     let (types, activity) = (app.host.types(None)?, app.host.activity().await);
     let sinks = app.host.sinks().await?;

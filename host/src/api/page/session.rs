@@ -151,7 +151,8 @@ pub(in crate::api) async fn begin(
 }
 
 /// Log out
-#[utoipa::path(post, path = "/ui/logout", tag = "page", security(("bearer" = ["read"])), responses((status = 303)))]
+#[utoipa::path(post, path = "/ui/logout", tag = "page", security(("bearer" = ["read"])),
+    responses((status = 303), (status = "default", body = crate::api::error::Problem, content_type = "application/problem+json")))]
 pub(in crate::api) async fn end(State(app): Served, headers: HeaderMap) -> Response {
     app.sessions.end(&headers);
     sent_home(&format!("{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"))
