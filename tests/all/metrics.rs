@@ -126,8 +126,8 @@ async fn everything_that_is_documented_is_told_with_its_value() {
     let ask = Ask::ConsumerAdd { consumer: "audit".parse().unwrap(), after: After::Sequence(1), max_lag: None };
     Box::pin(host.answer(ask, Actor::Host)).await.unwrap();
     let delivered = || sender.place.path("changes.ndjson");
-    until("the sink has it", || std::fs::read_to_string(delivered()).is_ok_and(|text| text.lines().count() == 3));
-    until("the sink's place is stored", || host.db().sink_position("file").unwrap() == 3);
+    until("the sink has it", || std::fs::read_to_string(delivered()).is_ok_and(|text| text.lines().count() == 4));
+    until("the sink's place is stored", || host.db().sink_position("file").unwrap() == 4);
 
     let text = host.metrics().unwrap();
     let now = samples(&text);
@@ -174,13 +174,13 @@ async fn everything_that_is_documented_is_told_with_its_value() {
     assert_eq!(of("tidewaiter_journal_connection_bytes", "hr"), usage.connections["hr"] as f64);
     assert_eq!(now["tidewaiter_journal_bytes"], usage.total as f64);
     assert_eq!(now["tidewaiter_journal_quota_bytes"], host.config().quota.total_bytes as f64);
-    assert_eq!([now["tidewaiter_journal_first_sequence"], now["tidewaiter_journal_last_sequence"]], [1.0, 3.0]);
+    assert_eq!([now["tidewaiter_journal_first_sequence"], now["tidewaiter_journal_last_sequence"]], [1.0, 4.0]);
     assert!(now["tidewaiter_commit_duration_seconds_count"] >= 3.0);
     assert_eq!(now["tidewaiter_commit_duration_seconds_count"], now["tidewaiter_commit_group_size_count"]);
     assert_eq!(now["tidewaiter_sink_lag_entries{sink=\"file\"}"], 0.0);
     assert_eq!(now["tidewaiter_sink_lag_seconds{sink=\"file\"}"], 0.0);
     assert_eq!(now["tidewaiter_sink_failing{sink=\"file\"}"], 0.0);
-    assert_eq!(now["tidewaiter_consumer_lag_entries{consumer=\"audit\"}"], 2.0);
+    assert_eq!(now["tidewaiter_consumer_lag_entries{consumer=\"audit\"}"], 3.0);
     assert!(now["tidewaiter_consumer_lag_seconds{consumer=\"audit\"}"] > 0.0);
     assert!(now["tidewaiter_compile_duration_seconds_count{outcome=\"ok\"}"] >= 2.0, "csv and hostile");
     assert_eq!([now["tidewaiter_instances"], now["tidewaiter_reload_refused"]], [0.0, 0.0]);
@@ -241,6 +241,7 @@ async fn what_holds_a_type_up_is_told() {
     let paused = TypesOf { connection: "bad".parse().unwrap(), object_type: None };
     host.pause(&paused, Actor::Host).await.unwrap();
     let later = samples(&host.metrics().unwrap());
+    host.resume(&paused, Actor::Host).await.unwrap();
     assert_eq!(later["tidewaiter_paused{connection=\"bad\",type=\"account\"}"], 1.0);
     assert_eq!([of("tidewaiter_token_lost", "hr"), of("tidewaiter_token_lost", "bad")], [0.0, 1.0]);
     assert_eq!(now["tidewaiter_connection_broken{connection=\"none\"}"], 1.0);
