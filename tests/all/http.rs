@@ -528,6 +528,22 @@ fn what_is_asked_amiss_is_a_problem_with_a_code() {
     assert_eq!(call("GET", &format!("{}/readyz", server.url()), &[], ""), (200, json!({ "status": "ok" })));
 }
 
+#[test]
+fn what_is_erased_is_gone_for_whoever_asks() {
+    let (place, server, admin) = served();
+    place.write("connections/hr.toml", &HR.replace("class = \"account\"", "class = \"account\"\nfrom = \"beginning\""));
+    admin.v1("POST", "reload", &Value::Null);
+    admin.v1("POST", "connections/hr/types/account/sync?wait=30s", &Value::Null);
+    let text = |caller: &Caller| caller.get("changes").to_string();
+    assert!(text(&admin).contains("a@x"));
+    let one = json!({ "uid": "1" });
+    let operator = with_role(&server, &admin, "operator", "operate");
+    assert_eq!(operator.v1("POST", "connections/hr/erase", &one).0, 403);
+    assert_eq!(admin.v1("POST", "connections/hr/erase", &one), (200, json!({ "entries": 1 })));
+    assert!(!text(&admin).contains("a@x"), "{}", text(&admin));
+    assert_eq!(admin.v1("POST", "connections/crm/erase", &one).0, 404);
+}
+
 /// What comes back to bytes that are sent as they are, until the server hangs up or says no more for a while.
 fn answer(server: &Server, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(server.url().trim_start_matches("http://")).unwrap();
