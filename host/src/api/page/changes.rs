@@ -62,7 +62,9 @@ pub(in crate::api) async fn list(State(app): Served, Query(of): Query<Of>, who: 
     let body = html! {
         h1 { "Changes" }
         (filter(&of))
-        @if found.is_empty() { p { "No change is there that is so." } } @else { (table(&found)) }
+        @if found.is_empty() {
+            p { "There is no such change" @if older.is_some() { " among the " (LOOKED_THROUGH) " that were looked through" } "." }
+        } @else { (table(&found)) }
         @if let Some(older) = older { p { a href=(older) { "Older ones" } } }
     };
     Ok(page(&inside("Changes", "/ui/changes", &who, &body)))

@@ -150,24 +150,28 @@ pub(super) fn token(token: Option<&SyncToken>) -> Markup {
     html! { code title=(token.kind()) { (cut.map_or(text.as_str(), |at| &text[..at])) @if cut.is_some() { "…" } } }
 }
 
-/// Changes of the last runs, oldest first, as bars.
-pub(super) fn sparkline(deltas: &[u64]) -> Markup {
+/// Changes of the last runs, oldest first, as bars: as wide for few runs as for many.
+pub(super) fn sparkline(deltas: &[u64], places: usize) -> Markup {
     let (most, total) = (deltas.iter().max().copied().unwrap_or(0).max(1), deltas.iter().sum::<u64>());
+    let free = places.saturating_sub(deltas.len());
     let bar = |(at, deltas): (usize, &u64)| {
         let height = if *deltas == 0 { 1 } else { 2 + deltas.saturating_mul(18) / most };
-        format!("<rect x=\"{}\" y=\"{}\" width=\"3\" height=\"{height}\"/>", at * 4, 20 - height.min(20))
+        format!("<rect x=\"{}\" y=\"{}\" width=\"3\" height=\"{height}\"/>", (free + at) * 4, 20 - height.min(20))
     };
     let bars: String = deltas.iter().enumerate().map(bar).collect();
     let label = format!("{total} changes in the last {} runs", deltas.len());
     html! {
-        svg class="spark" role="img" aria-label=(label) viewBox={ "0 0 " (deltas.len().max(1) * 4) " 20" } width="120" height="20" preserveAspectRatio="none" {
+        svg class="spark" role="img" aria-label=(label) viewBox={ "0 0 " ((free + deltas.len()).max(1) * 4) " 20" } width="120" height="20" preserveAspectRatio="none" {
             (PreEscaped(bars))
         }
     }
 }
 
-/// Bytes, as people read them.
+/// Bytes and milliseconds, as people read them.
 pub(super) fn amount(name: &str, value: u64) -> String {
+    if name.ends_with("-time") {
+        return if value < 10_000 { format!("{value} ms") } else { format!("{} s", value / 1000) };
+    }
     if !name.ends_with("bytes") {
         return value.to_string();
     }
@@ -188,7 +192,11 @@ mod tests {
         {
             assert_eq!(amount("memory-bytes", value), text);
         }
-        assert_eq!(amount("run-deltas", 1024), "1024");
+        for (name, value, text) in
+            [("run-deltas", 1024, "1024"), ("call-time", 12, "12 ms"), ("call-time", 90_000, "90 s")]
+        {
+            assert_eq!(amount(name, value), text);
+        }
     }
 
     #[test]

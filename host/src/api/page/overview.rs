@@ -45,7 +45,7 @@ pub(in crate::api) async fn get(State(app): Served, who: Principal) -> Page {
                     tbody {
                         @for sink in &sinks {
                             tr {
-                                th scope="row" { (sink.sink) } td { (sink.r#type) } td class="number" { (sink.behind) } td class="number" { (sink.dead_letters) }
+                                th scope="row" { (sink.sink) } td { (sink.r#type) } td class="number" { (sink.behind) } td class="number" { @if sink.dead_letters > 0 { a href="/ui/dead-letters" { (sink.dead_letters) } } @else { "0" } }
                                 td { @if let Some(problem) = &sink.problem { span class="bad" { (problem) } } @else { "–" } }
                             }
                         }
@@ -99,7 +99,7 @@ fn row(view: &TypeView, activity: Option<&Activity>, deltas: &[u64]) -> Markup {
                 }
             }
             td { @if let Some(run) = &view.last_run { (outcome(run)) " " (time(run.ended)) } @else { "–" } }
-            td { (sparkline(deltas)) }
+            td { (sparkline(deltas, RUNS)) }
             td class="number" { @if view.dead_letters > 0 { a href={ "/ui/dead-letters?connection=" (key.connection) } { (view.dead_letters) } } @else { "0" } }
         }
     }

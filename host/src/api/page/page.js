@@ -56,6 +56,10 @@ async function follow(operation) {
 async function act(button) {
   const { method, path, body } = button.dataset;
   button.disabled = true;
+  button.blur();
+  // Closed at once: while it is open, the page isn't made anew, and how far the act is isn't seen.
+  const sure = button.closest("details.sure");
+  if (sure) sure.open = false;
   tell(`${button.textContent}…`);
   try {
     const headers = body ? { "content-type": "application/json" } : {};
@@ -68,10 +72,7 @@ async function act(button) {
   } catch (error) {
     tell(`The server can't be reached: ${error.message}`, true);
   }
-  const sure = button.closest("details.sure");
-  if (sure) sure.open = false;
   button.disabled = false;
-  button.blur();
   await renew();
 }
 
