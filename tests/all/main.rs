@@ -69,6 +69,7 @@ mod log;
 mod logins;
 mod metrics;
 mod packaging;
+mod page;
 mod panics;
 mod privacy;
 mod promises;

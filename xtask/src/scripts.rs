@@ -59,6 +59,12 @@ pub(crate) fn schemathesis(root: &Path) -> Result<()> {
     or_skipped("schemathesis", environment(root, "schemathesis", SCHEMATHESIS).map(drop))
 }
 
+/// Installs what drives a browser, and looks whether everybody can use a page.
+pub(crate) fn browser(root: &Path) -> Result<()> {
+    let (source, folder) = (root.join("tests/browser"), root.join("target/tools/browser"));
+    or_skipped("what drives a browser", packages(root, "browser", &source, &folder).map(drop))
+}
+
 /// What can't be had is left out, except in CI.
 fn or_skipped(what: &str, done: Result<()>) -> Result<()> {
     match done {
@@ -111,21 +117,30 @@ fn python(root: &Path, name: &str, source: &Path, component: &Path) -> Result<()
 }
 
 fn javascript(root: &Path, source: &Path, component: &Path) -> Result<()> {
-    let bin = environment(root, "node", NODE)?;
     let folder = root.join("target/tools/javascript");
-    std::fs::create_dir_all(&folder)?;
-    for name in ["package.json", "package-lock.json", "build.js", "world.wit"] {
+    let bin = packages(root, "javascript", source, &folder)?;
+    for name in ["build.js", "world.wit"] {
+        std::fs::copy(source.join(name), folder.join(name))?;
+    }
+    let mut build = Command::new(bin.join("node"));
+    build.arg("build.js").arg(source.join("json-js.js")).arg(root.join("wit")).arg(component).current_dir(&folder);
+    run_logged(root, "connector-json-js", "building the connector json-js", &mut build)
+}
+
+/// The packages of Node.js that a lock names, in a folder; answers the folder of programs with Node.js in it.
+fn packages(root: &Path, what: &str, source: &Path, folder: &Path) -> Result<PathBuf> {
+    let bin = environment(root, "node", NODE)?;
+    std::fs::create_dir_all(folder)?;
+    for name in ["package.json", "package-lock.json"] {
         std::fs::copy(source.join(name), folder.join(name))?;
     }
     let lock = std::fs::read_to_string(source.join("package-lock.json"))?;
     once(&folder.join("installed"), &lock, || {
         let mut install = Command::new(bin.join("npm"));
-        install.args(["ci", "--no-audit", "--no-fund"]).current_dir(&folder).env("PATH", path(&bin)?);
-        run_logged(root, "npm", "installing componentize-js once", &mut install)
+        install.args(["ci", "--no-audit", "--no-fund"]).current_dir(folder).env("PATH", path(&bin)?);
+        run_logged(root, &format!("npm-{what}"), &format!("installing packages for {what} once"), &mut install)
     })?;
-    let mut build = Command::new(bin.join("node"));
-    build.arg("build.js").arg(source.join("json-js.js")).arg(root.join("wit")).arg(component).current_dir(&folder);
-    run_logged(root, "connector-json-js", "building the connector json-js", &mut build)
+    Ok(bin)
 }
 
 /// The Python environment with what is required in it; answers its folder of programs.

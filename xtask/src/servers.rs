@@ -30,7 +30,7 @@ struct Server {
     packages: Packages,
 }
 
-const SERVERS: [Server; 8] = [
+const SERVERS: [Server; 9] = [
     Server {
         name: "PostgreSQL",
         files: &["usr/lib/postgresql/VERSION/bin/initdb"],
@@ -77,6 +77,11 @@ const SERVERS: [Server; 8] = [
         // It needs its library, and nothing of what the rest of the package needs.
         packages: Packages { names: &["libsystemd-shared"], own: &[], alone: &["systemd"] },
     },
+    Server {
+        name: "Chromium",
+        files: &["usr/lib/chromium/chromium"],
+        packages: Packages { names: &["chromium"], own: &["chromium"], alone: &["fonts-dejavu-core"] },
+    },
 ];
 
 /// Fetches what is missing.
@@ -84,7 +89,8 @@ pub(crate) fn find(root: &Path) -> Result<()> {
     let unpacked = root.join("target/tools/servers");
     SERVERS.iter().try_for_each(|server| find_one(root, &unpacked, server))?;
     scripts::oras(root)?;
-    scripts::schemathesis(root)
+    scripts::schemathesis(root)?;
+    scripts::browser(root)
 }
 
 fn find_one(root: &Path, unpacked: &Path, server: &Server) -> Result<()> {

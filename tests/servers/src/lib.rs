@@ -1,6 +1,7 @@
 //! Real servers for tests: each in a folder of its own, on a free port of this machine, and gone at the end. As they come with Debian;
 //! those that refuse to run as root run as nobody.
 
+mod browser;
 mod ds389;
 mod ldap;
 mod mariadb;
@@ -21,6 +22,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
+pub use browser::Browser;
 pub use ds389::Ds389;
 pub use mariadb::MariaDb;
 pub use openldap::{OpenLdap, Slapd};
@@ -196,8 +198,8 @@ fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
 fn libraries(program: &Path) -> Option<OsString> {
     let unpacked = unpacked();
     let folder = unpacked.join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
-    // 389's own, those that its plugins have of each other, and systemd's.
-    let folders = ["", "dirsrv", "dirsrv/plugins", "systemd"].map(|name| folder.join(name));
+    // 389's own, those that its plugins have of each other, systemd's, and those of sound, which a browser wants to have.
+    let folders = ["", "dirsrv", "dirsrv/plugins", "systemd", "pulseaudio"].map(|name| folder.join(name));
     program.starts_with(&unpacked).then(|| std::env::join_paths(folders).expect("no colon in the project's path"))
 }
 
