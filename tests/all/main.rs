@@ -65,6 +65,7 @@ mod inline;
 mod kill;
 mod languages;
 mod ldap;
+mod listeners;
 mod log;
 mod logins;
 mod metrics;
