@@ -191,10 +191,14 @@ await press(page, "Discard…", /^Done/);
 await state("held").waitFor({ state: "detached" });
 
 // An update that asks for more, and the files of a connector.
-await go(page, PAGES["awaiting-approval"]);
+await go(page, PAGES.connectors);
+const asks = page.getByText("asks for more than was approved in asks");
+await asks.getByRole("link").click();
+await page.getByRole("heading", { name: "asks", exact: true }).waitFor();
 await press(page, "Approve what it asks for…", /^Done/);
 await page.getByText("awaits-approval", { exact: true }).first().waitFor({ state: "detached" });
 await go(page, PAGES.connectors);
+assert.equal(await asks.count(), 0);
 const hostile = page.locator("section", { has: page.getByRole("heading", { name: "hostile" }) });
 await press(page, "Roll back…", /^Done/, hostile);
 await press(page, "Try again…", /^Done/, hostile);

@@ -206,6 +206,9 @@ pub struct ConnectorView {
     pub quarantined: Option<String>,
     /// Runs in a row that trapped or broke the contract.
     pub faults: u32,
+    /// Connections in which it asks for more than was approved.
+    #[serde(default)]
+    pub awaits_approval: Vec<ConnectionName>,
 }
 
 /// Something that a connector asked for.
@@ -375,10 +378,14 @@ impl Host {
             let mut known = revisions.remove(&name).unwrap_or_default();
             Revision::newest_first(&mut known);
             let runs = config.connections.iter().filter(|(_, written)| written.connector == name);
+            let connections: Vec<ConnectionName> = runs.map(|(connection, _)| connection.clone()).collect();
+            let awaits =
+                |name: &&ConnectionName| self.roster.get(name).is_some_and(|placed| placed.awaiting().is_some());
             views.push(ConnectorView {
                 revisions: known.len(),
                 newest: known.into_iter().next(),
-                connections: runs.map(|(connection, _)| connection.clone()).collect(),
+                awaits_approval: connections.iter().filter(awaits).cloned().collect(),
+                connections,
                 quarantined: lock.quarantined.get(&name).cloned(),
                 faults: self.db.faults(&name)?.map_or(0, |faults| faults.count),
                 name,

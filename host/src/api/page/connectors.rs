@@ -38,6 +38,9 @@ fn section(view: &ConnectorView, revisions: &[RevisionRow], who: &Principal) -> 
             h2 id={ "connector-" (view.name) } { (view.name) @if view.quarantined.is_some() { " " span class="state bad" { "quarantine" } } }
             @if let Some(why) = &view.quarantined { p class="bad note" { (why) } }
             @if view.faults > 0 { p class="warn note" { (view.faults) " runs in a row trapped or broke the contract." } }
+            @for name in &view.awaits_approval {
+                p class="warn note" { "It asks for more than was approved in " a href={ "/ui/connections/" (name) } { (name) } "." }
+            }
             p { "Runs in " @if view.connections.is_empty() { "no connection" }
                 @for (at, name) in view.connections.iter().enumerate() { @if at > 0 { ", " } a href={ "/ui/connections/" (name) } { (name) } } "." }
             div class="acts" role="group" aria-label={ "The connector " (view.name) } {
