@@ -26,8 +26,8 @@ const [seen, used] = [new Set(), new Set()];
 /** What the browser complained about. */
 const complaints = [];
 
-// A sandbox of the browser's own wants rights that a container doesn't give; the pages are our own.
-const browser = await chromium.launch({ executablePath, env: { ...process.env, ...env }, args: ["--no-sandbox", "--disable-gpu"] });
+// A sandbox of the browser's own wants rights that a container doesn't give, and shared memory that it has little of; the pages are our own.
+const browser = await chromium.launch({ executablePath, env: { ...process.env, ...env }, args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"] });
 
 async function context(options) {
   const made = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
