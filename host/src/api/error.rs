@@ -93,6 +93,15 @@ impl Problem {
     }
 }
 
+/// What a page may answer instead.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it is what the document says of ApiError")]
+pub(super) enum Otherwise {
+    /// It can't be shown, or not to whoever asks.
+    #[response(status = "default", content_type = "application/problem+json")]
+    Problem(#[to_schema] Problem),
+}
+
 /// What every operation may answer instead.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "it is what the document says of ApiError")]

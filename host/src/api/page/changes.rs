@@ -12,7 +12,7 @@ use utoipa::IntoParams;
 use super::layout::inside;
 use super::{Page, Served, page};
 use crate::api::App;
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, Otherwise};
 use crate::api::extract::{Path, Principal, Query};
 use crate::api::feed::Wanted;
 use crate::api::v1::{change, entry_id, note};
@@ -42,7 +42,7 @@ pub(in crate::api) struct Of {
 
 /// The page: changes
 #[utoipa::path(get, path = "/ui/changes", tag = "page", security(("bearer" = ["read"])), params(Of),
-    responses((status = 200, body = String, content_type = "text/html"), (status = "default", body = crate::api::error::Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = String, content_type = "text/html"), Otherwise))]
 pub(in crate::api) async fn list(State(app): Served, Query(of): Query<Of>, who: Principal) -> Page {
     let before = of.before.unwrap_or(u64::MAX).min(app.host.db().last_sequence() + 1);
     let (found, next) = newest(&app, &of, before).await?;
@@ -142,7 +142,7 @@ fn table(found: &[Json]) -> Markup {
 
 /// The page: a change
 #[utoipa::path(get, path = "/ui/changes/{id}", tag = "page", security(("bearer" = ["read"])),
-    responses((status = 200, body = String, content_type = "text/html"), (status = "default", body = crate::api::error::Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = String, content_type = "text/html"), Otherwise))]
 pub(in crate::api) async fn get(State(app): Served, Path(id): Path<String>, who: Principal) -> Page {
     let json = change(&app, &id).await?;
     note(&app.host, &who, [&json, &json].map(entry_id), false)?;

@@ -10,7 +10,7 @@ use tidewaiter_core::run::RunReport;
 
 use super::layout::{Act, act, amount, inside, outcome, state, time, token, why};
 use super::{Page, Served, page};
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, Otherwise};
 use crate::api::extract::{Path, Principal};
 use crate::db::TokenChange;
 use crate::driver::Activity;
@@ -22,7 +22,7 @@ const HISTORY: usize = 10;
 
 /// The page: a connection
 #[utoipa::path(get, path = "/ui/connections/{connection}", tag = "page", security(("bearer" = ["read"])),
-    params(("connection" = ConnectionName, Path)), responses((status = 200, body = String, content_type = "text/html"), (status = "default", body = crate::api::error::Problem, content_type = "application/problem+json")))]
+    params(("connection" = ConnectionName, Path)), responses((status = 200, body = String, content_type = "text/html"), Otherwise))]
 pub(in crate::api) async fn get(State(app): Served, Path(name): Path<ConnectionName>, who: Principal) -> Page {
     let host = &app.host;
     let types = host.types(Some(&name))?;

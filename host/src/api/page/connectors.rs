@@ -7,13 +7,14 @@ use tidewaiter_core::access::Role;
 use super::connection::short;
 use super::layout::{Act, act, amount, inside, time};
 use super::{Page, Served, page};
+use crate::api::error::Otherwise;
 use crate::api::extract::Principal;
 use crate::host::RevisionRow;
 use crate::host::view::ConnectorView;
 
 /// The page: connectors
-#[utoipa::path(get, path = "/ui/connectors", tag = "page", security(("bearer" = ["read"])), 
-    responses((status = 200, body = String, content_type = "text/html"), (status = "default", body = crate::api::error::Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/ui/connectors", tag = "page", security(("bearer" = ["read"])),
+    responses((status = 200, body = String, content_type = "text/html"), Otherwise))]
 pub(in crate::api) async fn list(State(app): Served, who: Principal) -> Page {
     let mut sections = Vec::new();
     for view in app.host.connectors()? {

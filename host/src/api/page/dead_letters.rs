@@ -9,7 +9,7 @@ use utoipa::IntoParams;
 
 use super::layout::{Act, act, inside, time};
 use super::{Page, Served, page};
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, Otherwise};
 use crate::api::extract::{Principal, Query};
 use crate::host::LetterView;
 
@@ -27,7 +27,7 @@ pub(in crate::api) struct Of {
 
 /// The page: dead letters
 #[utoipa::path(get, path = "/ui/dead-letters", tag = "page", security(("bearer" = ["read"])), params(Of),
-    responses((status = 200, body = String, content_type = "text/html"), (status = "default", body = crate::api::error::Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = String, content_type = "text/html"), Otherwise))]
 pub(in crate::api) async fn list(State(app): Served, Query(of): Query<Of>, who: Principal) -> Page {
     let named = of.connection.filter(|name| !name.is_empty()).map(ConnectionName::try_from).transpose();
     let named = named.map_err(|error| ApiError::bad_request(error.to_string()))?;

@@ -8,7 +8,7 @@ mod dead_letters;
 mod layout;
 mod overview;
 mod reference;
-mod session;
+pub(super) mod session;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use utoipa_axum::routes;
 
 pub(super) use self::session::Sessions;
 use super::App;
-use super::error::ApiError;
+use super::error::{ApiError, Otherwise};
 use super::extract::Principal;
 
 /// Nothing but what this server sends, and nothing that is written into a page.
@@ -95,7 +95,7 @@ fn fixed(kind: &'static str, text: &'static str) -> Response {
 ///
 /// Server-sent events: something was journaled, or some time has passed.
 #[utoipa::path(get, path = "/ui/live", tag = "page", security(("bearer" = ["read"])),
-    responses((status = 200, body = String, content_type = "text/event-stream"), (status = "default", body = crate::api::error::Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = String, content_type = "text/event-stream"), Otherwise))]
 async fn live(axum::extract::State(app): Served, who: Principal) -> Response {
     let durable = app.host.db().watch();
     let events = stream::unfold((app, who, durable), async |(app, who, mut durable)| {

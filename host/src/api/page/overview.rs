@@ -9,7 +9,7 @@ use tidewaiter_core::name::TypeKey;
 use super::layout::{inside, outcome, sparkline, state, time, why};
 use super::{Page, Served, page};
 use crate::api::App;
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, Otherwise};
 use crate::api::extract::Principal;
 use crate::driver::Activity;
 use crate::host::HostError;
@@ -20,7 +20,7 @@ const RUNS: usize = 30;
 
 /// The page: what goes on
 #[utoipa::path(get, path = "/", tag = "page", security(("bearer" = ["read"])),
-    responses((status = 200, body = String, content_type = "text/html"), (status = "default", body = crate::api::error::Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = String, content_type = "text/html"), Otherwise))]
 pub(in crate::api) async fn get(State(app): Served, who: Principal) -> Page {
     let (types, activity) = (app.host.types(None)?, app.host.activity().await);
     let sinks = app.host.sinks().await?;

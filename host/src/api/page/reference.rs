@@ -6,11 +6,11 @@ use serde_json::Value as Json;
 
 use super::layout::inside;
 use super::{Page, Served, page};
-use crate::api::error::CODES;
+use crate::api::error::{CODES, Otherwise};
 use crate::api::extract::Principal;
 
 /// The page: the API
-#[utoipa::path(get, path = "/api/v1/reference", tag = "page", security(("bearer" = ["read"])), responses((status = 200, body = String, content_type = "text/html")))]
+#[utoipa::path(get, path = "/api/v1/reference", tag = "page", security(("bearer" = ["read"])), responses((status = 200, body = String, content_type = "text/html"), Otherwise))]
 pub(in crate::api) async fn get(State(app): Served, who: Principal) -> Page {
     let document: Json = serde_json::from_str(&app.document).unwrap_or_default();
     let operations = operations(&document);
