@@ -25,6 +25,7 @@ use utoipa::openapi::OpenApi;
 use super::App;
 use super::error::ApiError;
 use super::extract::Principal;
+use super::page::session;
 use crate::audit::Event;
 use crate::host::HostError;
 
@@ -132,6 +133,9 @@ pub(super) async fn admit(State(app): State<Arc<App>>, mut request: Request, nex
     let needed = route.as_deref().map(|path| app.roles.needed(path, request.method()));
     if needed == Some(Some(Needed::Nobody)) {
         return Ok(next.run(whole(request).await?).await);
+    }
+    if !request.method().is_safe() && session::is_of_others(request.headers()) {
+        return Err(session::of_others());
     }
     let principal = match principal(&app, &request) {
         // A browser that has shown no token yet.

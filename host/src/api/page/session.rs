@@ -19,11 +19,13 @@ use utoipa::ToSchema;
 use super::layout::outside;
 use super::{Page, Served, page};
 use crate::api::admit::From;
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, Otherwise};
 use crate::api::extract::Principal;
 use crate::clock::Clock;
 
 const COOKIE: &str = "tidewaiter";
+/// Where browsers say whose page made them ask.
+const SITE: &str = "sec-fetch-site";
 const SESSION_BYTES: usize = 32;
 const SESSIONS_MAX: usize = 1000;
 /// Without a look at the page.
@@ -54,7 +56,7 @@ impl Sessions {
     pub(in crate::api) fn of(&self, method: &http::Method, headers: &HeaderMap) -> Result<Option<Principal>, ApiError> {
         let Some(id) = cookie(headers) else { return Ok(None) };
         if !method.is_safe() && !is_own(headers) {
-            return Err(ApiError::forbidden("this was asked by a page of another site"));
+            return Err(of_others());
         }
         let (mut open, now) = (self.all(), self.clock.moment());
         open.retain(|_, (_, until)| *until > now);
@@ -94,9 +96,18 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
     named.find(|(name, _)| *name == COOKIE).map(|(_, id)| id)
 }
 
+/// Whether a browser says that a page of another site made it ask: refused whoever lets it in, because a proxy may add an access token to whatever comes.
+pub(in crate::api) fn is_of_others(headers: &HeaderMap) -> bool {
+    headers.get(SITE).is_some_and(|site| site != "same-origin" && site != "none")
+}
+
+pub(in crate::api) fn of_others() -> ApiError {
+    ApiError::forbidden("this was asked by a page of another site")
+}
+
 /// Whether a page of this server made the browser ask: browsers say it in `Sec-Fetch-Site`, and older ones where they come from in `Origin`.
 fn is_own(headers: &HeaderMap) -> bool {
-    if let Some(site) = headers.get("sec-fetch-site") {
+    if let Some(site) = headers.get(SITE) {
         return site == "same-origin";
     }
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
@@ -129,7 +140,7 @@ fn shown(problem: Option<&str>) -> maud::Markup {
 
 /// Log in
 #[utoipa::path(post, path = "/ui/login", tag = "page", security(()), request_body(content = Login, content_type = "application/x-www-form-urlencoded"),
-    responses((status = 303), (status = 401, body = String, content_type = "text/html"), (status = "default", body = crate::api::error::Problem, content_type = "application/problem+json")))]
+    responses((status = 303), (status = 401, body = String, content_type = "text/html"), Otherwise))]
 pub(in crate::api) async fn begin(
     State(app): Served,
     from: Option<Extension<From>>,
@@ -137,7 +148,7 @@ pub(in crate::api) async fn begin(
     login: Result<Form<Login>, FormRejection>,
 ) -> Result<Response, ApiError> {
     if !is_own(&headers) {
-        return Err(ApiError::forbidden("this was asked by a page of another site"));
+        return Err(of_others());
     }
     let Form(login) = login.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let Some((name, role)) = app.host.access().admits(login.token.trim()) else {
@@ -152,7 +163,7 @@ pub(in crate::api) async fn begin(
 
 /// Log out
 #[utoipa::path(post, path = "/ui/logout", tag = "page", security(("bearer" = ["read"])),
-    responses((status = 303), (status = "default", body = crate::api::error::Problem, content_type = "application/problem+json")))]
+    responses((status = 303), Otherwise))]
 pub(in crate::api) async fn end(State(app): Served, headers: HeaderMap) -> Response {
     app.sessions.end(&headers);
     sent_home(&format!("{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"))
