@@ -207,7 +207,6 @@ pub struct ConnectorView {
     /// Runs in a row that trapped or broke the contract.
     pub faults: u32,
     /// Connections in which it asks for more than was approved.
-    #[serde(default)]
     pub awaits_approval: Vec<ConnectionName>,
 }
 

@@ -150,7 +150,7 @@ pub(super) fn token(token: Option<&SyncToken>) -> Markup {
     html! { code title=(token.kind()) { (cut.map_or(text.as_str(), |at| &text[..at])) @if cut.is_some() { "…" } } }
 }
 
-/// Changes of the last runs, oldest first, as bars: as wide for few runs as for many.
+/// Changes of the last runs, oldest first, as bars: with room for so many.
 pub(super) fn sparkline(deltas: &[u64], places: usize) -> Markup {
     let (most, total) = (deltas.iter().max().copied().unwrap_or(0).max(1), deltas.iter().sum::<u64>());
     let free = places.saturating_sub(deltas.len());
@@ -161,7 +161,7 @@ pub(super) fn sparkline(deltas: &[u64], places: usize) -> Markup {
     let bars: String = deltas.iter().enumerate().map(bar).collect();
     let label = format!("{total} changes in the last {} runs", deltas.len());
     html! {
-        svg class="spark" role="img" aria-label=(label) viewBox={ "0 0 " ((free + deltas.len()).max(1) * 4) " 20" } width="120" height="20" preserveAspectRatio="none" {
+        svg class="spark" role="img" aria-label=(label) viewBox={ "0 0 " (places * 4) " 20" } width="120" height="20" preserveAspectRatio="none" {
             (PreEscaped(bars))
         }
     }
