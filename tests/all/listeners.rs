@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::Value as Json;
 use tidewaiter::clock::Clock;
-use tidewaiter_tests::{HR, Place, is_quick, rows, until};
+use tidewaiter_tests::{Place, is_quick, rows, until};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -46,14 +46,8 @@ async fn a_thousand_who_listen_are_told_of_each_change_while_connections_run() {
     setrlimit(Resource::Nofile, files).unwrap();
     let place = Place::new();
     place.install("synthetic");
-    let has = |name: &str, rows: &str| {
-        place.write(&format!("{name}/people.csv"), &format!("id,mail,updated_at,deleted_at\n{rows}"));
-    };
     for name in SOURCES {
-        has(name, "");
-        let of = HR.replace("\"people\"", &format!("{name:?}"));
-        place.write(&format!("connections/{name}.toml"), &format!("{of}from = \"beginning\"\nevery = \"100ms\"\n"));
-        place.write(&format!("grants/{name}.toml"), &format!("read = [{name:?}]\n"));
+        place.csv(name, "", "from = \"beginning\"\nevery = \"100ms\"\n");
     }
     for n in 0..CONNECTIONS {
         let made =
@@ -74,7 +68,7 @@ async fn a_thousand_who_listen_are_told_of_each_change_while_connections_run() {
     for count in 1..=changes / 2 {
         for name in SOURCES {
             tick.tick().await;
-            has(name, &rows(1..=count, 2026));
+            place.rows(name, &rows(1..=count, 2026));
         }
     }
     let mut late = Vec::new();

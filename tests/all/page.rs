@@ -1,6 +1,5 @@
 //! The page, in a browser: Debian's Chromium walks through all of it, see `tests/browser/walk.js`.
 
-use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::Command;
 
@@ -9,7 +8,7 @@ use axum::response::IntoResponse;
 use serde_json::{Value as Json, json};
 use tidewaiter_servers::Browser;
 use tidewaiter_tests::web::Web;
-use tidewaiter_tests::{HR, Place, Server, connector, is_there, patched, rows};
+use tidewaiter_tests::{Place, connector, is_there, patched, rows};
 
 /// Bytes of all that a browser fetches to show the overview.
 const FIRST_VIEW_MAX: usize = 60 << 10;
@@ -25,18 +24,11 @@ fn place(web: &Web) -> Place {
     place.install("hostile");
     let hook = format!("[sinks.hook]\ntype = \"webhook\"\nurl = {:?}\ngzip = false\nmax-retries = 0\n", web.url("/in"));
     place.write("tidewaiter.toml", &format!("[http]\nlisten = \"127.0.0.1:0\"\n{hook}"));
-    let csv = |name: &str, ids: RangeInclusive<u32>, more: &str| {
-        let rows = rows(ids, 2026);
-        place.write(&format!("{name}/people.csv"), &format!("id,mail,updated_at,deleted_at\n{rows}"));
-        let hr = HR.replace("\"people", &format!("\"{name}"));
-        place.write(&format!("connections/{name}.toml"), &format!("{hr}{more}"));
-        place.write(&format!("grants/{name}.toml"), &format!("read = [{name:?}]\n"));
-    };
-    csv("hr", 1..=3, "from = \"beginning\"\nevery = \"1h\"\n");
-    csv("big", 1..=MANY, "");
-    csv("refused", REFUSED..=REFUSED + 2, "from = \"beginning\"\n");
+    place.csv("hr", &rows(1..=3, 2026), "from = \"beginning\"\nevery = \"1h\"\n");
+    place.csv("big", &rows(1..=MANY, 2026), "");
+    place.csv("refused", &rows(REFUSED..=REFUSED + 2, 2026), "from = \"beginning\"\n");
     for name in ["kept", "thrown"] {
-        csv(name, 1..=3, "from = \"beginning\"\nguard = { max-changes = 1 }\n");
+        place.csv(name, &rows(1..=3, 2026), "from = \"beginning\"\nguard = { max-changes = 1 }\n");
     }
     for (name, settings) in [("person", "do = \"person\"\n"), ("trap", "do = \"trap-in-the-middle\"\n")] {
         let settings = format!("connector = \"hostile\"\n[settings]\n{settings}{OF_HOSTILE}");
@@ -46,14 +38,6 @@ fn place(web: &Web) -> Place {
         format!("do = \"fetch\"\nask = [{:?}]\nmore = \"https://more.example.org\"\nrequests = []\n", web.url(""));
     place.write("connections/asks.toml", &format!("connector = \"hostile\"\n[settings]\n{asks}{OF_HOSTILE}"));
     place
-}
-
-/// Syncs a type, whatever comes of it.
-fn sync(server: &Server, connection: &str) {
-    let bearer = format!("Bearer {}", server.token());
-    let url = format!("{}/api/v1/connections/{connection}/types/account/sync?wait=30s", server.url());
-    let (status, said) = tidewaiter_tests::call("POST", &url, &[("Authorization", &bearer)], "");
-    assert!(status != 401 && status != 202, "{status}: {said}");
 }
 
 #[test]
@@ -72,7 +56,7 @@ fn everybody_can_use_every_page_and_button() {
     let place = place(&web);
     let server = place.serve();
     for connection in ["hr", "refused", "kept", "thrown", "person", "trap"] {
-        sync(&server, connection);
+        server.call("POST", &format!("system/{connection}/account?_action=liveSync"), &[], "");
     }
     server.wait_for("kept as a dead letter", 0);
     let from = server.log().len();

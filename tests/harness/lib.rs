@@ -187,7 +187,20 @@ impl Place {
 
     /// Writes the rows of `people/people.csv`: `id,mail,updated_at,deleted_at`.
     pub fn people(&self, rows: &str) {
-        self.write("people/people.csv", &format!("id,mail,updated_at,deleted_at\n{rows}"));
+        self.rows("people", rows);
+    }
+
+    /// Writes the rows of a file as that one is, in a folder of its own.
+    pub fn rows(&self, folder: &str, rows: &str) {
+        self.write(&format!("{folder}/people.csv"), &format!("id,mail,updated_at,deleted_at\n{rows}"));
+    }
+
+    /// A connection as `HR` is, to rows in a folder that is called as it is, with more that is said of its type.
+    pub fn csv(&self, name: &str, rows: &str, of_type: &str) {
+        self.rows(name, rows);
+        let connection = HR.replace("folder = \"people\"", &format!("folder = {name:?}"));
+        self.write(&format!("connections/{name}.toml"), &format!("{connection}{of_type}"));
+        self.write(&format!("grants/{name}.toml"), &format!("read = [{name:?}]\n"));
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
