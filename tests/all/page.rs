@@ -61,9 +61,7 @@ fn everybody_can_use_every_page_and_button() {
     server.wait_for("kept as a dead letter", 0);
     let from = server.log().len();
     let hostile = std::fs::read(connector("hostile")).unwrap();
-    let more = patched(hostile, "describe:well-behaved", "describe:asks-more   ");
-    std::fs::write(place.path("new"), more).unwrap();
-    std::fs::rename(place.path("new"), place.path("connectors/hostile.wasm")).unwrap();
+    place.save("hostile", &patched(hostile, "describe:well-behaved", "describe:asks-more   "));
     server.wait_for("asks for more than was approved", from);
 
     let browser = Browser::find(&place.path(""));

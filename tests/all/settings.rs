@@ -8,9 +8,7 @@ use tidewaiter_tests::{Place, connector, patched, until};
 /// A file of the connector `hostile` that describes itself by a word.
 fn save(place: &Place, word: &str) {
     let bytes = fs::read(connector("hostile")).unwrap();
-    let bytes = patched(bytes, "describe:well-behaved", &format!("{:21}", format!("describe:{word}")));
-    fs::write(place.path("new"), bytes).unwrap();
-    fs::rename(place.path("new"), place.path("connectors/hostile.wasm")).unwrap();
+    place.save("hostile", &patched(bytes, "describe:well-behaved", &format!("{:21}", format!("describe:{word}"))));
 }
 
 /// With a connection to a source without changes.

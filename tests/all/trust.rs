@@ -20,8 +20,7 @@ fn revision(version: &str, word: &str) -> Vec<u8> {
 }
 
 fn save(place: &Place, version: &str, word: &str) {
-    fs::write(place.path("new"), revision(version, word)).unwrap();
-    fs::rename(place.path("new"), place.path("connectors/hostile.wasm")).unwrap();
+    place.save("hostile", &revision(version, word));
 }
 
 fn count(place: &Place, count: u64) {

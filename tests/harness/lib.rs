@@ -203,6 +203,12 @@ impl Place {
         self.write(&format!("grants/{name}.toml"), &format!("read = [{name:?}]\n"));
     }
 
+    /// Puts a file in the place of a connector's, at once.
+    pub fn save(&self, connector: &str, component: &[u8]) {
+        std::fs::write(self.path("new"), component).unwrap();
+        std::fs::rename(self.path("new"), self.path(&format!("connectors/{connector}.wasm"))).unwrap();
+    }
+
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program());
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
@@ -332,6 +338,11 @@ impl Server {
 
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The file in which it writes down who did what.
+    pub fn audit(&self) -> PathBuf {
+        self.data.join("audit.ndjson")
     }
 
     /// Tells it to end, waits, and answers its exit code and its log.
