@@ -47,6 +47,7 @@ fn main() -> Result<()> {
             Ok(())
         }
         ["run", way, last] => runtime_run(way, last.parse()?),
+        ["ask", address, clients, request] => streams::ask(address, clients.parse()?, request),
         ["idle", connections] => idle::child(connections.parse()?),
         ["fill", folder, last] => open::child(folder.as_ref(), last.parse()?),
         ["all", folder] => report(

@@ -30,15 +30,19 @@ impl Begun {
     }
 }
 
+/// Processor time of this process.
+pub(crate) fn own_cpu() -> Duration {
+    let own = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(own.tv_sec.unsigned_abs(), u32::try_from(own.tv_nsec).unwrap_or(0))
+}
+
 /// Processor time of this process and of its children that have ended.
 pub(crate) fn cpu() -> Duration {
-    let own = clock_gettime(ClockId::ProcessCPUTime);
-    let own = Duration::new(own.tv_sec.unsigned_abs(), u32::try_from(own.tv_nsec).unwrap_or(0));
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split_whitespace().collect();
     let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
     // `cutime` and `cstime`, in hundredths of a second.
-    own + Duration::from_millis((ticks(13) + ticks(14)) * 10)
+    own_cpu() + Duration::from_millis((ticks(13) + ticks(14)) * 10)
 }
 
 /// A line of `/proc/self/status`, in bytes.
