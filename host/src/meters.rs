@@ -139,10 +139,11 @@ impl Meters {
         self.connections().retain(|name, _| is_configured(name));
     }
 
-    /// What was counted of each connection.
-    pub(crate) fn counted(&self) -> BTreeMap<String, Counted> {
-        let counted = |(name, meters): (&String, &Arc<ConnectionMeters>)| (name.clone(), meters.counted().clone());
-        self.connections().iter().map(counted).collect()
+    /// What was counted of each connection that is configured. One that is about to be is counted, and not told yet.
+    pub(crate) fn counted(&self, is_configured: impl Fn(&str) -> bool) -> BTreeMap<String, Counted> {
+        let connections = self.connections();
+        let told = connections.iter().filter(|(name, _)| is_configured(name));
+        told.map(|(name, meters)| (name.clone(), meters.counted().clone())).collect()
     }
 
     /// How long commits took, and how many members they had.
@@ -263,7 +264,7 @@ mod tests {
     #[test]
     fn only_live_sync_that_ends_well_is_a_success() {
         let meters = Meters::default();
-        let of_type = || meters.counted()["hr"].types[&"account".parse().unwrap()].clone();
+        let of_type = || meters.counted(|_| true)["hr"].types[&"account".parse().unwrap()].clone();
         meters.ran(&report(Trigger::Schedule, 1000, Outcome::Ok), Duration::ZERO);
         for (trigger, outcome) in [
             (Trigger::Schedule, Outcome::Failed(Failure::Host { message: String::new() })),
@@ -286,7 +287,7 @@ mod tests {
     #[test]
     fn the_lag_behind_the_source_is_that_of_the_last_run_that_journaled_something_with_a_time() {
         let meters = Meters::default();
-        let lag = || meters.counted()["hr"].types[&"account".parse().unwrap()].source_lag_ms;
+        let lag = || meters.counted(|_| true)["hr"].types[&"account".parse().unwrap()].source_lag_ms;
         let with = |deltas, source_time: Option<i64>, outcome| {
             let mut report = report(Trigger::Schedule, 10_000, outcome);
             (report.deltas, report.spent.source_time) = (deltas, source_time.map(UnixMillis));
@@ -307,7 +308,8 @@ mod tests {
         for name in ["hr", "crm"] {
             meters.connection(name).login(Login::Ok);
         }
+        assert_eq!(meters.counted(|name| name == "crm").into_keys().collect::<Vec<_>>(), ["crm"]);
         meters.keep(|name| name == "hr");
-        assert_eq!(meters.counted().into_keys().collect::<Vec<_>>(), ["hr"]);
+        assert_eq!(meters.counted(|_| true).into_keys().collect::<Vec<_>>(), ["hr"]);
     }
 }

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::db::{Db, Figures, ReadError};
 use crate::driver::LatenessBuckets;
 use crate::meters::{Counted, Meters};
+use crate::trust::Lock;
 use crate::wasm::Allocation;
 
 /// Consumers that are shown, by name: whoever may ask for things may add as many as they like.
@@ -100,18 +101,18 @@ impl Host {
 
     fn look(&self) -> Result<Look, HostError> {
         let config = self.config.now();
-        self.meters.keep(|name| config.connections.keys().any(|known| known.as_str() == name));
         let mut figures = self.db.figures()?;
         while figures.consumers.len() > CONSUMERS_MAX {
             figures.consumers.pop_last();
         }
         let broken = config.connections.keys().filter(|name| self.roster.problem(name).is_some());
+        // What is wrong with it, whoever wants to run something is told.
+        let lock = Lock::read(&config.connector_trust.lock).unwrap_or_default();
         let mut connectors = BTreeMap::new();
         for written in config.connections.values() {
             if !connectors.contains_key(&written.connector) {
-                let runs = self.roster.of(&written.connector);
-                let sha256 = runs.first().map(|connection| connection.connector.sha256());
-                connectors.insert(written.connector.clone(), self.is_quarantined(&written.connector, sha256)?);
+                let is_in = lock.quarantined.contains_key(&written.connector) || self.is_faulty(&written.connector)?;
+                connectors.insert(written.connector.clone(), is_in);
             }
         }
         let fails = |name: &&String| self.sinks.get(*name).is_some_and(|sink| sink.borrow().problem.is_some());
@@ -122,7 +123,7 @@ impl Host {
         };
         Ok(Look {
             now: self.clock.now(),
-            counted: self.meters.counted(),
+            counted: self.meters.counted(|name| config.connections.keys().any(|known| known.as_str() == name)),
             figures,
             broken: broken.cloned().collect(),
             connectors,
