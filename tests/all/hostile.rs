@@ -154,7 +154,8 @@ async fn nothing_outside_is_reached_without_a_grant() {
 async fn a_refused_token_waits_for_an_operator() {
     let (failure, _, state) = run("lose-the-token").await;
     assert_eq!(failure.code(), "connector.invalid-sync-token");
-    let SyncState::TokenLost { token, reason } = state else { panic!("{state:?}") };
+    let SyncState::TokenLost { token, reason, by_source } = state else { panic!("{state:?}") };
+    assert!(by_source);
     assert_eq!((token, reason.as_str()), (Some(SyncToken::Integer(0)), "the log has been cut"));
 }
 

@@ -149,6 +149,8 @@ pub struct Run {
     taken: Sum,
     journaled: Sum,
     retries: u32,
+    /// The token is refused without asking the connector.
+    token_is_stale: bool,
     /// A commit of this run is durable.
     wrote: bool,
     effects: VecDeque<Effect>,
@@ -233,6 +235,7 @@ impl Run {
             taken: Sum::default(),
             journaled: Sum::default(),
             retries: stored.failures,
+            token_is_stale: false,
             wrote: false,
             effects: VecDeque::new(),
             stored,
@@ -272,6 +275,7 @@ impl Run {
 
     /// The token is of no use, and the connector need not be asked.
     fn refuse_token(&mut self, message: String, now: UnixMillis) {
+        self.token_is_stale = true;
         let kind = ErrorKind::InvalidSyncToken;
         let error = ConnectorError { kind, message, retry_after_ms: None };
         self.end(Outcome::Failed(Failure::Connector(error)), now);

@@ -63,8 +63,11 @@ pub enum SyncState {
     TokenLost {
         /// The refused token.
         token: Option<SyncToken>,
-        /// In the connector's words.
+        /// In the connector's words, or ours.
         reason: String,
+        /// The source said so, and will again. Otherwise it was we who didn't ask it: the token is good again once what it depends on is put back.
+        #[serde(default)]
+        by_source: bool,
     },
 }
 

@@ -574,7 +574,10 @@ fn a_refused_token_stays_and_nothing_runs_until_an_operator_acts() {
     world.settle();
     world.calm();
     let state = world.disk.state.clone().unwrap();
-    assert_eq!(state.sync, SyncState::TokenLost { token: Some(SyncToken::Integer(5)), reason: "trimmed".into() });
+    assert_eq!(
+        state.sync,
+        SyncState::TokenLost { token: Some(SyncToken::Integer(5)), reason: "trimmed".into(), by_source: true }
+    );
     let runs = world.process.runs;
     world.calm();
     assert_eq!(world.process.runs, runs, "ran with a lost token");

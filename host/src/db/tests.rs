@@ -218,7 +218,7 @@ async fn checkpoints_within_a_run_are_not_token_history() {
         .await
         .unwrap();
     let mut lost = commit("employee", 5, 0);
-    lost.state.sync = SyncState::TokenLost { token: None, reason: "trimmed".into() };
+    lost.state.sync = SyncState::TokenLost { token: None, reason: "trimmed".into(), by_source: true };
     db.commit(lost).await.unwrap();
     let rows = db.token_history(&key("employee"), 10).unwrap();
     let rows: Vec<_> = rows.iter().map(|row| (row.revision, row.state.as_str(), row.run)).collect();

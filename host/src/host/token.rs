@@ -108,11 +108,11 @@ fn earlier(
         ("origin", None) => Some(SyncState::Origin),
         _ => None,
     };
-    let is_lost = matches!(stored.sync, SyncState::TokenLost { .. });
+    let fits_again = matches!(stored.sync, SyncState::TokenLost { by_source: false, .. });
     let found = match to {
         Some(revision) => history.iter().find(|row| row.revision == revision).and_then(resumable),
-        // One that was refused because of the settings fits again once they are put back.
-        None => history.iter().filter_map(resumable).find(|sync| is_lost || sync.token() != stored.sync.token()),
+        // One that was refused because of the settings fits again once they are put back; one that the source refused doesn't.
+        None => history.iter().filter_map(resumable).find(|sync| fits_again || sync.token() != stored.sync.token()),
     };
     found.ok_or_else(|| HostError::NoSuchToken { key: key.clone(), revision: to })
 }

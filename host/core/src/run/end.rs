@@ -89,7 +89,10 @@ impl Run {
                     next.pass_owed = Some(next.generation);
                 }
             }
-            Some(reason) => next.sync = SyncState::TokenLost { token: next.sync.token().cloned(), reason },
+            Some(reason) => {
+                let (token, by_source) = (next.sync.token().cloned(), !self.token_is_stale);
+                next.sync = SyncState::TokenLost { token, reason, by_source };
+            }
         }
         let why = match &next.sync {
             _ if next.held != self.stored.held => format!("held by the guard in run {}", self.run),
