@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tidewaiter_core::name::{ConnectionName, ConnectorName};
 use tidewaiter_core::schedule::Refusal;
 use tidewaiter_core::state::Actor;
+use tidewaiter_core::text::shown;
 use tokio::sync::{Mutex, mpsc};
 use utoipa::ToSchema;
 
@@ -22,6 +23,8 @@ use crate::driver::{Connection, Request, Roster};
 use crate::meters::Meters;
 use crate::trust::{ConnectorTrust, Lock, Mode, Pulled};
 
+/// Of what somebody says why something is decided.
+const WHY_BYTES_MAX: usize = 500;
 /// So much of a hash has to be named.
 const SHA256_PART_MIN: usize = 6;
 
@@ -321,6 +324,11 @@ fn named(db: &Db, connector: &ConnectorName, part: &str) -> Result<String, HostE
     }
 }
 
+/// Why something is decided, as one harmless line of a bounded length.
+fn said(why: Option<String>, by: &Actor) -> String {
+    why.map_or_else(|| format!("by {by}"), |why| shown(&why, WHY_BYTES_MAX))
+}
+
 impl Host {
     /// The files of a connector that were met, newest first, and who runs each.
     ///
@@ -437,7 +445,7 @@ impl Host {
     ) -> Result<Lock, HostError> {
         let act = if lift { "connectors deny --lift" } else { "connectors deny" };
         self.decides(&by, act, &files.join(" "))?;
-        let why = why.unwrap_or_else(|| format!("by {by}"));
+        let why = said(why, &by);
         let on = files.join(" ");
         self.decide_of_all((act, on), by, move |lock| {
             for sha256 in files {
@@ -464,7 +472,7 @@ impl Host {
     ) -> Result<Lock, HostError> {
         let act = if end { "connectors quarantine --end" } else { "connectors quarantine" };
         self.decides(&by, act, connector.as_str())?;
-        let why = why.unwrap_or_else(|| format!("by {by}"));
+        let why = said(why, &by);
         self.decide_of_all((act, connector.to_string()), by, move |lock| {
             match end {
                 true => lock.quarantined.remove(&connector),

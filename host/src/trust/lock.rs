@@ -98,11 +98,15 @@ impl Lock {
     /// Writes it: the new file is there as a whole, or the old one still.
     ///
     /// # Errors
-    /// The file system.
+    /// It would be too large to be read, or the file system.
     pub fn write(&self, path: &Path) -> Result<(), LockError> {
         let failed = |message: String| LockError { path: path.into(), message };
         let text = toml::to_string(self).map_err(|error| failed(error.to_string()))?;
         let bytes = format!("{HEADER}{text}");
+        // It is to be read again.
+        if bytes.len() as u64 > LOCK_BYTES_MAX {
+            return Err(failed(format!("it would have {} bytes; at most {LOCK_BYTES_MAX} are read", bytes.len())));
+        }
         files::put(path, bytes.as_bytes(), 0o644).map_err(|error| failed(error.to_string()))
     }
 
