@@ -201,6 +201,14 @@ pub enum HostError {
         /// Which type.
         key: TypeKey,
     },
+    /// The source hasn't it.
+    #[error("{key}: the source has no object {uid:?}; --gone, or `gone` over HTTP, journals that it is deleted")]
+    NoSuchObject {
+        /// Of which type.
+        key: TypeKey,
+        /// Which.
+        uid: String,
+    },
     /// There is no such dead letter.
     #[error("there is no dead letter {number}")]
     NoSuchLetter {
@@ -566,11 +574,7 @@ impl Host {
     /// # Errors
     /// An entry of another journal, or the db.
     pub async fn changes(&self, after: ask::After, limit: usize, wait: Duration) -> Result<Vec<Entry>, HostError> {
-        let after = match self.sequence(after)? {
-            // The beginning is what is kept.
-            0 => self.db.first_sequence()? - 1,
-            sequence => sequence,
-        };
+        let after = self.position(after)?;
         let mut durable = self.db.watch();
         let grown = self.closing.run_until_cancelled(durable.wait_for(|last| *last > after));
         let _ = tokio::time::timeout(wait, grown).await;
@@ -578,12 +582,16 @@ impl Host {
         Ok(spawn_blocking(move || db.entries(after, limit)).await??)
     }
 
-    /// The sequence of a place, if it is one of this journal.
+    /// The sequence of a place from which entries are read, if it is one of this journal.
     ///
     /// # Errors
-    /// It is of another one.
+    /// It is of another one, or the db.
     pub fn position(&self, place: ask::After) -> Result<u64, HostError> {
-        self.sequence(place)
+        match self.sequence(place)? {
+            // The beginning is what is kept.
+            0 => Ok(self.db.first_sequence()? - 1),
+            sequence => Ok(sequence),
+        }
     }
 
     /// Why it takes no requests, if it doesn't: it is shutting down, or its db can't be read.

@@ -310,21 +310,14 @@ async fn perform(arguments: Arguments) -> Result<(), Fail> {
         Command::Sync(named) => sync(site, vec![named.into()], json).await,
         Command::Token(command) => Box::pin(token::perform(site, command, json)).await,
         Command::Reconcile { of, uid, gone, full, dry_run, allow_deletes } => {
-            let (key, scope) = (TypeKey::from(of), Scope { uid: uid.clone(), gone, full, dry_run, allow_deletes });
+            let (key, scope) = (TypeKey::from(of), Scope { uid, gone, full, dry_run, allow_deletes });
             let asked = Ask::Reconcile { key: key.clone(), scope };
             let mut door = Door::open(site, Runs::WhenAsked).await?;
             let answer = Box::pin(progress::ask(&mut door, &asked, &key)).await;
             door.close().await;
             let Answer::Reconciled(reconciled) = answer? else { return Err(Fail::other_answer()) };
             print::out(json, &reconciled, |reconciled| print::reconciled(reconciled, dry_run))?;
-            judged(&reconciled.last)?;
-            match uid {
-                Some(uid) if reconciled.objects == 0 => {
-                    let what = "--gone journals that it is deleted";
-                    Err(Fail::new(Exit::Unknown, format!("{key}: the source has no object {uid:?}; {what}")))
-                }
-                _ => Ok(()),
-            }
+            judged(&reconciled.last)
         }
         Command::Guard(command) => Box::pin(guard::perform(site, command, json)).await,
         Command::DeadLetters(command) => Box::pin(dead_letters::perform(site, command, json)).await,

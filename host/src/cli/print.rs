@@ -181,11 +181,11 @@ pub(super) fn access(tokens: &[AccessView]) -> String {
         let until = match expires {
             Some(at) if *expired => format!("expired at {at}"),
             Some(at) => at.to_string(),
-            None => "revoked".to_owned(),
+            None => "never".to_owned(),
         };
         vec![name.to_string(), role.to_string(), created.to_string(), until]
     };
-    let names = head(["name", "role", "created", "until"]);
+    let names = head(["name", "role", "created", "expires"]);
     match tokens.is_empty() {
         true => "there is no access token; a server with http.listen makes the first one".to_owned(),
         false => table(&std::iter::once(names).chain(tokens.iter().map(row)).collect::<Vec<_>>()),
@@ -338,7 +338,7 @@ pub(super) fn types(types: &[TypeView]) -> String {
             last_run(view.last_run.as_ref()),
         ]
     };
-    let names = head(["type", "connector", "schedule", "state", "token", "last run"]);
+    let names = head(["type", "connector", "schedule", "state", "token", "last run that wrote"]);
     let mut text = table(&std::iter::once(names).chain(types.iter().map(row)).collect::<Vec<_>>());
     for (key, problem) in types.iter().filter_map(|view| Some((&view.token.key, view.problem.as_ref()?))) {
         let _ = writeln!(text, "{key} can't run: {}", shown(problem, TEXT_BYTES_MAX));

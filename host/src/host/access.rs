@@ -21,8 +21,12 @@ impl Host {
         by: Actor,
     ) -> Result<NewAccess, HostError> {
         let until = expires.map_or(String::new(), |at| format!(" until {at}"));
-        self.audit.act(&by, "access add", format!("{name} as {role}{until}")).await?;
-        Ok(self.access.add(name, role, expires)?)
+        let (audit, access, name) = (self.audit.clone(), self.access.clone(), name.clone());
+        self.act(async move {
+            audit.act(&by, "access add", format!("{name} as {role}{until}")).await?;
+            Ok(access.add(&name, role, expires)?)
+        })
+        .await
     }
 
     /// Has an access token be none any more, at once.
@@ -30,7 +34,11 @@ impl Host {
     /// # Errors
     /// There is none of that name, or it can't be written.
     pub async fn access_revoke(&self, name: &AccessName, by: Actor) -> Result<(), HostError> {
-        self.audit.act(&by, "access revoke", name.to_string()).await?;
-        Ok(self.access.revoke(name)?)
+        let (audit, access, name) = (self.audit.clone(), self.access.clone(), name.clone());
+        self.act(async move {
+            audit.act(&by, "access revoke", name.to_string()).await?;
+            Ok(access.revoke(&name)?)
+        })
+        .await
     }
 }

@@ -402,8 +402,7 @@ impl Ask {
     fn act(&self) -> Option<(&'static str, String)> {
         Some(match self {
             Self::Sync(key) | Self::SyncMore(key) => ("sync", key.to_string()),
-            Self::ConsumerAdd { consumer, .. } => ("consumers add", consumer.to_string()),
-            Self::ConsumerRemove(consumer) => ("consumers remove", consumer.to_string()),
+            Self::ConsumerAck { consumer, .. } => ("consumers ack", consumer.to_string()),
             Self::Backup { to } => ("backup", to.display().to_string()),
             Self::DbCompact => ("db compact", String::new()),
             Self::DbRekey => ("db rekey", String::new()),
@@ -445,7 +444,8 @@ impl Ask {
             | Self::Metrics
             | Self::Consumers
             | Self::ConsumerPosition(_)
-            | Self::ConsumerAck { .. }
+            | Self::ConsumerAdd { .. }
+            | Self::ConsumerRemove(_)
             | Self::DbCheck { .. }
             | Self::Connections
             | Self::NotReloaded
@@ -523,7 +523,7 @@ impl HostError {
             Self::NotSecurity { .. } => ProblemCode::NotAllowed,
             Self::NotReloaded { .. } => ProblemCode::Configuration,
             Self::PassUnderWay { .. } => ProblemCode::Busy,
-            Self::NoPass { .. } => ProblemCode::Unknown,
+            Self::NoPass { .. } | Self::NoSuchObject { .. } => ProblemCode::Unknown,
             Self::PassCancelled { .. } => ProblemCode::Cancelled,
             Self::Access(AccessError::Unknown(_)) => ProblemCode::Unknown,
             Self::Access(AccessError::Exists(_) | AccessError::TooMany) => ProblemCode::Exists,
@@ -561,8 +561,8 @@ impl Host {
     /// Those of the function that is asked for.
     pub async fn answer(&self, ask: Ask, by: Actor) -> Result<Answer, HostError> {
         match (ask.act(), &ask) {
-            // Begun at once, whether or not whoever asks is there still.
-            (Some((act, on)), Ask::Sync(_) | Ask::SyncMore(_)) => {
+            // Begun at once, whether or not whoever asks is there still; and what consumers do all day.
+            (Some((act, on)), Ask::Sync(_) | Ask::SyncMore(_) | Ask::ConsumerAck { .. }) => {
                 self.audit().note(&Event::Act { by: by.to_string(), act, on })?
             }
             (Some((act, on)), _) => self.audit().act(&by, act, on).await?,
@@ -592,8 +592,8 @@ impl Host {
             Ask::Release(key) => Answer::Token(Box::new(self.release(&key, by).await?)),
             Ask::Discard(key) => Answer::Token(Box::new(self.discard(&key, by).await?)),
             Ask::DeadLetters(of) => Answer::DeadLetters(self.dead_letters(of.as_ref()).await?),
-            Ask::DeadLetter(number) => Answer::DeadLetter(Box::new(self.dead_letter(number).await?)),
-            Ask::DeadLetterRetry(number) => Answer::Settled(self.retry_dead_letter(number, by).await?),
+            Ask::DeadLetter(number) => Answer::DeadLetter(Box::new(self.dead_letter(number, &by).await?)),
+            Ask::DeadLetterRetry(number) => Answer::Settled(Box::pin(self.retry_dead_letter(number, by)).await?),
             Ask::DeadLetterDrop(number) => Answer::Settled(self.drop_dead_letter(number, by).await?),
             Ask::TokenHistory { key, limit } => Answer::TokenHistory(self.token_history(&key, limit.min(ROWS_MAX))?),
             Ask::Check => {
@@ -652,8 +652,13 @@ impl Host {
             Ask::Consumers => Answer::Consumers(self.consumers()?),
             Ask::ConsumerPosition(consumer) => Answer::Position(self.db.consumer_position(consumer.as_str())?),
             Ask::ConsumerAdd { consumer, after, max_lag } => {
-                let position = self.sequence(after)?;
-                self.db.add_consumer(consumer.as_str(), position, max_lag, self.clock.now()).await?;
+                let (position, now) = (self.sequence(after)?, self.clock.now());
+                let (audit, db) = (self.audit.clone(), self.db.clone());
+                self.act(async move {
+                    audit.act(&by, "consumers add", consumer.to_string()).await?;
+                    Ok(db.add_consumer(consumer.as_str(), position, max_lag, now).await?)
+                })
+                .await?;
                 Answer::Consumers(self.consumers()?)
             }
             Ask::ConsumerAck { consumer, upto } => {
@@ -662,7 +667,12 @@ impl Host {
                 Answer::Consumers(self.consumers()?)
             }
             Ask::ConsumerRemove(consumer) => {
-                self.db.remove_consumer(consumer.as_str()).await?;
+                let (audit, db) = (self.audit.clone(), self.db.clone());
+                self.act(async move {
+                    audit.act(&by, "consumers remove", consumer.to_string()).await?;
+                    Ok(db.remove_consumer(consumer.as_str()).await?)
+                })
+                .await?;
                 Answer::Consumers(self.consumers()?)
             }
             Ask::Backup { to } => {

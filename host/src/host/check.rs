@@ -78,6 +78,12 @@ pub(crate) async fn find(connection: &Arc<Connection>) -> Finding {
     }
 }
 
+/// What a connection lacks of what its connector needs, if it lacks something.
+pub(super) fn lacks(connection: &Connection) -> Option<String> {
+    let first = connection.allowed().decided.iter().find_map(|decided| problem(connection, decided))?;
+    Some(format!("{first}; `tidewaiter check` has all of it"))
+}
+
 /// Schedules that have no occurrence any more.
 fn past(connection: &Connection) -> Vec<String> {
     let now = Clock::start().now();

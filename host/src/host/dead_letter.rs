@@ -19,6 +19,7 @@ use super::act::{Acting, Written};
 use super::reconcile::Reconciler;
 use super::refused::{OfSink, refused};
 use super::{Host, HostError};
+use crate::audit::Event;
 use crate::db::{CommitError, Db, Letters, Sensitive, StoredLetter, Told, pack};
 use crate::sink::render;
 
@@ -103,16 +104,19 @@ impl Host {
         }
     }
 
-    /// A dead letter, with what came.
+    /// A dead letter, with what came. It is written down who reads it.
     ///
     /// # Errors
-    /// There is none of that number, or the db.
-    pub async fn dead_letter(&self, number: u64) -> Result<LetterView, HostError> {
+    /// There is none of that number, the db, or the audit.
+    pub async fn dead_letter(&self, number: u64, by: &Actor) -> Result<LetterView, HostError> {
         let sensitive = self.db.sensitive()?;
-        Ok(match letter(&self.db, number).await? {
+        let shown = match letter(&self.db, number).await? {
             Letter::OfType(stored) => LetterView::with_delta(stored, &sensitive),
             Letter::OfSink(of) => LetterView::of_sink_with_delta(of, &sensitive),
-        })
+        };
+        let (by, entry) = (by.to_string(), format!("dead letter {number}"));
+        self.audit.note(&Event::Read { by, entries: [entry.clone(), entry], sensitive: false })?;
+        Ok(shown)
     }
 
     /// Has the object of a dead letter told as it is now, and is done with all that are kept of it: where the connector reads objects by their uid, as

@@ -32,7 +32,7 @@ const OWED_RETRY: Backoff = Backoff { min: Duration::from_secs(5), max: Duration
 
 /// What is read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Scope {
     /// The one object with this uid, which is journaled whatever was said of it before; none: all of the type's class.
     pub uid: Option<String>,
@@ -90,7 +90,7 @@ pub(super) struct Reconciler {
 pub struct BroughtUp {
     /// Which.
     pub key: TypeKey,
-    /// The run that established its token, or found all by comparison; none: it had a token.
+    /// The run that established its token, or the last one that found all there was; none: it had a token.
     pub established: Option<RunReport>,
     /// What was read; none: there was no token to go on from afterwards, or no need.
     pub reconciled: Option<Reconciled>,
@@ -101,14 +101,21 @@ impl Host {
     /// there any more, that they are gone. What was read before something failed stays journaled, and isn't told again.
     ///
     /// # Errors
-    /// Unknown type, a connector that can't read objects or isn't reached, another pass over the type, or the host shuts down. That
-    /// reading failed is in the report.
+    /// Unknown type, a connector that can't read objects or isn't reached, another pass over the type, the source hasn't the one object, or
+    /// the host shuts down. That reading failed is in the report.
     pub async fn reconcile(&self, key: &TypeKey, scope: Scope, by: Actor) -> Result<Reconciled, HostError> {
         let (reconciler, audit, key) = (self.reconciler(key)?, self.audit.clone(), key.clone());
         reconciler.can_read(&scope)?;
         self.act(async move {
             audit.act(&by, "reconcile", key.to_string()).await?;
-            reconciler.read(scope).await
+            let uid = scope.uid.clone();
+            let done = reconciler.read(scope).await?;
+            match uid {
+                Some(uid) if done.objects == 0 && done.last.outcome == Outcome::Ok => {
+                    Err(HostError::NoSuchObject { key, uid })
+                }
+                _ => Ok(done),
+            }
         })
         .await
     }
@@ -188,11 +195,14 @@ impl Host {
             let passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
             passes.get(key).and_then(Weak::upgrade).ok_or_else(|| HostError::NoPass { key: key.clone() })
         };
-        under_way()?;
-        self.audit.act(by, "reconcile cancel", key.to_string()).await?;
         let pass = under_way()?;
-        pass.cancel();
-        Ok(pass.progress())
+        let (audit, by, on) = (self.audit.clone(), by.clone(), key.to_string());
+        self.act(async move {
+            audit.act(&by, "reconcile cancel", on).await?;
+            pass.cancel();
+            Ok(pass.progress())
+        })
+        .await
     }
 
     pub(super) fn reconciler(&self, key: &TypeKey) -> Result<Reconciler, HostError> {
@@ -297,10 +307,17 @@ impl Reconciler {
         let state = self.db.state(&self.key)?;
         // What is found by comparison is brought up by every run.
         if by_comparison || state.is_none_or(|state| !matches!(state.sync, SyncState::Live(_) | SyncState::Origin)) {
-            let (answer, result) = oneshot::channel();
-            let request = Request::Sync { key: self.key.clone(), trigger: Trigger::Command, answer };
-            self.requests.send(request).await.map_err(|_| Refusal::ShuttingDown)?;
-            one.established = Some(result.await.map_err(|_| Refusal::ShuttingDown)??);
+            let mut trigger = Trigger::Command;
+            one.established = Some(loop {
+                let (answer, result) = oneshot::channel();
+                let request = Request::Sync { key: self.key.clone(), trigger, answer };
+                self.requests.send(request).await.map_err(|_| Refusal::ShuttingDown)?;
+                let run = result.await.map_err(|_| Refusal::ShuttingDown)??;
+                if run.outcome != Outcome::More {
+                    break run;
+                }
+                trigger = Trigger::Continue;
+            });
         }
         if !by_comparison && one.is_up() {
             one.reconciled = Some(self.read(Scope::default()).await?);
@@ -314,6 +331,10 @@ impl Reconciler {
         let operation = if scope.uid.is_some() { Operation::SearchByUid } else { Operation::Search };
         let connector = self.connection.connector.info();
         let what = match () {
+            () if scope.uid.is_none() && scope.gone => "gone is said of one object: name its uid".to_owned(),
+            () if scope.uid.is_some() && (scope.full || scope.allow_deletes) => {
+                "full and allow-deletes are said of all objects, and here is the uid of one".to_owned()
+            }
             () if class == ALL_CLASSES => "all classes are read one by one: add a type for each".to_owned(),
             () if !connector.does(operation) && scope.uid.is_some() => {
                 format!("connector {} can't read one object by its uid", connector.name)

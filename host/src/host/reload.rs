@@ -150,6 +150,9 @@ impl Reviser {
         let differences = Differences::between(&now, &next);
         if differences.is_empty() {
             // As they are written they may differ all the same.
+            if documents.is_some() {
+                audit.act(by, act, "nothing that counts".to_owned()).await?;
+            }
             store(documents, &next).await?;
             self.config.set(next);
             return Ok(Reloaded::default());

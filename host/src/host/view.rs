@@ -16,7 +16,7 @@ use tidewaiter_core::time::UnixMillis;
 use tidewaiter_core::token::SyncToken;
 use utoipa::ToSchema;
 
-use super::{Host, HostError};
+use super::{Host, HostError, check};
 use crate::config::Access;
 use crate::db::{Consumer, Faults, KEPT, Placement, RefusedRevision, Revision, Shadow};
 use crate::driver::{Connection, Source, TRIAL_RUNS};
@@ -439,7 +439,7 @@ impl Host {
                 connector: connection.connector.clone(),
                 class: config.class.clone(),
                 problem: broken.or(self.faulty(&connection.connector, runs)?),
-                notice: refused,
+                notice: refused.or_else(|| check::lacks(self.roster.get(&key.connection)?.as_ref())),
                 schedule: config.timing.as_ref().map(ToString::to_string),
                 dead_letters: letters.iter().filter(|stored| stored.key == key).count() as u64,
                 reconciled: shadows.get(&key).and_then(Shadow::complete_at),
@@ -449,9 +449,14 @@ impl Host {
         wanted.map(view).collect()
     }
 
-    /// Whether a connector is in quarantine.
-    pub(super) fn is_quarantined(&self, connector: &ConnectorName, loaded: Option<&str>) -> Result<bool, HostError> {
-        Ok(self.faulty(connector, loaded)?.is_some())
+    /// Whether a file of a connector that is run is in quarantine.
+    pub(super) fn is_faulty(&self, connector: &ConnectorName) -> Result<bool, HostError> {
+        let runs = self.roster.of(connector);
+        let mut files = runs.iter().map(|connection| Some(connection.connector.sha256())).collect::<Vec<_>>();
+        if files.is_empty() {
+            files.push(None);
+        }
+        files.into_iter().try_fold(false, |is_in, file| Ok(is_in || self.faulty(connector, file)?.is_some()))
     }
 
     /// That a connector is in quarantine, if it is.
@@ -461,7 +466,7 @@ impl Host {
         Ok(faults.map(|Faults { count, at, .. }| {
             format!(
                 "connector {connector} is in quarantine: {count} runs in a row trapped or broke the contract, the last one at {at}; one is tried \
-                 now and then, and whoever asks for a run gets it"
+                 now and then, and `tidewaiter sync` runs it at once"
             )
         }))
     }
