@@ -249,7 +249,7 @@ fn reconciliations_are_begun_followed_and_waited_for() {
     assert_eq!((status, &done["state"]), (200, &json!("SUCCESS")), "{done}");
     let id = done["_id"].as_str().unwrap();
     let (_, shown) = server.call("GET", &format!("recon/{id}"), &[], "");
-    assert_eq!((&shown["state"], &shown["stage"]), (&json!("SUCCESS"), &json!("COMPLETED")), "{shown}");
+    assert_eq!((&shown["state"], &shown["stage"]), (&json!("SUCCESS"), &json!("COMPLETED_SUCCESS")), "{shown}");
     assert_eq!(shown["progress"]["source"]["existing"]["processed"], 2, "{shown}");
     let uids: Vec<_> = place.changes().iter().map(|entry| entry["uid"].clone()).collect();
     assert_eq!(uids, ["1", "2"], "what live sync had skipped");

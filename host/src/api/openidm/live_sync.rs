@@ -11,6 +11,7 @@ use super::stage::document;
 use super::{Answer, Parameters, key};
 use crate::api::error::{ApiError, of_run};
 use crate::api::extract::Principal;
+use crate::api::v1::{entry_id, note};
 use crate::audit::Event;
 use crate::db::ReadError;
 use crate::host::ask::After;
@@ -42,9 +43,11 @@ pub(super) async fn by_source(host: &Host, parameters: &Parameters, who: &Princi
     }
 }
 
-/// All types of a connection, one after the other; the first that fails is the answer.
+/// All types of a connection, one after the other in their order; the first that fails is the answer.
 pub(super) async fn all(host: &Host, connection: &str, detail: Detail, who: &Principal) -> Answer {
-    let keys: Vec<TypeKey> = host.config().keys().filter(|key| key.connection.as_str() == connection).collect();
+    let config = host.config();
+    let mut keys: Vec<TypeKey> = config.keys().filter(|key| key.connection.as_str() == connection).collect();
+    keys.sort_by_key(|key| config.object_type(key).map(|config| config.rank));
     if keys.is_empty() {
         return Err(ApiError::not_found(format!("there is no connection {connection}")));
     }
@@ -60,11 +63,11 @@ pub(super) async fn one(host: &Host, key: &TypeKey, detail: Detail, who: &Princi
     let asked = Event::Act { by: who.actor().to_string(), act: "sync", on: key.to_string() };
     host.audit().note(&asked).map_err(HostError::from)?;
     let mut synced = host.sync_and_deliver(key.clone(), Trigger::Api).await?;
-    let mut exception = last_exception(host, &synced, detail).await?;
+    let mut exception = last_exception(host, &synced, detail, who).await?;
     while synced.report.outcome == Outcome::More {
         synced = host.sync_and_deliver(key.clone(), Trigger::Api).await?;
         if exception.is_none() {
-            exception = last_exception(host, &synced, detail).await?;
+            exception = last_exception(host, &synced, detail, who).await?;
         }
     }
     if let Some(error) = of_run(&synced.report) {
@@ -79,7 +82,12 @@ pub(super) async fn one(host: &Host, key: &TypeKey, detail: Detail, who: &Princi
 
 /// `{"throwable", "syncDelta"}` of the first entry that an inline sink failed to take, or else of the first dead letter; `syncDelta` is JSON in a
 /// text, and only there if it is asked for.
-async fn last_exception(host: &Host, synced: &Synced, Detail(detailed): Detail) -> Result<Option<Value>, ApiError> {
+async fn last_exception(
+    host: &Host,
+    synced: &Synced,
+    Detail(detailed): Detail,
+    who: &Principal,
+) -> Result<Option<Value>, ApiError> {
     let (throwable, delta) = match &synced.undelivered {
         Some(NotTaken { sink, sequence, problem }) => {
             let entries = match host.changes(After::Sequence(sequence - 1), 1, Duration::ZERO).await {
@@ -89,6 +97,9 @@ async fn last_exception(host: &Host, synced: &Synced, Detail(detailed): Detail) 
             };
             let sensitive = host.db().sensitive().map_err(HostError::from)?;
             let delta = entries.first().map(|entry| render::masked(entry, &sensitive));
+            if let Some(delta) = delta.as_ref().filter(|_| detailed) {
+                note(host, who, [delta, delta].map(entry_id), false)?;
+            }
             (format!("sink {sink}: {problem}"), delta)
         }
         None if synced.report.dead_letters == 0 => return Ok(None),
@@ -96,8 +107,11 @@ async fn last_exception(host: &Host, synced: &Synced, Detail(detailed): Detail) 
             let of_run = host.dead_letters(Some(&synced.report.key.connection)).await?.into_iter();
             let mut faults = of_run.filter(|letter| letter.run == Some(synced.report.run) && letter.fault.is_some());
             let Some(letter) = faults.next() else { return Ok(None) };
-            let number = letter.number;
-            (letter.fault.unwrap_or_default(), host.dead_letter(number).await?.delta)
+            let delta = match detailed {
+                true => host.dead_letter(letter.number, &who.actor()).await?.delta,
+                false => None,
+            };
+            (letter.fault.unwrap_or_default(), delta)
         }
     };
     let mut exception = json!({ "throwable": throwable });

@@ -7,9 +7,9 @@ use tidewaiter_core::name::TypeKey;
 
 use super::{Answer, Given, Parameters, Refused, Served, action, key, no_action};
 use crate::api::App;
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, Problem};
 use crate::api::extract::{Path, Principal};
-use crate::api::operation::{Done, Operation, Order, Standing, reconciled};
+use crate::api::operation::{Done, Operation, Order, RECONCILE, Standing, reconciled};
 use crate::driver::Progress;
 use crate::host::{Host, Scope};
 
@@ -20,7 +20,7 @@ const COMPLETION_MAX: std::time::Duration = std::time::Duration::from_secs(24 * 
 #[utoipa::path(get, path = "/recon", tag = "OpenIDM", security(("bearer" = ["read"])),
     responses((status = 200, body = Object), (status = "default", body = Refused)))]
 pub(super) async fn list(State(app): Served) -> Answer {
-    let all = app.operations.list(&app.host).into_iter().filter(|one| one.action == "reconcile");
+    let all = app.operations.list(&app.host).into_iter().filter(Operation::is_reconciliation);
     let all: Vec<Value> = all.map(|one| document(&one)).collect();
     Ok(Json(json!({ "reconciliations": all })))
 }
@@ -40,9 +40,8 @@ pub(super) async fn begin(State(app): Served, Given(parameters): Given, who: Pri
     };
     let (key, by) = (wanted(&app.host, &parameters)?, who.actor());
     app.host.token(&key)?;
-    let (connection, object_type) = (key.connection.clone(), Some(key.object_type.clone()));
-    let order = Order { action: "reconcile", connection, object_type, by: by.to_string() };
     let (host, scope) = (app.host.clone(), Scope { uid, ..Scope::default() });
+    let order = Order::reconcile(&key, &scope, &by);
     let id = app.operations.begin(order, async move { reconciled(host.reconcile(&key, scope, by).await) })?;
     if parameters.get("waitForCompletion").is_some_and(|value| value == "true") {
         app.operations.wait(&id, COMPLETION_MAX).await.transpose()?;
@@ -74,8 +73,8 @@ pub(super) async fn act(
         other => return Err(no_action(other, "cancel")),
     }
     let one = find(&app, &id)?;
-    let (Standing::Active, Some(object_type)) = (one.standing, one.object_type) else {
-        return Err(ApiError::conflict("unknown", format!("reconciliation {id} is over")));
+    let (Standing::Active, RECONCILE, Some(object_type)) = (one.standing, one.action, one.object_type) else {
+        return Err(ApiError::conflict("unknown", format!("reconciliation {id} is over, or reads one object only")));
     };
     app.host.cancel_pass(&TypeKey { connection: one.connection, object_type }, &who.actor()).await?;
     Ok(Json(json!({ "_id": id, "action": "cancel", "status": "INITIATED" })))
@@ -84,7 +83,7 @@ pub(super) async fn act(
 fn find(app: &App, id: &str) -> Result<Operation, ApiError> {
     let one = app.operations.get(&app.host, id)?;
     let unknown = || ApiError::not_found(format!("there is no reconciliation {id}"));
-    (one.action == "reconcile").then_some(one).ok_or_else(unknown)
+    one.is_reconciliation().then_some(one).ok_or_else(unknown)
 }
 
 fn one_id(parameters: &Parameters) -> Result<String, ApiError> {
@@ -111,7 +110,9 @@ fn wanted(host: &Host, parameters: &Parameters) -> Result<TypeKey, ApiError> {
     let whole = mapping.to_ascii_uppercase();
     let mut keys: Vec<TypeKey> = host.config().keys().filter(|key| whole.starts_with(&key.openidm_id())).collect();
     keys.sort_by_key(|key| std::cmp::Reverse(key.openidm_id().len()));
-    let exact = keys.iter().find(|key| key.openidm_id() == asked);
+    // Mappings are often called by what they read in the plural.
+    let plural = |key: &TypeKey| asked.strip_suffix('S') == Some(key.openidm_id().as_str());
+    let exact = keys.iter().find(|key| key.openidm_id() == asked || plural(key));
     let begins = |key: &&TypeKey| whole[key.openidm_id().len()..].starts_with('_') || whole == key.openidm_id();
     exact.or_else(|| keys.iter().find(begins)).cloned().ok_or_else(unknown)
 }
@@ -125,6 +126,15 @@ fn state(standing: Standing, code: Option<&str>) -> &'static str {
     }
 }
 
+fn stage(standing: Standing, code: Option<&str>) -> (&'static str, &'static str) {
+    match state(standing, code) {
+        "ACTIVE" => ("ACTIVE_RECONCILING_SOURCE", "reconciling source entries"),
+        "SUCCESS" => ("COMPLETED_SUCCESS", "reconciliation completed."),
+        "CANCELED" => ("COMPLETED_CANCELED", "reconciliation aborted."),
+        _ => ("COMPLETED_FAILED", "reconciliation failed"),
+    }
+}
+
 fn document(one: &Operation) -> Value {
     let mapping = one.object_type.as_ref().map(|object_type| format!("system/{}/{object_type}", one.connection));
     let counts = match &one.result {
@@ -133,12 +143,15 @@ fn document(one: &Operation) -> Value {
     };
     let total = one.progress.map(|progress| progress.expected.to_string());
     let processed = counts.map_or(0, |counts| counts.read);
-    let code = one.problem.as_ref().map(crate::api::error::Problem::code);
+    let code = one.problem.as_ref().map(Problem::code);
+    let (stage, description) = stage(one.standing, code);
+    let why = one.problem.as_ref().map(Problem::detail);
     json!({
         "_id": one.id,
         "mapping": mapping,
         "state": state(one.standing, code),
-        "stage": if one.standing == Standing::Active { "ACTIVE_RECONCILING_SOURCE" } else { "COMPLETED" },
+        "stage": stage,
+        "stageDescription": why.unwrap_or(description),
         "progress": { "source": { "existing": { "processed": processed, "total": total.unwrap_or_else(|| processed.to_string()) } } },
         "started": one.began,
         "ended": one.ended,
@@ -155,5 +168,6 @@ mod tests {
         assert_eq!(state(Standing::Succeeded, None), "SUCCESS");
         assert_eq!(state(Standing::Failed, Some("cancelled")), "CANCELED");
         assert_eq!(state(Standing::Failed, Some("host")), "FAILED");
+        assert_eq!(stage(Standing::Failed, Some("cancelled")).0, "COMPLETED_CANCELED");
     }
 }

@@ -37,14 +37,16 @@ fn exists(view: &TokenView) -> bool {
 
 /// Sync tokens that are held
 #[utoipa::path(get, path = "/repo/synchronisation/pooledSyncStage", tag = "OpenIDM", security(("bearer" = ["read"])),
-    params(("_queryFilter" = String, Query, description = "`true`"), ("_fields" = Option<String>, Query, description = "As in `_id`")),
+    params(("_queryFilter" = Option<String>, Query, description = "`true`"), ("_queryId" = Option<String>, Query, description = "`query-all-ids`"), ("_fields" = Option<String>, Query, description = "As in `_id`")),
     responses((status = 200, body = Object), (status = "default", body = super::Refused)))]
 pub(super) async fn list(State(app): Served, Given(parameters): Given) -> Answer {
     let host = &app.host;
-    if parameters.get("_queryFilter").map(String::as_str) != Some("true") {
-        return Err(ApiError::bad_request("the only query here is _queryFilter=true"));
-    }
-    let fields = parameters.get("_fields").filter(|fields| !fields.is_empty());
+    let asked = |name: &str| parameters.get(name).map(String::as_str);
+    let fields = match (asked("_queryFilter"), asked("_queryId")) {
+        (Some("true"), _) => asked("_fields").filter(|fields| !fields.is_empty()),
+        (None, Some("query-all-ids")) => Some("_id"),
+        _ => return Err(ApiError::bad_request("the queries here are _queryFilter=true and _queryId=query-all-ids")),
+    };
     let shown = |view: &TokenView| fields.map_or_else(|| document(view), |fields| selected(document(view), fields));
     let result: Vec<Value> = host.tokens()?.iter().filter(|view| exists(view)).map(shown).collect();
     Ok(Json(json!({
@@ -132,9 +134,9 @@ fn token(data: ConnectorData) -> Result<SyncToken, String> {
         (Some(native @ ("integer" | "JAVA_TYPE_LONG" | "string" | "JAVA_TYPE_BYTE_ARRAY")), _) => {
             Err(format!("syncToken is not of the nativeType {native}"))
         }
-        (Some(other), _) => {
-            Err(format!("there is no nativeType {other:?}; there are integer, string and JAVA_TYPE_BYTE_ARRAY"))
-        }
+        (Some(other), _) => Err(format!(
+            "there is no nativeType {other:?}; there are integer, JAVA_TYPE_LONG, string and JAVA_TYPE_BYTE_ARRAY"
+        )),
         (None, _) => Err("syncToken is neither a number nor a text".to_owned()),
     }
 }
