@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tidewaiter_core::access::Role;
 use tidewaiter_core::name::AccessName;
+use tidewaiter_core::state::Actor;
 use tidewaiter_core::text::hex;
 use tidewaiter_core::time::UnixMillis;
 use utoipa::ToSchema;
@@ -77,6 +78,17 @@ pub struct NewAccess {
     pub view: AccessView,
     /// The token itself: `tw_` and 64 hexadecimal digits.
     pub token: String,
+}
+
+/// Who asks: whoever an access token admits.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    /// What the token is called.
+    pub name: AccessName,
+    /// What may be done with it.
+    pub role: Role,
+    /// Which one it is: another one may be called so later.
+    sha256: String,
 }
 
 /// Why access can't be given or taken.
@@ -149,12 +161,12 @@ impl AccessTokens {
     }
 
     /// Whose token it is, if it is one by now.
-    pub fn admits(&self, token: &str) -> Option<(AccessName, Role)> {
+    pub fn admits(&self, token: &str) -> Option<Admitted> {
         // Who tries others learns nothing from the time that this takes: they don't know what hashes begin like one of ours.
         let (hash, now) = (hash(token), self.clock.now());
         let tokens = self.tokens();
         let (name, found) = tokens.iter().find(|(_, stored)| stored.sha256 == hash)?;
-        (!found.has_ended(now)).then(|| (name.clone(), found.role))
+        (!found.has_ended(now)).then(|| Admitted { name: name.clone(), role: found.role, sha256: hash })
     }
 
     /// All tokens, by name.
@@ -182,22 +194,25 @@ impl AccessTokens {
         Ok(NewAccess { view, token })
     }
 
-    /// Has a token be none any more, at once.
+    /// Has a token be none any more, at once; the file of the first one goes with it, or else the next start would make it the first one again.
     ///
     /// # Errors
-    /// There is none of that name, or the file can't be written.
+    /// There is none of that name, or the file can't be written or removed.
     pub fn revoke(&self, name: &AccessName) -> Result<(), AccessError> {
         let mut tokens = self.tokens();
-        match tokens.contains_key(name) {
-            true => self.store(&mut tokens, |tokens| drop(tokens.remove(name))),
-            false => Err(AccessError::Unknown(name.clone())),
+        let stored = tokens.get(name).ok_or_else(|| AccessError::Unknown(name.clone()))?;
+        let path = self.path.with_file_name(FIRST_FILE);
+        let is_first = |text: String| hash(text.trim()) == stored.sha256;
+        if files::text(&path, FILE_BYTES_MAX).is_ok_and(is_first) {
+            std::fs::remove_file(&path).map_err(|source| AccessError::File { path, source })?;
         }
+        self.store(&mut tokens, |tokens| drop(tokens.remove(name)))
     }
 
-    /// Whether a token is one still, as it was when it was admitted.
-    pub fn is_current(&self, name: &AccessName, role: Role) -> bool {
+    /// Whether what admitted somebody is an access token still.
+    pub fn is_current(&self, who: &Admitted) -> bool {
         let now = self.clock.now();
-        self.tokens().get(name).is_some_and(|stored| stored.role == role && !stored.has_ended(now))
+        self.tokens().get(&who.name).is_some_and(|stored| stored.sha256 == who.sha256 && !stored.has_ended(now))
     }
 
     /// Changes them once that is durable.
@@ -217,6 +232,13 @@ impl AccessTokens {
 
     fn tokens(&self) -> MutexGuard<'_, BTreeMap<AccessName, Stored>> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Admitted {
+    /// As the audit and the journal have it.
+    pub fn actor(&self) -> Actor {
+        Actor::Access { name: self.name.clone(), role: self.role }
     }
 }
 
@@ -284,7 +306,8 @@ mod tests {
         open().first().unwrap();
         let token = fs::read_to_string(&path).unwrap();
         assert_eq!((token.trim().len(), fs::metadata(&path).unwrap().mode() & 0o777), (67, 0o600));
-        let is_first = |token: &str| open().admits(token) == Some((named(FIRST_NAME), Role::Admin));
+        let admitted = |token: &str| open().admits(token).map(|who| (who.name, who.role));
+        let is_first = |token: &str| admitted(token) == Some((named(FIRST_NAME), Role::Admin));
         assert!(is_first(token.trim()) && !is_first("") && !is_first(&token));
         let kept = fs::read_to_string(folder.path().join(ACCESS_FILE)).unwrap();
         assert!(!kept.contains(token.trim()) && kept.contains(&hash(token.trim())), "{kept}");
@@ -292,6 +315,11 @@ mod tests {
         fs::remove_file(&path).unwrap();
         open().first().unwrap();
         assert!(!path.exists() && is_first(token.trim()));
+        // What is revoked is no token after a start, either.
+        fs::write(&path, &token).unwrap();
+        open().revoke(&named(FIRST_NAME)).unwrap();
+        open().first().unwrap();
+        assert!(path.exists() && !is_first(token.trim()) && is_first(fs::read_to_string(&path).unwrap().trim()));
 
         let other = tempfile::tempdir().unwrap();
         let path = other.path().join(FIRST_FILE);
@@ -315,8 +343,9 @@ mod tests {
         assert!(!view.expired && format!("{:?}", NewAccess { view, token: token.clone() }).find(&token).is_none());
         assert!(matches!(access.add(&ops, Role::Read, None), Err(AccessError::Exists(_))));
         let reopened = || AccessTokens::open(folder.path(), clock).unwrap();
-        assert_eq!(reopened().admits(&token), Some((ops.clone(), Role::Operate)));
-        assert!(reopened().is_current(&ops, Role::Operate) && !reopened().is_current(&ops, Role::Admin));
+        let who = reopened().admits(&token).unwrap();
+        assert_eq!((&who.name, who.role), (&ops, Role::Operate));
+        assert!(reopened().is_current(&who));
 
         // As if it were later.
         let path = folder.path().join(ACCESS_FILE);
@@ -325,7 +354,10 @@ mod tests {
         assert!(reopened().admits(&token).is_none() && reopened().list()[0].expired);
 
         access.revoke(&ops).unwrap();
-        assert!(access.admits(&token).is_none() && reopened().list().is_empty());
+        assert!(access.admits(&token).is_none() && reopened().list().is_empty() && !access.is_current(&who));
+        access.add(&ops, Role::Operate, None).unwrap();
+        assert!(!access.is_current(&who), "another one is called so");
+        access.revoke(&ops).unwrap();
         assert!(matches!(access.revoke(&ops), Err(AccessError::Unknown(_))));
     }
 }

@@ -2,13 +2,13 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidewaiter::clock::Clock;
 use tidewaiter_tests::web::Authority;
-use tidewaiter_tests::{HR, Place, Server, call, is_quick, is_there, rows, until};
+use tidewaiter_tests::{HR, Place, Server, call, is_quick, is_there, patched, rows, until};
 
 /// Every operation, and the role that it takes; none: it is for anybody.
 const ROUTES: &[(&str, &str, Option<&str>)] = &[
@@ -110,15 +110,16 @@ fn allows(role: &str, needed: &str) -> bool {
     role == needed || role == "admin" || needed == "read"
 }
 
-/// A caller with an access token.
+/// A caller with an access token, who sees to it that each write is written down.
 struct Caller {
     url: String,
     bearer: String,
+    audit: PathBuf,
 }
 
 impl Caller {
     fn new(server: &Server, token: &str) -> Self {
-        Self { url: server.url(), bearer: format!("Bearer {token}") }
+        Self { url: server.url(), bearer: format!("Bearer {token}"), audit: server.audit() }
     }
 
     fn call(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
@@ -132,7 +133,18 @@ impl Caller {
             headers.push(("Content-Type", "application/json"));
         }
         headers.extend(more);
-        call(method, &format!("{}{path}", self.url), &headers, &text)
+        let from = self.audited().len();
+        let (status, said) = call(method, &format!("{}{path}", self.url), &headers, &text);
+        // A reload that changes nothing writes nothing, and an answer that is said again was written down before.
+        let is_again = path.ends_with("/reload") || more.iter().any(|(name, _)| *name == "Idempotency-Key");
+        let is_write = method != "GET" && (200..300).contains(&status) && !is_again;
+        let is_written = || self.audited()[from..].contains("\"by\":\"api ");
+        assert!(!is_write || is_written(), "{method} {path} {more:?} is in no audit: {status} {said}");
+        (status, said)
+    }
+
+    fn audited(&self) -> String {
+        std::fs::read_to_string(&self.audit).unwrap_or_default()
     }
 
     fn v1(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
@@ -271,6 +283,14 @@ fn a_token_is_changed_only_by_who_saw_it() {
         assert_eq!(admin.call("PUT", path, &bad).0, 400, "{bad}");
     }
     assert_eq!(call("PUT", &format!("{}{path}", admin.url), &[("Authorization", &admin.bearer)], "{}").0, 415);
+
+    // One that the source refuses isn't what a rewind goes back to.
+    assert_eq!(admin.call("PUT", path, &new).0, 200);
+    let (status, problem) = admin.v1("POST", "connections/hr/types/account/sync?wait=30s", &Value::Null);
+    assert_eq!((status, &problem["code"]), (409, &json!("connector.invalid-sync-token")), "{problem}");
+    let (status, back) = admin.call("POST", &format!("{path}/rewind"), &Value::Null);
+    assert_eq!((status, &back["token"]), (200, &seen["token"]), "{back}");
+    assert_eq!(admin.v1("POST", "connections/hr/types/account/sync?wait=30s", &Value::Null).0, 200);
 }
 
 #[test]
@@ -379,6 +399,14 @@ fn changes_come_by_page_by_wait_and_as_a_stream_that_goes_on_where_it_ended() {
         asked.join().unwrap()
     });
     assert_eq!(waits["items"][0]["uid"], "3");
+    // One that is too large to wait for those who listen is told at once as any other.
+    let large = format!("4,{}@x,2026-03-04T08:00:00Z,\n", "d".repeat(40_000));
+    place.people(&format!("{ANN}{BOB}3,c@x,2026-03-03T08:00:00Z,\n{large}"));
+    assert_eq!(sync().0, 200);
+    let told: Vec<Value> = (0..2).map(|_| live.next().unwrap().1["uid"].clone()).collect();
+    assert_eq!(told, ["3", "4"]);
+    let found = admin.get("changes?uid=3&limit=1");
+    assert_eq!((found["items"].as_array().unwrap().len(), &found["items"][0]["id"]), (1, &found["next"]));
     for (query, status) in
         [("limit=0", 400), ("limit=1001", 400), ("after=x", 400), ("wait=61s", 400), ("colour=red", 400)]
     {
@@ -390,7 +418,16 @@ fn changes_come_by_page_by_wait_and_as_a_stream_that_goes_on_where_it_ended() {
     let (status, problem) = admin.v1("GET", &format!("changes?after={other}"), &Value::Null);
     assert_eq!((status, &problem["code"]), (400, &json!("incarnation-changed")));
 
-    // Whoever's token is revoked is told nothing any more.
+    // Whoever's token is revoked is told nothing any more, by whatever waits.
+    let tail = admin.get("changes?limit=1000")["next"].as_str().unwrap().to_owned();
+    let waits = with_role(&server, &admin, "waits", "read");
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| waits.v1("GET", &format!("changes?after={tail}&wait=30s"), &Value::Null));
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(admin.v1("DELETE", "access/waits", &Value::Null).0, 200);
+        assert_eq!(admin.call("DELETE", "/api/v1/connections/hr/types/account/token", &Value::Null).0, 200);
+        assert_eq!(asked.join().unwrap().0, 401);
+    });
     let reader = with_role(&server, &admin, "reader", "read");
     let mut stream = Events::open(&reader, "/api/v1/changes/stream", "");
     assert_eq!(admin.v1("DELETE", "access/reader", &Value::Null).0, 200);
@@ -438,6 +475,11 @@ fn the_same_request_with_the_same_key_is_done_once() {
     // Another one's key is another key.
     let other = with_role(&server, &admin, "other", "admin");
     assert_eq!(other.send("POST", "/api/v1/access", &key, &json!({ "name": "third", "role": "read" })).0, 200);
+    // What wasn't done is tried again.
+    let again = [("Idempotency-Key", "9c01")];
+    assert_eq!(admin.send("POST", "/api/v1/access", &again, &wanted).0, 409);
+    assert_eq!(admin.v1("DELETE", "access/once", &Value::Null).0, 200);
+    assert_eq!(admin.send("POST", "/api/v1/access", &again, &wanted).0, 200);
     let long = "x".repeat(256);
     assert_eq!(admin.send("POST", "/api/v1/access", &[("Idempotency-Key", &long)], &wanted).0, 400);
 }
@@ -530,6 +572,122 @@ fn what_is_asked_amiss_is_a_problem_with_a_code() {
 }
 
 #[test]
+fn a_connection_is_checked_brought_up_and_read_whole() {
+    let (place, _server, admin) = served();
+    place.csv("big", &rows(1..=60_000, 2026), "");
+    place.csv("closed", "", "");
+    place.write("grants/closed.toml", "");
+    place.csv("much", &rows(1..=300, 2026), "from = \"beginning\"\n[limits]\nrun-deltas = 100\n");
+    assert_eq!(admin.v1("POST", "reload", &Value::Null).0, 200);
+    let problems = |name: &str| {
+        let (status, found) = admin.v1("POST", &format!("connections/{name}/check"), &Value::Null);
+        assert_eq!(status, 200, "{found}");
+        (found["problems"].as_array().unwrap().len(), found["add"].as_array().unwrap().len())
+    };
+    assert_eq!((problems("hr"), problems("closed")), ((0, 0), (1, 1)));
+    assert_eq!(admin.v1("POST", "connections/nobody/check", &Value::Null).0, 404);
+
+    let (status, done) = admin.v1("POST", "connections/hr/bring-up?wait=30s", &Value::Null);
+    assert_eq!((status, &done["action"], &done["standing"]), (200, &json!("bring-up"), &json!("succeeded")), "{done}");
+    assert_eq!(place.changes().len(), 1, "the object that was there");
+    let (status, done) = admin.v1("POST", "connections/much/bring-up?wait=30s", &Value::Null);
+    let first = &done["result"]["bring-up"][0];
+    assert_eq!((status, &first["established"]["outcome"]), (200, &json!("ok")), "as many runs as it takes: {done}");
+    assert_eq!(first["reconciled"]["read"], 300, "{done}");
+    let (status, problem) = admin.v1("POST", "connections/closed/bring-up?wait=30s", &Value::Null);
+    assert!(status >= 400 && problem["code"].is_string(), "a failed action is no success: {status} {problem}");
+    assert_eq!(admin.v1("POST", "connections/nobody/bring-up", &Value::Null).0, 404);
+
+    let pass = "connections/big/types/account/pass";
+    assert_eq!(admin.v1("DELETE", pass, &Value::Null).0, 404, "there is none");
+    let reconcile = |wait: &str, body: &Value| admin.v1("POST", &format!("connections/{wait}"), body);
+    let one = "hr/types/account/reconcile?wait=30s";
+    let (status, problem) = reconcile(one, &json!({ "uid": "1" }));
+    assert!(status == 400 && problem["detail"].as_str().unwrap().contains("by its uid"), "csv can't: {problem}");
+    for bad in [json!({ "gone": true }), json!({ "uid": "1", "full": true }), json!({ "dry_run": true })] {
+        assert_eq!(reconcile(one, &bad).0, 400, "{bad}");
+    }
+    let (status, begun) = reconcile("big/types/account/reconcile", &Value::Null);
+    assert_eq!(status, 202, "{begun}");
+    let cancelled = || admin.v1("DELETE", pass, &Value::Null).0 == 200;
+    until("there is something to cancel", cancelled);
+    let operation = format!("operations/{}", begun["id"].as_str().unwrap());
+    until("it ends", || admin.get(&operation)["standing"] != "active");
+    let ended = admin.get(&operation);
+    assert_eq!((&ended["standing"], &ended["problem"]["code"]), (&json!("failed"), &json!("cancelled")), "{ended}");
+    assert_eq!(admin.v1("DELETE", pass, &Value::Null).0, 404, "there is none any more");
+}
+
+#[test]
+fn what_an_inline_sink_lacks_is_no_success() {
+    let place = Place::new();
+    place.people(ANN);
+    let sink = "[sinks.hook]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:9/in\"\ninline = true\n";
+    place.write("tidewaiter.toml", &format!("[http]\nlisten = \"127.0.0.1:0\"\n{sink}"));
+    place.write("connections/hr.toml", &format!("{HR}from = \"beginning\"\n"));
+    let server = place.serve();
+    let admin = Caller::new(&server, &server.token());
+    let (status, problem) = admin.v1("POST", "connections/hr/types/account/sync?wait=30s", &Value::Null);
+    assert_eq!((status, &problem["code"]), (503, &json!("undelivered")), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("sink hook"), "{problem}");
+    assert_eq!(place.changes().len(), 1, "it is journaled all the same");
+}
+
+#[test]
+fn another_file_of_a_connector_is_approved_and_taken_back() {
+    let place = Place::empty();
+    place.install("hostile");
+    place.write("tidewaiter.toml", "[http]\nlisten = \"127.0.0.1:0\"\n");
+    let of_it = "connector = \"hostile\"\n[settings]\ndo = \"person\"\nmore = \"https://more.example.org\"\n[types.account]\nclass = \"account\"\n";
+    for name in ["one", "two"] {
+        place.write(&format!("connections/{name}.toml"), of_it);
+        place.write(&format!("grants/{name}.toml"), "http = [\"https://more.example.org\"]\n");
+    }
+    let server = place.serve();
+    let admin = Caller::new(&server, &server.token());
+    let act = |path: &str, body: &Value| admin.v1("POST", path, body);
+    for name in ["one", "two"] {
+        let (status, done) = act(&format!("connections/{name}/types/account/sync?wait=30s"), &Value::Null);
+        assert_eq!(status, 200, "{done}");
+    }
+    let refused = act("connectors/hostile/rollback", &json!({}));
+    assert_eq!(refused.0, 409, "there is nothing to go back to: {}", refused.1);
+
+    let component = std::fs::read(place.path("connectors/hostile.wasm")).unwrap();
+    place.save("hostile", &patched(component, "describe:well-behaved", "describe:asks-more   "));
+    server.wait_for("asks for more than was approved", 0);
+    let awaits = |name: &str| admin.get(&format!("connections/{name}"))["awaits-approval"].clone();
+    until("both ask", || ["one", "two"].iter().all(|name| awaits(name).is_string()));
+    let awaiting = || admin.get("connectors")[0]["awaits-approval"].clone();
+    assert_eq!(awaiting(), json!(["one", "two"]));
+    let (status, problem) = act("connections/one/approve", &json!({ "id": "00112233445566778899aabbccddeeff" }));
+    assert_eq!((status, &problem["code"]), (412, &json!("changed")), "another list than was seen: {problem}");
+    assert!(problem["detail"].as_str().unwrap().contains(awaits("one").as_str().unwrap()), "{problem}");
+    let (status, approved) = act("connections/one/approve", &json!({ "id": awaits("one") }));
+    assert!(status == 200 && approved["awaits-approval"].is_null(), "{approved}");
+    assert_eq!(awaiting(), json!(["two"]));
+    let (status, files) = act("connectors/hostile/approve", &json!({ "id": awaits("two") }));
+    assert_eq!(status, 200, "{files}");
+    assert_eq!(awaiting(), json!([]));
+
+    let runs = || {
+        admin
+            .get("connectors/hostile/revisions")
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| row["runs"].clone())
+            .collect::<Vec<_>>()
+    };
+    until("both run it", || runs()[0] == json!(["one", "two"]));
+    let (status, files) = act("connectors/hostile/rollback", &json!({}));
+    assert_eq!(status, 200, "{files}");
+    until("both went back", || runs()[1] == json!(["one", "two"]));
+    let (status, problem) = act("connectors/hostile/rollback", &json!({ "to": "000000" }));
+    assert_eq!((status, &problem["code"]), (404, &json!("unknown")), "{problem}");
+}
+
+#[test]
 fn what_is_erased_is_gone_for_whoever_asks() {
     let (place, server, admin) = served();
     place.write("connections/hr.toml", &format!("{HR}from = \"beginning\"\n"));
@@ -600,6 +758,8 @@ fn what_makes_no_sense_is_refused_and_harms_nobody() {
         assert!(status == "nothing" || status.starts_with('4') || status == "505", "{shown:?}: {said}");
         assert!(!said.contains("root:") && !said.contains("\u{1b}"), "{said}");
     }
+    let two = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example.org\r\n\r\n";
+    assert!(answer(&server, two.as_bytes()).contains(" 400 "), "one of two hosts");
     // What follows a request that ends amiss is not taken for another one of somebody's.
     let smuggled = post(
         "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -665,6 +825,9 @@ fn who_asks_too_much_waits_and_others_do_not() {
     let other = with_role(&server, &admin, "other", "read");
     let limited = (0..200).any(|_| admin.v1("GET", "reload", &Value::Null).0 == 429);
     assert!(limited, "200 requests at once are more than 20 a second");
+    let limited = (0..200).any(|_| other.v1("POST", "reload", &Value::Null).0 == 429);
+    assert!(limited, "what is refused is counted, too");
+    std::thread::sleep(Duration::from_secs(1));
     assert_eq!(other.v1("GET", "reload", &Value::Null).0, 200, "another one's share is its own");
     let stranger = Caller::new(&server, "tw_0000");
     let statuses: Vec<u16> = (0..300).map(|_| stranger.v1("GET", "reload", &Value::Null).0).collect();
@@ -801,12 +964,35 @@ fn a_browser_acts_only_for_pages_of_this_server() {
     for more in [&[][..], &[("Sec-Fetch-Site", "cross-site")], &[("Origin", "http://evil.example.org")]] {
         assert_eq!(ask("POST", pause, more).0, 403, "{more:?}");
     }
-    let proxied = admin.send("POST", pause, &[("Sec-Fetch-Site", "cross-site")], &Value::Null);
-    assert_eq!(proxied.0, 403, "whoever adds the access token: {}", proxied.1);
+    for more in [("Sec-Fetch-Site", "cross-site"), ("Origin", "http://evil.example.org"), ("Origin", "null")] {
+        let proxied = admin.send("POST", pause, &[more], &Value::Null);
+        assert_eq!(proxied.0, 403, "whoever adds the access token: {}", proxied.1);
+    }
+    let (status, nobody) = ask("GET", "/ui/connections/nobody", &[("Accept", "text/html,*/*")]);
+    assert!(status == 404 && nobody.as_str().unwrap().contains("<h1>Not Found</h1>"), "{nobody}");
     assert_eq!(admin.get("connections/hr/types/account")["paused"], Value::Null);
     assert_eq!(ask("POST", pause, &[("Sec-Fetch-Site", "same-origin")]).0, 200);
     assert_eq!(ask("POST", "/ui/logout", &[("Sec-Fetch-Site", "same-origin")]).0, 303);
     assert_eq!(ask("GET", "/", &[]).0, 303, "to where one logs in");
     assert_eq!(ask("POST", pause, &[("Sec-Fetch-Site", "same-origin")]).0, 401);
+
+    // A token that is called as one that was revoked doesn't let its browsers in again.
+    let old = with_role(&server, &admin, "ops", "operate");
+    let (_, cookie) = login(&form, old.bearer.trim_start_matches("Bearer "));
+    let cookie = cookie.unwrap();
+    let look = || call("GET", &format!("{url}/"), &[("Cookie", cookie.split(';').next().unwrap())], "").0;
+    assert_eq!(look(), 200);
+    assert_eq!(admin.v1("DELETE", "access/ops", &Value::Null).0, 200);
+    assert_eq!(look(), 303);
+    let _new = with_role(&server, &admin, "ops", "operate");
+    assert_eq!(look(), 303);
+    // Whoever logs in again and again ends sessions of their own.
+    let (_, kept) = login(&form, &server.token());
+    let other = with_role(&server, &admin, "many", "read");
+    for _ in 0..110 {
+        assert_eq!(login(&form, other.bearer.trim_start_matches("Bearer ")).0, 303);
+    }
+    let kept = kept.unwrap();
+    assert_eq!(call("GET", &format!("{url}/"), &[("Cookie", kept.split(';').next().unwrap())], "").0, 200);
     assert!((0..300).any(|_| login(&form, "tw_0").0 == 429), "guessing is slow");
 }

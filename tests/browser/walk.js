@@ -37,7 +37,7 @@ async function context(options) {
   });
   made.on("console", (message) => {
     // What people are refused is told on the page; the browser writes it down as well.
-    const isAnswer = message.text().startsWith("Failed to load resource") && /\/api\/v1\/|\/ui\/login$/.test(message.location().url);
+    const isAnswer = message.text().startsWith("Failed to load resource") && /\/api\/v1\/|\/ui\/(login|live)$/.test(message.location().url);
     if (message.type() === "error" && !isAnswer) complaints.push(message.text());
   });
   made.on("weberror", (error) => complaints.push(String(error.error())));
@@ -227,6 +227,22 @@ await go(page, PAGES["dead-letters"]);
 await press(page, "Retry", /no such department/);
 await press(page, "Give up…", /^Done/);
 await page.getByText("There is none").waitFor();
+
+// A browser whose access token is revoked is sent to where one logs in, whatever it was looking at.
+const ask = (method, path, body) =>
+  page.evaluate(async ([method, path, body]) => {
+    const headers = body ? { "content-type": "application/json" } : {};
+    return (await fetch(`/api/v1/access${path}`, { method, body, headers })).json();
+  }, [method, path, body]);
+const { token: theirs } = await ask("POST", "", JSON.stringify({ name: "guest", role: "read" }));
+const guest = await (await context({})).newPage();
+await guest.goto(url);
+await guest.getByLabel("Access token").fill(theirs);
+await guest.keyboard.press("Enter");
+await guest.getByRole("heading", { name: "Overview" }).waitFor();
+await guest.goto(url + PAGES.entry);
+await ask("DELETE", "/guest");
+await guest.waitForURL(`${url}/ui/login`, { timeout: 60_000 });
 
 used.add("Log out");
 await page.getByRole("button", { name: "Log out" }).click();

@@ -7,9 +7,9 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::to_bytes;
+use axum::body::{HttpBody, to_bytes};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use base64::Engine;
@@ -25,17 +25,22 @@ use utoipa::openapi::OpenApi;
 use super::App;
 use super::error::ApiError;
 use super::extract::Principal;
-use super::page::session;
+use super::idempotency;
+use super::page::{self, session};
 use crate::audit::Event;
 use crate::host::HostError;
 
 /// The largest body of a request, in bytes: a connection's file and its grants.
 pub(super) const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// The same, of who needs no access token: one token, on a form.
+const STRANGERS_BODY_BYTES_MAX: usize = 4 * 1024;
 /// How long a client may take with the head of a request, from the end of the one before, with its body, and with a part of its answer.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Requests without an access token that is one, of one address: so many at once, and so many a second from then on.
 const STRANGERS_BURST: NonZeroU32 = NonZeroU32::new(100).unwrap();
 const STRANGERS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
+/// So much of a request is written down that is refused, in bytes.
+const NOTED_BYTES_MAX: usize = 512;
 /// The names under which a host of loopback is asked.
 const LOOPBACK: &str = "localhost";
 /// Where scripts of OpenIDM say who they are.
@@ -126,13 +131,34 @@ fn limited<K: std::hash::Hash + Eq + Clone>(limiter: &DefaultKeyedRateLimiter<K>
 #[derive(Clone, Copy, Debug)]
 pub(super) struct From(pub(super) IpAddr);
 
-/// Lets a request in that may be made, with its body.
-pub(super) async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Result<Response, ApiError> {
+/// Lets a request in that may be made, with its body, and gives what is answered the shape that whoever asks knows.
+pub(super) async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let (openidm, page) = (is_openidm(&request), is_page(&request) && wants_page(request.headers()));
+    let mut response = admitted(app, request, next).await.into_response();
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        response = match () {
+            () if openidm => error.openidm_response(),
+            () if page => page::failed(&error).await,
+            () => response,
+        };
+    }
+    close(&mut response);
+    response
+}
+
+/// Nobody guesses what an answer is, and nobody keeps it, unless it says otherwise.
+pub(super) fn close(response: &mut Response) {
+    let headers = response.headers_mut();
+    headers.entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+}
+
+async fn admitted(app: Arc<App>, mut request: Request, next: Next) -> Result<Response, ApiError> {
     named(&app, request.headers())?;
-    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let needed = route.as_deref().map(|path| app.roles.needed(path, request.method()));
+    let route = request.extensions().get::<MatchedPath>();
+    let needed = route.map(|path| app.roles.needed(path.as_str(), request.method()));
     if needed == Some(Some(Needed::Nobody)) {
-        return Ok(next.run(whole(request).await?).await);
+        return Ok(next.run(whole(request, STRANGERS_BODY_BYTES_MAX).await?).await);
     }
     if !request.method().is_safe() && session::is_of_others(request.headers()) {
         return Err(session::of_others());
@@ -144,23 +170,38 @@ pub(super) async fn admit(State(app): State<Arc<App>>, mut request: Request, nex
         }
         principal => principal?,
     };
-    let what = format!("{} {}", request.method(), request.uri().path());
+    app.limits.known(&principal.name)?;
+    let what = || format!("{} {}", request.method(), request.uri().path());
     let role = match needed {
         None => return Err(ApiError::not_found(format!("there is nothing at {}", request.uri().path()))),
         Some(Some(Needed::Role(role))) => role,
         Some(_) => {
-            return Err(ApiError::of(StatusCode::METHOD_NOT_ALLOWED, "no-such-method", format!("{what} does nothing")));
+            let message = format!("{} does nothing", what());
+            return Err(ApiError::of(StatusCode::METHOD_NOT_ALLOWED, "no-such-method", message));
         }
     };
     if !principal.role.allows(role) {
-        let refused = Event::NotAllowed { by: principal.actor().to_string(), act: "http", on: what };
-        app.host.audit().note(&refused).map_err(HostError::from)?;
         let message = format!("this is for the role {role}, and {} has the role {}", principal.name, principal.role);
-        return Err(ApiError::forbidden(message));
+        return Err(refused(&app, &principal, what(), message)?);
     }
-    app.limits.known(&principal.name)?;
-    request.extensions_mut().insert(principal);
-    Ok(next.run(whole(request).await?).await)
+    request.extensions_mut().insert(principal.clone());
+    idempotency::once(app, &principal.name, whole(request, BODY_BYTES_MAX).await?, next).await
+}
+
+/// Writes down what somebody tried that is for another role.
+pub(super) fn refused(app: &App, who: &Principal, mut what: String, message: String) -> Result<ApiError, ApiError> {
+    what.truncate(what.floor_char_boundary(NOTED_BYTES_MAX));
+    let refused = Event::NotAllowed { by: who.actor().to_string(), act: "http", on: what };
+    app.host.audit().note(&refused).map_err(HostError::from)?;
+    Ok(ApiError::forbidden(message))
+}
+
+/// Browsers say that they take pages.
+fn wants_page(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::ACCEPT)
+        .and_then(|wanted| wanted.to_str().ok())
+        .is_some_and(|wanted| wanted.contains("text/html"))
 }
 
 fn is_page(request: &Request) -> bool {
@@ -171,6 +212,9 @@ fn is_page(request: &Request) -> bool {
 
 /// By another name, a page in somebody's browser could ask.
 fn named(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
+    if headers.get_all(header::HOST).iter().count() > 1 {
+        return Err(ApiError::bad_request("there is more than one Host header"));
+    }
     let host = headers.get(header::HOST).map(|host| host.to_str().unwrap_or_default());
     match host.is_none_or(|host| is_loopback(host) || app.names.iter().any(|name| is_named(host, name))) {
         true => Ok(()),
@@ -183,16 +227,18 @@ fn principal(app: &App, request: &Request) -> Result<Principal, ApiError> {
     let token = token(request.headers(), openidm);
     if token.is_none()
         && let Some(who) = app.sessions.of(request.method(), request.headers())?
-        && app.host.access().is_current(&who.name, who.role)
+        && app.host.access().is_current(&who)
     {
         return Ok(who);
     }
-    if let Some((name, role)) = token.as_deref().and_then(|token| app.host.access().admits(token)) {
-        return Ok(Principal { name, role });
+    if let Some(who) = token.as_deref().and_then(|token| app.host.access().admits(token)) {
+        return Ok(Principal(who));
     }
     app.limits.stranger(request.extensions().get().copied())?;
     Err(ApiError::unauthorized(match token {
-        None => "this needs `Authorization: Bearer` with an access token; the file http-token has the first one",
+        None => {
+            "this needs `Authorization: Bearer` with an access token; http-token in the data directory is the first one"
+        }
         Some(_) => "that is no access token, or it has expired or was revoked",
     }))
 }
@@ -220,12 +266,15 @@ fn token(headers: &HeaderMap, openidm: bool) -> Option<String> {
 }
 
 /// With its body, if that comes and isn't too large.
-async fn whole(request: Request) -> Result<Request, ApiError> {
+async fn whole(request: Request, bytes_max: usize) -> Result<Request, ApiError> {
+    if request.body().is_end_stream() {
+        return Ok(request);
+    }
     let (head, body) = request.into_parts();
-    let read = timeout(SILENCE_MAX, to_bytes(body, BODY_BYTES_MAX)).await;
+    let read = timeout(SILENCE_MAX, to_bytes(body, bytes_max)).await;
     let read = read.map_err(|_| ApiError::of(StatusCode::REQUEST_TIMEOUT, "timeout", "the body doesn't come"))?;
     let too_large = |_| {
-        let message = format!("a body of more than the {BODY_BYTES_MAX} bytes that are taken, or one that broke off");
+        let message = format!("a body of more than the {bytes_max} bytes that are taken, or one that broke off");
         ApiError::of(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message)
     };
     Ok(Request::from_parts(head, read.map_err(too_large)?.into()))

@@ -1,18 +1,15 @@
 //! How the API says no: one error, in the shape that its caller knows. Decides which status and which code a problem has; says nothing that
 //! whoever asks may not know.
 
-use axum::extract::Request;
 use axum::http::{StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Json, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tidewaiter_core::run::{ErrorKind, Failure, Outcome, RunReport};
 use utoipa::{IntoResponses, ToSchema};
 
-use super::admit::is_openidm;
-use crate::host::HostError;
 use crate::host::ask::ProblemCode;
+use crate::host::{HostError, NotTaken};
 
 /// An answer that is not the one that was asked for.
 #[derive(Clone, Debug)]
@@ -52,6 +49,7 @@ pub(super) const CODES: &[(&str, &str)] = &[
     ("no-room", "The journal has no room; it goes on when there is some."),
     ("went-back", "The connector's new file failed, and what ran before has not run yet."),
     ("incarnation-changed", "The entry is one of another journal: this one was restored."),
+    ("undelivered", "The entries are journaled, and an inline sink hasn't taken them yet; it is tried again."),
     ("dropped", "The entries were delivered to everybody, and have been dropped."),
     ("consumer", "The consumer is expired, exists already, or acknowledges what is not there."),
     ("shutting-down", "The server is shutting down."),
@@ -91,13 +89,18 @@ impl Problem {
     pub(super) fn code(&self) -> &str {
         &self.code
     }
+
+    /// What is wrong, for people.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
 }
 
 /// What a page may answer instead.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "it is what the document says of ApiError")]
 pub(super) enum Otherwise {
-    /// It can't be shown, or not to whoever asks.
+    /// It can't be shown, or not to whoever asks. Browsers get a page that says so.
     #[response(status = "default", content_type = "application/problem+json")]
     Problem(#[to_schema] Problem),
 }
@@ -191,6 +194,12 @@ impl ApiError {
         Self { retry_after_s, ..Self::of(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", message) }
     }
 
+    /// A bug of ours, which is told to the log.
+    pub(super) fn bug(what: &str) -> Self {
+        tracing::error!(target: "tidewaiter", code = "panic", "a request ended by a bug: {what}");
+        Self::of(StatusCode::INTERNAL_SERVER_ERROR, "host", "this request ended by a bug; the log has more")
+    }
+
     pub(super) fn is_unauthorized(&self) -> bool {
         self.status == StatusCode::UNAUTHORIZED
     }
@@ -199,11 +208,20 @@ impl ApiError {
         &self.message
     }
 
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The status in words.
+    pub(super) fn title(&self) -> &'static str {
+        self.status.canonical_reason().unwrap_or_default()
+    }
+
     /// As the API has it.
     pub(super) fn problem(&self) -> Problem {
         Problem {
             r#type: format!("/api/v1/reference#problem-{}", self.code.split('.').next().unwrap_or_default()),
-            title: self.status.canonical_reason().unwrap_or_default().to_owned(),
+            title: self.title().to_owned(),
             status: self.status.as_u16(),
             detail: self.message.clone(),
             code: self.code.clone(),
@@ -213,12 +231,16 @@ impl ApiError {
 
     /// As OpenIDM has it: `{"code", "reason", "message"}`, and for a failed run `"detail": {"code"}` with the stable code of the failure.
     fn openidm(&self) -> Value {
-        let reason = self.status.canonical_reason().unwrap_or_default();
-        let mut body = json!({ "code": self.status.as_u16(), "reason": reason, "message": self.message });
+        let mut body = json!({ "code": self.status.as_u16(), "reason": self.title(), "message": self.message });
         if self.run.is_some() {
             body["detail"] = json!({ "code": self.code });
         }
         body
+    }
+
+    /// In the shape that OpenIDM's scripts know.
+    pub(super) fn openidm_response(&self) -> Response {
+        self.respond(Json(self.openidm()).into_response())
     }
 
     fn respond(&self, body: Response) -> Response {
@@ -233,6 +255,12 @@ impl ApiError {
         }
         response
     }
+}
+
+/// What an inline sink that lacks entries says.
+pub(super) fn undelivered(NotTaken { sink, sequence, problem }: &NotTaken) -> ApiError {
+    let message = format!("what was journaled hasn't reached sink {sink}, from entry {sequence} on: {problem}");
+    ApiError::unavailable("undelivered", message)
 }
 
 /// What a run says that came to no good end; none: it did what was asked.
@@ -311,16 +339,6 @@ impl IntoResponse for ApiError {
         response.headers_mut().insert(header::CONTENT_TYPE, problem);
         response.extensions_mut().insert(self);
         response
-    }
-}
-
-/// Gives errors the shape that OpenIDM's scripts know, where they ask.
-pub(super) async fn shaped(request: Request, next: Next) -> Response {
-    let openidm = is_openidm(&request);
-    let response = next.run(request).await;
-    match response.extensions().get::<ApiError>() {
-        Some(error) if openidm => error.respond(Json(error.openidm()).into_response()),
-        _ => response,
     }
 }
 

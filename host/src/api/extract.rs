@@ -1,14 +1,13 @@
 //! What handlers take out of requests. What can't be taken is told in the API's words.
 
+use axum::body::HttpBody;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
-use tidewaiter_core::access::Role;
-use tidewaiter_core::name::AccessName;
-use tidewaiter_core::state::Actor;
 
 use super::error::ApiError;
+use crate::access::Admitted;
 
 /// Names in the path.
 pub(super) struct Path<T>(pub(super) T);
@@ -19,15 +18,12 @@ pub(super) struct Json<T>(pub(super) T);
 
 /// Who asks.
 #[derive(Clone, Debug)]
-pub(super) struct Principal {
-    pub(super) name: AccessName,
-    pub(super) role: Role,
-}
+pub(super) struct Principal(pub(super) Admitted);
 
-impl Principal {
-    /// As the audit and the journal have it.
-    pub(super) fn actor(&self) -> Actor {
-        Actor::Access { name: self.name.clone(), role: self.role }
+impl std::ops::Deref for Principal {
+    type Target = Admitted;
+    fn deref(&self) -> &Admitted {
+        &self.0
     }
 }
 
@@ -51,6 +47,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        // Whatever may all be left out needn't be sent.
+        if request.body().is_end_stream() && request.headers().get(header::CONTENT_TYPE).is_none() {
+            return serde_json::from_str("{}").map(Self).map_err(|error| ApiError::bad_request(error.to_string()));
+        }
         let taken = axum::Json::from_request(request, state).await;
         let refused = |error: axum::extract::rejection::JsonRejection| match error.status() {
             StatusCode::UNSUPPORTED_MEDIA_TYPE => {

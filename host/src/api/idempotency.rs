@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderValue, Method, StatusCode, response::Parts};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -20,12 +20,12 @@ use tokio::task::JoinSet;
 use super::App;
 use super::admit::BODY_BYTES_MAX;
 use super::error::ApiError;
-use super::extract::Principal;
 use crate::clock::Clock;
 
 const HEADER: &str = "idempotency-key";
 const REPLAYED: &str = "idempotency-replayed";
 const KEY_CHARS_MAX: usize = 255;
+/// Of one access token.
 const KEPT_MAX: usize = 1000;
 const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 /// A larger answer is not kept.
@@ -54,15 +54,14 @@ pub(super) struct Remembered {
     clock: Clock,
 }
 
-/// Does a request once.
-pub(super) async fn once(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response, ApiError> {
-    let given = request.headers().get(HEADER).filter(|_| *request.method() == Method::POST);
-    let (Some(given), Some(principal)) = (given, request.extensions().get::<Principal>()) else {
+/// Does a request that somebody makes, and one with a key once.
+pub(super) async fn once(app: Arc<App>, who: &AccessName, request: Request, next: Next) -> Result<Response, ApiError> {
+    let Some(given) = request.headers().get(HEADER).filter(|_| *request.method() == Method::POST) else {
         return Ok(next.run(request).await);
     };
     let text = given.to_str().ok().filter(|text| !text.is_empty() && text.len() <= KEY_CHARS_MAX);
     let bad = || ApiError::bad_request(format!("an {HEADER} has 1 to {KEY_CHARS_MAX} visible characters"));
-    let key = (principal.name.clone(), text.ok_or_else(bad)?.to_owned());
+    let key = (who.clone(), text.ok_or_else(bad)?.to_owned());
     let (head, body) = request.into_parts();
     let body = to_bytes(body, BODY_BYTES_MAX).await.map_err(|error| ApiError::bad_request(error.to_string()))?;
     let mut hash = Sha256::new_with_prefix(head.method.as_str());
@@ -77,10 +76,29 @@ pub(super) async fn once(State(app): State<Arc<App>>, request: Request, next: Ne
     let request = Request::from_parts(head, body.into());
     let of = Arc::clone(&app);
     app.remembered.spawn(async move {
+        let busy = Busy { app: of, key };
         let response = next.run(request).await;
-        drop(answer.send(of.remembered.keep(&key, response).await));
+        drop(answer.send(busy.app.remembered.keep(&busy.key, response).await));
     });
-    answered.await.map_err(|_| ApiError::unavailable("shutting-down", "the host is shutting down"))
+    answered.await.map_err(|_| match app.host.closing().is_cancelled() {
+        true => ApiError::unavailable("shutting-down", "the host is shutting down"),
+        false => ApiError::bug("one that was to be done once"),
+    })
+}
+
+/// A request that is under way: where it comes to no end, it may be made again.
+struct Busy {
+    app: Arc<App>,
+    key: Key,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let mut known = self.app.remembered.all();
+        if known.get(&self.key).is_some_and(|one| one.answer.is_none()) {
+            known.remove(&self.key);
+        }
+    }
 }
 
 impl Remembered {
@@ -93,8 +111,8 @@ impl Remembered {
         let (mut known, now) = (self.all(), self.clock.moment());
         known.retain(|_, one| one.until > now);
         match known.get(key) {
-            None if known.len() >= KEPT_MAX => {
-                Err(ApiError::too_many(format!("{KEPT_MAX} idempotency keys are remembered"), 60))
+            None if known.keys().filter(|(name, _)| *name == key.0).count() >= KEPT_MAX => {
+                Err(ApiError::too_many(format!("{KEPT_MAX} idempotency keys of {} are remembered", key.0), 60))
             }
             None => {
                 known.insert(key.clone(), Known { hash, until: now + KEPT_FOR, answer: None });
@@ -120,11 +138,10 @@ impl Remembered {
         }
     }
 
-    /// Keeps an answer, unless it says that the same may be tried again.
+    /// Keeps an answer, unless it says that nothing was done: the same may be tried again.
     async fn keep(&self, key: &Key, response: Response) -> Response {
         let (parts, body) = response.into_parts();
-        let status = parts.status;
-        let again = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+        let again = !parts.status.is_success();
         // Answers to these requests are made as a whole.
         let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
         let mut known = self.all();

@@ -11,15 +11,16 @@ mod page;
 mod tls;
 mod v1;
 
+use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
-use axum::http::{HeaderName, HeaderValue, header};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::Router;
+use axum::body::Body;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -28,13 +29,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::add_extension::AddExtension;
+use tower_http::catch_panic::{CatchPanic, ResponseForPanic};
 use utoipa_axum::router::OpenApiRouter;
 
 use self::admit::{From, Limits, Roles, SILENCE_MAX};
 use self::error::ApiError;
-use self::feed::Feed;
+use self::feed::{Feed, Places};
 use self::idempotency::Remembered;
 use self::operation::Operations;
 use self::page::Sessions;
@@ -55,6 +56,9 @@ pub struct Server {
     address: SocketAddr,
 }
 
+/// All routes; a bug of ours ends one request, and no other.
+type Routes = CatchPanic<Router, ByABug>;
+
 /// What handlers share.
 struct App {
     host: Arc<Host>,
@@ -66,6 +70,7 @@ struct App {
     remembered: Remembered,
     operations: Operations,
     feed: Feed,
+    places: Places,
     sessions: Sessions,
     /// Nobody listens on the way.
     secure: bool,
@@ -110,7 +115,7 @@ impl Server {
         let (routes, app) = routes(&host, &self.http);
         let accept = async || self.listener.accept().await;
         let serve = |(stream, from): (TcpStream, SocketAddr)| {
-            let routes = routes.clone().layer(Extension(From(from.ip())));
+            let routes = AddExtension::new(routes.clone(), From(from.ip()));
             client(stream, self.tls.clone(), routes, closing.clone())
         };
         let served = Clients::serve(&host, self.http.clients, accept, serve);
@@ -121,7 +126,7 @@ impl Server {
 }
 
 /// All routes, and what they share.
-fn routes(host: &Arc<Host>, http: &Http) -> (Router, Arc<App>) {
+fn routes(host: &Arc<Host>, http: &Http) -> (Routes, Arc<App>) {
     let (api, mut document) = v1::routes().split_for_parts();
     let (openidm, theirs) = OpenApiRouter::new().nest("/openidm", openidm::routes()).split_for_parts();
     document.merge(theirs);
@@ -137,25 +142,24 @@ fn routes(host: &Arc<Host>, http: &Http) -> (Router, Arc<App>) {
         remembered: Remembered::new(clock),
         operations: Operations::new(clock),
         feed: Feed::new(),
+        places: Places::new(http.clients),
         sessions: Sessions::new(clock),
         secure: http.tls.is_some(),
         document: document.to_json().unwrap_or_default(),
     });
-    let api = api.layer(from_fn_with_state(Arc::clone(&app), idempotency::once));
-    // What is nowhere is refused by whoever lets in.
+    // What is nowhere is refused by whoever lets in. A layer is a box for each request, so there is one, and the rest lies around the routes.
     let routes = api.merge(openidm).merge(page).fallback(nowhere).method_not_allowed_fallback(nowhere);
-    let routes = routes.layer(from_fn_with_state(Arc::clone(&app), admit::admit)).layer(from_fn(error::shaped));
-    let nosniff = SetResponseHeaderLayer::if_not_present(
-        HeaderName::from_static("x-content-type-options"),
-        HeaderValue::from_static("nosniff"),
-    );
-    let private = SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    let routes = routes.layer(nosniff).layer(private).layer(CatchPanicLayer::custom(panicked));
-    (routes.with_state(Arc::clone(&app)), app)
+    let routes = routes.layer(from_fn_with_state(Arc::clone(&app), admit::admit)).with_state(Arc::clone(&app));
+    (CatchPanic::custom(routes, ByABug), app)
 }
 
 /// One client, until it has nothing more to ask, or says nothing for too long.
-async fn client(stream: TcpStream, tls: Option<Arc<Acceptor>>, routes: Router, closing: CancellationToken) {
+async fn client(
+    stream: TcpStream,
+    tls: Option<Arc<Acceptor>>,
+    routes: AddExtension<Routes, From>,
+    closing: CancellationToken,
+) {
     let _ = stream.set_nodelay(true);
     // Who doesn't fetch what is said to them has their place taken.
     let mut stream = Box::pin(TimeoutStream::new(stream));
@@ -172,7 +176,7 @@ async fn client(stream: TcpStream, tls: Option<Arc<Acceptor>>, routes: Router, c
 
 async fn http(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    routes: Router,
+    routes: AddExtension<Routes, From>,
     closing: CancellationToken,
 ) {
     let mut builder = http1::Builder::new();
@@ -189,11 +193,17 @@ async fn nowhere() -> ApiError {
     ApiError::not_found("there is nothing here")
 }
 
-/// A bug of ours ends one request, and no other.
-#[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]
-fn panicked(what: Box<dyn std::any::Any + Send>) -> Response {
-    let text = what.downcast_ref::<String>().map(String::as_str).or_else(|| what.downcast_ref::<&str>().copied());
-    tracing::error!(target: "tidewaiter", code = "panic", "a request ended by a bug: {}", text.unwrap_or("no text"));
-    let status = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
-    ApiError::of(status, "host", "this request ended by a bug; the log has more").into_response()
+/// How it is answered.
+#[derive(Clone, Copy)]
+struct ByABug;
+
+impl ResponseForPanic for ByABug {
+    type ResponseBody = Body;
+
+    fn response_for_panic(&mut self, what: Box<dyn Any + Send>) -> Response {
+        let text = what.downcast_ref::<String>().map(String::as_str).or_else(|| what.downcast_ref::<&str>().copied());
+        let mut response = ApiError::bug(text.unwrap_or("no text")).into_response();
+        admit::close(&mut response);
+        response
+    }
 }

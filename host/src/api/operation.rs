@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tidewaiter_core::name::{ConnectionName, TypeKey, TypeName};
 use tidewaiter_core::run::{Outcome, Trigger};
+use tidewaiter_core::state::Actor;
 use tidewaiter_core::time::UnixMillis;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -16,13 +17,16 @@ use utoipa::ToSchema;
 use super::error::{self, ApiError, Problem};
 use crate::clock::Clock;
 use crate::driver::Progress;
-use crate::host::{BroughtUp, Host, HostError, Reconciled, Synced};
+use crate::host::{BroughtUp, Host, HostError, Reconciled, Scope, Synced};
 
 /// Those that are over and are remembered.
 const KEPT: usize = 1000;
 /// Those that are under way.
 const ACTIVE_MAX: usize = 256;
 const ID_BYTES: usize = 12;
+/// What it is called to read all objects of a type, and to read one.
+pub(super) const RECONCILE: &str = "reconcile";
+const RECONCILE_OBJECT: &str = "reconcile-object";
 
 /// Where an operation stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -42,7 +46,7 @@ pub(super) enum Standing {
 pub(super) struct Operation {
     /// Its id.
     pub(super) id: String,
-    /// What is done: `sync`, `reconcile` or `bring-up`.
+    /// What is done: `sync`, `reconcile`, `reconcile-object` or `bring-up`.
     pub(super) action: &'static str,
     /// On which connection.
     pub(super) connection: ConnectionName,
@@ -168,7 +172,8 @@ impl Entry {
         let Order { action, connection, object_type, by } = &self.order;
         let ended = self.ended.borrow().clone();
         let key = |object_type: &TypeName| TypeKey { connection: connection.clone(), object_type: object_type.clone() };
-        let pass = || object_type.as_ref().and_then(|object_type| host.pass(&key(object_type)));
+        let read_whole = object_type.as_ref().filter(|_| *action == RECONCILE);
+        let pass = || read_whole.and_then(|object_type| host.pass(&key(object_type)));
         let (ended, standing, result, problem) = match ended {
             None => (None, Standing::Active, None, None),
             Some((at, Ok(done))) => (Some(at), Standing::Succeeded, Some(done), None),
@@ -204,17 +209,35 @@ fn id() -> Result<String, String> {
     Ok(tidewaiter_core::text::hex(&bytes))
 }
 
-/// Live sync of a type until there is nothing more to do.
+/// Live sync of a type until there is nothing more to do. It failed if its last run did, or if an inline sink hasn't got what it is to have.
 pub(super) async fn sync(host: Arc<Host>, key: TypeKey) -> Ended {
+    let mut undelivered = None;
     loop {
-        let synced = host.sync_and_deliver(key.clone(), Trigger::Api).await?;
+        let mut synced = host.sync_and_deliver(key.clone(), Trigger::Api).await?;
+        undelivered = undelivered.or(synced.undelivered.take());
         if synced.report.outcome == Outcome::More {
             continue;
         }
-        return match error::of_run(&synced.report) {
+        return match error::of_run(&synced.report).or_else(|| undelivered.as_ref().map(error::undelivered)) {
             None => Ok(Done::Sync(Box::new(synced))),
             Some(error) => Err(error),
         };
+    }
+}
+
+impl Order {
+    /// To read objects of a type.
+    pub(super) fn reconcile(key: &TypeKey, scope: &Scope, by: &Actor) -> Self {
+        let action = if scope.uid.is_some() { RECONCILE_OBJECT } else { RECONCILE };
+        let (connection, object_type) = (key.connection.clone(), Some(key.object_type.clone()));
+        Self { action, connection, object_type, by: by.to_string() }
+    }
+}
+
+impl Operation {
+    /// Whether objects are read.
+    pub(super) fn is_reconciliation(&self) -> bool {
+        [RECONCILE, RECONCILE_OBJECT].contains(&self.action)
     }
 }
 

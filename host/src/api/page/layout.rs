@@ -41,7 +41,10 @@ pub(super) fn inside(title: &str, at: &str, who: &Principal, body: &Markup) -> M
                     }
                 }
                 main id="main" tabindex="-1" { (body) }
-                footer { a href="/api/v1/reference" { "The HTTP API" } }
+                footer {
+                    "Tidewaiter has sandboxed connectors pull changes out of other systems, journals each, and hands them on. "
+                    a href="/api/v1/reference" { "The HTTP API" }
+                }
                 p id="told" role="status" aria-live="polite" {}
                 script src="/ui/page.js" defer {}
             }
@@ -115,16 +118,21 @@ pub(super) fn state(view: &TypeView) -> Markup {
         (None, "token-lost") => ("bad", "token lost"),
         (None, "held") => ("bad", "held"),
         (None, "paused") => ("off", "paused"),
-        (None, "new" | "origin") => ("off", "new"),
         (None, _) if view.token.failures > 0 => ("warn", "retrying"),
+        (None, "new" | "origin") => ("off", "new"),
         (None, _) => ("good", "live"),
     };
     html! { span class={ "state " (class) } { (word) } }
 }
 
 /// What is to be known of a type, if there is something.
-pub(super) fn why(view: &TypeView) -> Option<&String> {
-    view.problem.as_ref().or(view.token.lost.as_ref()).or(view.token.held.as_ref()).or(view.notice.as_ref())
+pub(super) fn why(view: &TypeView) -> Option<String> {
+    let known =
+        view.problem.as_ref().or(view.token.lost.as_ref()).or(view.token.held.as_ref()).or(view.notice.as_ref());
+    known.cloned().or_else(|| match view.last_run.as_ref().map(|run| &run.outcome) {
+        Some(Outcome::Failed(failure)) if view.token.failures > 0 => Some(failure.to_string()),
+        _ => None,
+    })
 }
 
 /// A time, for people and for machines; the script says how long ago it is.

@@ -91,24 +91,35 @@ fn fixed(kind: &'static str, text: &'static str) -> Response {
     ([(header::CONTENT_TYPE, HeaderValue::from_static(kind)), (header::CACHE_CONTROL, kept)], text).into_response()
 }
 
+/// Why a page can't be shown, for people.
+pub(super) async fn failed(error: &ApiError) -> Response {
+    let text = maud::html! {
+        h1 { (error.title()) }
+        p { (error.message()) "." }
+        p { a href="/" { "Overview" } }
+    };
+    guarded((error.status(), page(&layout::outside(error.title(), &text))).into_response()).await
+}
+
 /// When to look again
 ///
-/// Server-sent events: something was journaled, or some time has passed.
+/// Server-sent events: `journaled`, something was, and `later`, some time has passed.
 #[utoipa::path(get, path = "/ui/live", tag = "page", security(("bearer" = ["read"])),
     responses((status = 200, body = String, content_type = "text/event-stream"), Otherwise))]
-async fn live(axum::extract::State(app): Served, who: Principal) -> Response {
-    let durable = app.host.db().watch();
-    let events = stream::unfold((app, who, durable), async |(app, who, mut durable)| {
+async fn live(axum::extract::State(app): Served, who: Principal) -> Result<Response, ApiError> {
+    let (durable, place) = (app.host.db().watch(), app.places.take(&who.name)?);
+    let events = stream::unfold((app, who, durable, place), async |(app, who, mut durable, place)| {
         let closing = app.host.closing().clone();
         let news = async {
-            drop(timeout(LIVE_MAX, durable.changed()).await);
+            let journaled = timeout(LIVE_MAX, durable.changed()).await.is_ok();
             sleep(LIVE_MIN).await;
             durable.borrow_and_update();
+            if journaled { "journaled" } else { "later" }
         };
-        closing.run_until_cancelled(news).await?;
-        let current = app.host.access().is_current(&who.name, who.role);
-        let event = Event::default().event("news").data("look");
-        current.then_some((Ok::<_, std::convert::Infallible>(event), (app, who, durable)))
+        let news = closing.run_until_cancelled(news).await?;
+        let current = app.host.access().is_current(&who);
+        let event = Event::default().event(news).data("look");
+        current.then_some((Ok::<_, std::convert::Infallible>(event), (app, who, durable, place)))
     });
-    Sse::new(events).keep_alive(KeepAlive::new().interval(LIVE_MAX)).into_response()
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(LIVE_MAX)).into_response())
 }

@@ -25,6 +25,14 @@ pub(in crate::api) async fn get(State(app): Served, who: Principal) -> Page {
     let (types, activity) = (app.host.types(None)?, app.host.activity().await);
     let sinks = app.host.sinks().await?;
     let attention = types.iter().filter(|view| needs_somebody(view)).count();
+    let failing = types.iter().filter(|view| view.token.failures > 0 && !needs_somebody(view)).count();
+    let letters: u64 = types.iter().map(|view| view.dead_letters).sum();
+    let parts = [
+        (attention > 0).then(|| format!("{attention} need somebody")),
+        (failing > 0).then(|| format!("{failing} failed and are tried again")),
+        (letters > 0).then(|| format!("dead letters: {letters}")),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
     let body = html! {
         h1 { "Overview" }
         @if let Some(refused) = app.host.not_reloaded() {
@@ -32,7 +40,7 @@ pub(in crate::api) async fn get(State(app): Served, who: Principal) -> Page {
         }
         p class="sum" {
             strong { (types.len()) } (if types.len() == 1 { " object type; " } else { " object types; " })
-            @if attention == 0 { span class="good" { "nothing needs you" } } @else { span class="bad" { (attention) " need somebody" } }
+            @if parts.is_empty() { span class="good" { "nothing needs you" } } @else { span class="bad" { (parts.join(", ")) } }
             ". The journal ends with entry " strong { (app.host.db().last_sequence()) } "."
         }
         @if types.is_empty() { p { "No connection is configured yet. The README says how to add one." } }
@@ -84,21 +92,24 @@ fn table(app: &App, types: &[TypeView], activity: &BTreeMap<TypeKey, Activity>) 
 }
 
 fn row(view: &TypeView, activity: Option<&Activity>, deltas: &[u64]) -> Markup {
-    let key = &view.token.key;
+    let (key, succeeded) = (&view.token.key, activity.and_then(|activity| activity.succeeded));
     html! {
         tr {
             th scope="row" { a href={ "/ui/connections/" (key.connection) } { (key.connection) } }
             td { (key.object_type) }
             td { (state(view)) @if let Some(why) = why(view) { br; small { (why) } } }
-            td { @if let Some(at) = activity.and_then(|activity| activity.succeeded) { (time(at)) } @else { "–" } }
+            td { @if let Some(at) = succeeded { (time(at)) } @else { "–" } }
             td {
                 @match activity {
+                    _ if needs_somebody(view) || view.token.paused.is_some() => "–",
                     Some(activity) if activity.running => span class="good" { "runs now" },
                     Some(Activity { due: Some(at), .. }) => (time(*at)),
                     _ => @if let Some(schedule) = &view.schedule { (schedule) } @else { "when asked" },
                 }
             }
-            td { @if let Some(run) = &view.last_run { (outcome(run)) " " (time(run.ended)) } @else { "–" } }
+            // One that found nothing leaves nothing behind but that it succeeded.
+            @let last = view.last_run.as_ref().filter(|run| succeeded.is_none_or(|at| at <= run.ended));
+            td { @if let Some(run) = last { (outcome(run)) " " (time(run.ended)) } @else if succeeded.is_some() { span class="state good" { "ok" } } @else { "–" } }
             td { (sparkline(deltas, RUNS)) }
             td class="number" { @if view.dead_letters > 0 { a href={ "/ui/dead-letters?connection=" (key.connection) } { (view.dead_letters) } } @else { "0" } }
         }

@@ -90,4 +90,12 @@ document.addEventListener("keydown", (event) => {
 
 ago();
 setInterval(ago, 10000);
-new EventSource(document.body.dataset.live).addEventListener("news", () => renew().catch(() => {}));
+const live = new EventSource(document.body.dataset.live);
+// Entries don't change, and it is written down each time that somebody reads them: theirs are pages to which only others come.
+const entries = location.pathname.startsWith("/ui/changes"), entry = location.pathname.startsWith("/ui/changes/");
+live.addEventListener("journaled", () => entry || renew().catch(() => {}));
+live.addEventListener("later", () => entries || renew().catch(() => {}));
+// It tries again by itself, but not where the server knows this browser no more.
+live.addEventListener("error", () => {
+  if (live.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 10000);
+});

@@ -21,13 +21,16 @@ use super::{Page, Served, page};
 use crate::api::admit::From;
 use crate::api::error::{ApiError, Otherwise};
 use crate::api::extract::Principal;
+use crate::audit::Event;
 use crate::clock::Clock;
+use crate::host::HostError;
 
 const COOKIE: &str = "tidewaiter";
 /// Where browsers say whose page made them ask.
 const SITE: &str = "sec-fetch-site";
 const SESSION_BYTES: usize = 32;
-const SESSIONS_MAX: usize = 1000;
+/// Of browsers that have shown the same token: one more ends the session that was quiet for longest.
+const SESSIONS_MAX: usize = 100;
 /// Without a look at the page.
 const QUIET_MAX: Duration = Duration::from_secs(12 * 3600);
 
@@ -59,8 +62,7 @@ impl Sessions {
             return Err(of_others());
         }
         let (mut open, now) = (self.all(), self.clock.moment());
-        open.retain(|_, (_, until)| *until > now);
-        let found = open.get_mut(id);
+        let found = open.get_mut(id).filter(|(_, until)| *until > now);
         Ok(found.map(|(who, until)| {
             *until = now + QUIET_MAX;
             who.clone()
@@ -72,8 +74,10 @@ impl Sessions {
         getrandom::fill(&mut bytes).map_err(|error| ApiError::unavailable("host", error.to_string()))?;
         let (mut open, now) = (self.all(), self.clock.moment());
         open.retain(|_, (_, until)| *until > now);
-        if open.len() >= SESSIONS_MAX {
-            return Err(ApiError::too_many(format!("{SESSIONS_MAX} browsers are logged in"), 60));
+        let of_it = || open.iter().filter(|(_, (other, _))| other.name == who.name);
+        if of_it().count() >= SESSIONS_MAX {
+            let oldest = of_it().min_by_key(|(_, (_, until))| *until).map(|(id, _)| id.clone());
+            oldest.map(|id| open.remove(&id));
         }
         open.insert(hex(&bytes), (who, now + QUIET_MAX));
         Ok(hex(&bytes))
@@ -98,7 +102,10 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 
 /// Whether a browser says that a page of another site made it ask: refused whoever lets it in, because a proxy may add an access token to whatever comes.
 pub(in crate::api) fn is_of_others(headers: &HeaderMap) -> bool {
-    headers.get(SITE).is_some_and(|site| site != "same-origin" && site != "none")
+    match headers.get(SITE) {
+        Some(site) => site != "same-origin" && site != "none",
+        None => headers.contains_key(header::ORIGIN) && !is_own(headers),
+    }
 }
 
 pub(in crate::api) fn of_others() -> ApiError {
@@ -151,12 +158,14 @@ pub(in crate::api) async fn begin(
         return Err(of_others());
     }
     let Form(login) = login.map_err(|error| ApiError::bad_request(error.body_text()))?;
-    let Some((name, role)) = app.host.access().admits(login.token.trim()) else {
+    let Some(who) = app.host.access().admits(login.token.trim()) else {
         app.limits.stranger(from.map(|Extension(from)| from))?;
         let text = shown(Some("That is no access token, or it has expired or was revoked."));
         return Ok((StatusCode::UNAUTHORIZED, page(&text)).into_response());
     };
-    let id = app.sessions.begin(Principal { name, role })?;
+    let begun = Event::Act { by: who.actor().to_string(), act: "log in", on: "the page".to_owned() };
+    app.host.audit().note(&begun).map_err(HostError::from)?;
+    let id = app.sessions.begin(Principal(who))?;
     let secure = if app.secure { "; Secure" } else { "" };
     Ok(sent_home(&format!("{COOKIE}={id}; Path=/; HttpOnly; SameSite=Strict{secure}")))
 }

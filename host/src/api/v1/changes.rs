@@ -14,11 +14,13 @@ use tidewaiter_core::access::Role;
 use tidewaiter_core::journal::{Entry, EntryId};
 use tidewaiter_core::name::{ConnectionName, TypeName};
 use tidewaiter_core::time::UnixMillis;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Answer, Page, Served, Wait, rows};
 use crate::api::App;
+use crate::api::admit::refused;
 use crate::api::error::{ApiError, Problems};
 use crate::api::extract::{Path, Principal, Query};
 use crate::api::feed::{Listener, Wanted, event};
@@ -31,6 +33,8 @@ use crate::sink::render;
 const QUIET: Duration = Duration::from_secs(10);
 /// Entries that are looked through in vain for one request, before it goes on with the next.
 const SEARCHED_MAX: usize = 20_000;
+/// So many of them at once, however few are wanted.
+const SEARCHED_AT_ONCE: usize = 500;
 
 /// A journal entry. Sensitive values are `***`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -119,7 +123,7 @@ impl Of {
 #[utoipa::path(get, path = "/changes", tag = "changes", security(("bearer" = ["read"])),
     params(Of), responses((status = 200, body = Page<Change>), Problems))]
 pub(super) async fn list(State(app): Served, Query(of): Query<Of>, who: Principal) -> Answer<Page<Json>> {
-    may_see(&who, of.sensitive)?;
+    may_see(&app, &who, of.sensitive)?;
     let asked = Asked {
         after: of.after.unwrap_or(After::Sequence(0)),
         wanted: of.wanted(),
@@ -139,11 +143,12 @@ pub(super) struct Asked {
     pub(super) wait: Duration,
 }
 
-pub(super) fn may_see(who: &Principal, sensitive: bool) -> Result<(), ApiError> {
-    match sensitive && !who.role.allows(Role::Security) {
-        false => Ok(()),
-        true => Err(ApiError::forbidden("what is sensitive is for the roles security and admin")),
+pub(super) fn may_see(app: &App, who: &Principal, sensitive: bool) -> Result<(), ApiError> {
+    if !sensitive || who.role.allows(Role::Security) {
+        return Ok(());
     }
+    let message = "what is sensitive is for the roles security and admin".to_owned();
+    Err(refused(app, who, "what is sensitive".to_owned(), message)?)
 }
 
 /// Some entries, once there are some; what was looked through without finding any is skipped in `next`.
@@ -152,12 +157,24 @@ pub(super) async fn page(app: &Arc<App>, asked: Asked, who: &Principal) -> Answe
     let host = &app.host;
     let until = app.clock.moment() + wait;
     let (mut items, mut next, mut searched) = (Vec::new(), after, 0);
+    let at_once = if wanted.is_all() { limit } else { limit.max(SEARCHED_AT_ONCE) };
+    let _place = (!wait.is_zero()).then(|| app.places.take(&who.name)).transpose()?;
     while items.is_empty() && searched < SEARCHED_MAX {
-        let entries = host.changes(next, limit, app.clock.until(until)).await?;
-        let Some(last) = entries.last() else { break };
-        (next, searched) = (After::Id(last.id), searched + entries.len());
+        let entries = host.changes(next, at_once, app.clock.until(until)).await?;
+        // Whoever waited may be nobody any more.
+        if !host.access().is_current(who) {
+            return Err(ApiError::unauthorized("the access token was revoked, or has expired"));
+        }
+        if entries.is_empty() {
+            break;
+        }
+        searched += entries.len();
         let hidden = host.db().sensitive().map_err(HostError::from)?;
         for entry in &entries {
+            if items.len() == limit {
+                break;
+            }
+            next = After::Id(entry.id);
             let masked = render::masked(entry, &hidden);
             if wanted.has(entry, &masked) {
                 items.push(if sensitive { render::entry(entry) } else { masked });
@@ -223,7 +240,7 @@ pub(super) async fn stream(
     who: Principal,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    may_see(&who, of.sensitive)?;
+    may_see(&app, &who, of.sensitive)?;
     let last = headers.get("last-event-id").map(|id| id.to_str().ok().and_then(|id| id.parse().ok()));
     let last = match last {
         Some(None) => return Err(ApiError::bad_request("Last-Event-ID is no entry's id")),
@@ -238,6 +255,7 @@ pub(super) async fn stream(
     if position > there {
         return Err(ApiError::bad_request(format!("entry {position} is not there yet; the last one is {there}")));
     }
+    let place = app.places.take(&who.name)?;
     note(&app.host, &who, [format!("after {position}"), "as they come".to_owned()], of.sensitive)?;
     let told = Told {
         listener: app.feed.listen(app.host.clone(), position),
@@ -246,6 +264,7 @@ pub(super) async fn stream(
         who,
         app,
         ended: false,
+        _place: place,
     };
     let events = stream::unfold(told, async |mut told| {
         told.next().await.map(|event| (Ok::<_, std::convert::Infallible>(event), told))
@@ -263,6 +282,7 @@ struct Told {
     who: Principal,
     app: Arc<App>,
     ended: bool,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Told {
@@ -271,7 +291,7 @@ impl Told {
         let closing = self.app.host.closing().clone();
         while !self.ended {
             let next = closing.run_until_cancelled(timeout(QUIET, self.listener.next())).await?;
-            if !self.app.host.access().is_current(&self.who.name, self.who.role) {
+            if !self.app.host.access().is_current(&self.who) {
                 return None;
             }
             match next {

@@ -15,6 +15,7 @@ use super::{Answer, Served, marked};
 use crate::api::error::{ApiError, Problems};
 use crate::api::extract::{self, Expected, Path, Principal, Query};
 use crate::api::operation::{Operation, Order, brought_up};
+use crate::audit::Event;
 use crate::config::Documents;
 use crate::host::ask::{Answer as Answered, Ask};
 use crate::host::view::{ConnectionView, TokenView, TypeView};
@@ -79,7 +80,11 @@ pub(super) async fn get(State(app): Served, Path(name): Path<ConnectionName>) ->
 /// It may have secrets in it, where somebody wrote them there instead of naming a file. Its ETag is for `If-Match`.
 #[utoipa::path(get, path = "/connections/{connection}/document", tag = "connections", security(("bearer" = ["admin"])),
     params(("connection" = ConnectionName, Path)), responses((status = 200, body = Written, headers(("etag" = String))), Problems))]
-pub(super) async fn document(State(app): Served, Path(name): Path<ConnectionName>) -> Result<Response, ApiError> {
+pub(super) async fn document(
+    State(app): Served,
+    Path(name): Path<ConnectionName>,
+    who: Principal,
+) -> Result<Response, ApiError> {
     let documents = documents(&app.host).await?;
     let mark = documents.mark(&name).ok_or_else(|| HostError::UnknownConnection(name.clone()))?;
     let table = |text: Option<&String>| {
@@ -88,6 +93,8 @@ pub(super) async fn document(State(app): Served, Path(name): Path<ConnectionName
     };
     let written =
         Written { connection: table(documents.connections.get(&name))?, grants: table(documents.grants.get(&name))? };
+    let read = Event::Act { by: who.actor().to_string(), act: "connections document", on: name.to_string() };
+    app.host.audit().note(&read).map_err(HostError::from)?;
     Ok(marked(&mark, written))
 }
 

@@ -9,6 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::changes::{Asked, Change, may_see, page};
 use super::{Answer, Page, Served, Wait, rows};
+use crate::api::admit::refused;
 use crate::api::error::{ApiError, Problems};
 use crate::api::extract::{self, Path, Principal, Query};
 use crate::api::feed::Wanted;
@@ -97,7 +98,7 @@ pub(super) async fn changes(
     Query(more): Query<More>,
     who: Principal,
 ) -> Answer<Page<Json>> {
-    may_see(&who, more.sensitive)?;
+    may_see(&app, &who, more.sensitive)?;
     let position = app.host.db().consumer_position(name.as_str()).map_err(HostError::from)?;
     let asked = Asked {
         after: After::Sequence(position),
@@ -121,10 +122,9 @@ pub(super) async fn acknowledge(
     extract::Json(acknowledged): extract::Json<Acknowledged>,
 ) -> Answer<ConsumerView> {
     if !who.role.allows(Role::Operate) && who.name.as_str() != consumer.as_str() {
-        return Err(ApiError::forbidden(format!(
-            "{} has the role {}, and acknowledges only for a consumer of its name",
-            who.name, who.role
-        )));
+        let message =
+            format!("{} has the role {}, and acknowledges only for a consumer of its name", who.name, who.role);
+        return Err(refused(&app, &who, format!("acknowledge for the consumer {consumer}"), message)?);
     }
     let ask = Ask::ConsumerAck { consumer: consumer.clone(), upto: acknowledged.upto };
     Box::pin(app.host.answer(ask, who.actor())).await?;

@@ -39,8 +39,8 @@ pub(super) async fn list(State(app): Served, Query(of): Query<Of>) -> Answer<Pag
 /// A dead letter, with what came
 #[utoipa::path(get, path = "/dead-letters/{number}", tag = "dead letters", security(("bearer" = ["read"])),
     responses((status = 200, body = LetterView), Problems))]
-pub(super) async fn get(State(app): Served, Path(number): Path<u64>) -> Answer<LetterView> {
-    Ok(axum::Json(app.host.dead_letter(number).await?))
+pub(super) async fn get(State(app): Served, Path(number): Path<u64>, who: Principal) -> Answer<LetterView> {
+    Ok(axum::Json(app.host.dead_letter(number, &who.actor()).await?))
 }
 
 /// Have the object of a dead letter told as it is now

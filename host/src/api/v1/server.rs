@@ -71,9 +71,9 @@ pub(super) async fn healthz() -> axum::Json<Health> {
     axum::Json(Health { status: "ok" })
 }
 
-/// Whether the server takes requests, and can write
+/// Whether the server takes requests
 ///
-/// 503 while it shuts down, or if the journal can't be written.
+/// 503 while it shuts down, or if its db can't be read.
 #[utoipa::path(get, path = "/readyz", tag = "server", security(()), responses((status = 200, body = Health), Problems))]
 pub(super) async fn readyz(State(app): Served) -> Answer<Health> {
     match app.host.not_ready() {

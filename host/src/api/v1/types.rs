@@ -193,9 +193,7 @@ pub(super) async fn reconcile(
 ) -> Result<Response, ApiError> {
     let (key, by) = (key(names), who.actor());
     app.host.token(&key)?;
-    let (connection, object_type) = (key.connection.clone(), Some(key.object_type.clone()));
-    let order = Order { action: "reconcile", connection, object_type, by: by.to_string() };
-    let host = app.host.clone();
+    let (order, host) = (Order::reconcile(&key, &scope, &by), app.host.clone());
     follow(&app, order, &waiting, async move { reconciled(host.reconcile(&key, scope, by).await) }).await
 }
 
