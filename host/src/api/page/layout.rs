@@ -118,7 +118,7 @@ pub(super) fn state(view: &TypeView) -> Markup {
         (None, "token-lost") => ("bad", "token lost"),
         (None, "held") => ("bad", "held"),
         (None, "paused") => ("off", "paused"),
-        (None, _) if view.token.failures > 0 => ("warn", "retrying"),
+        (None, _) if view.token.failures > 0 => ("warn", "failing"),
         (None, "new" | "origin") => ("off", "new"),
         (None, _) => ("good", "live"),
     };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use maud::{Markup, html};
 use tidewaiter_core::name::TypeKey;
+use tidewaiter_core::text::shown;
 
 use super::layout::{inside, outcome, sparkline, state, time, why};
 use super::{Page, Served, page};
@@ -17,6 +18,8 @@ use crate::host::view::TypeView;
 
 /// Runs in a sparkline.
 const RUNS: usize = 30;
+/// Of why a type doesn't do well; its own page has all of it.
+const WHY_BYTES_MAX: usize = 160;
 
 /// The page: what goes on
 #[utoipa::path(get, path = "/", tag = "page", security(("bearer" = ["read"])),
@@ -26,10 +29,11 @@ pub(in crate::api) async fn get(State(app): Served, who: Principal) -> Page {
     let sinks = app.host.sinks().await?;
     let attention = types.iter().filter(|view| needs_somebody(view)).count();
     let failing = types.iter().filter(|view| view.token.failures > 0 && !needs_somebody(view)).count();
-    let letters: u64 = types.iter().map(|view| view.dead_letters).sum();
+    let letters =
+        types.iter().map(|view| view.dead_letters).chain(sinks.iter().map(|sink| sink.dead_letters)).sum::<u64>();
     let parts = [
         (attention > 0).then(|| format!("{attention} need somebody")),
-        (failing > 0).then(|| format!("{failing} failed and are tried again")),
+        (failing > 0).then(|| format!("{failing} failing")),
         (letters > 0).then(|| format!("dead letters: {letters}")),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
@@ -97,7 +101,7 @@ fn row(view: &TypeView, activity: Option<&Activity>, deltas: &[u64]) -> Markup {
         tr {
             th scope="row" { a href={ "/ui/connections/" (key.connection) } { (key.connection) } }
             td { (key.object_type) }
-            td { (state(view)) @if let Some(why) = why(view) { br; small { (why) } } }
+            td { (state(view)) @if let Some(why) = why(view) { br; small { (shown(&why, WHY_BYTES_MAX)) } } }
             td { @if let Some(at) = succeeded { (time(at)) } @else { "–" } }
             td {
                 @match activity {
