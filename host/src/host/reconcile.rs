@@ -191,14 +191,17 @@ impl Host {
     /// # Errors
     /// There is none; or it can't be written down.
     pub async fn cancel_pass(&self, key: &TypeKey, by: &Actor) -> Result<Progress, HostError> {
-        let under_way = || {
-            let passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
-            passes.get(key).and_then(Weak::upgrade).ok_or_else(|| HostError::NoPass { key: key.clone() })
+        let (passes, audit, key, by) = (Arc::clone(&self.passes), self.audit.clone(), key.clone(), by.clone());
+        let on = key.to_string();
+        let under_way = move || {
+            let passes = passes.lock().unwrap_or_else(PoisonError::into_inner);
+            passes.get(&key).and_then(Weak::upgrade).ok_or_else(|| HostError::NoPass { key: key.clone() })
         };
-        let pass = under_way()?;
-        let (audit, by, on) = (self.audit.clone(), by.clone(), key.to_string());
+        under_way()?;
         self.act(async move {
             audit.act(&by, "reconcile cancel", on).await?;
+            // It may have ended meanwhile.
+            let pass = under_way()?;
             pass.cancel();
             Ok(pass.progress())
         })
