@@ -254,6 +254,8 @@ fn reconciliations_are_begun_followed_and_waited_for() {
     let uids: Vec<_> = place.changes().iter().map(|entry| entry["uid"].clone()).collect();
     assert_eq!(uids, ["1", "2"], "what live sync had skipped");
 
+    let plural = "recon?_action=recon&mapping=systemHrAccounts_managedUser&waitForCompletion=true";
+    assert_eq!(server.call("POST", plural, &[], "").0, 200);
     let by_source = "recon?_action=recon&source=system/hr/account";
     let (status, begun) = server.call("POST", by_source, &[], "");
     assert!(status == 200 && ["ACTIVE", "SUCCESS"].contains(&begun["state"].as_str().unwrap()), "{begun}");
@@ -261,7 +263,16 @@ fn reconciliations_are_begun_followed_and_waited_for() {
     let (status, refused) = server.call("POST", one, &[], "");
     assert!(status == 400 && refused["message"].as_str().unwrap().contains("by its uid"), "{refused}");
     let (_, all) = server.call("GET", "recon", &[], "");
-    assert_eq!(all["reconciliations"].as_array().unwrap().len(), 3);
+    assert_eq!(all["reconciliations"].as_array().unwrap().len(), 4);
+    let failed = all["reconciliations"].as_array().unwrap().iter().find(|one| one["state"] == "FAILED").unwrap();
+    assert_eq!(failed["stage"], "COMPLETED_FAILED");
+    assert!(failed["stageDescription"].as_str().unwrap().contains("by its uid"), "{failed}");
+    let cancel = format!("recon/{}?_action=cancel", failed["_id"].as_str().unwrap());
+    assert_eq!(server.call("POST", &cancel, &[], "").0, 409, "it is over");
+    let ids = "repo/synchronisation/pooledSyncStage?_queryId=query-all-ids";
+    let (status, ids) = server.call("GET", ids, &[], "");
+    assert_eq!((status, &ids["result"][0]["_id"]), (200, &json!("SYSTEMHRACCOUNT")), "{ids}");
+    assert!(ids["result"][0].get("connectorData").is_none(), "{ids}");
     let cancel = format!("recon/{id}?_action=cancel");
     assert_eq!(server.call("POST", &cancel, &[], "").0, 409, "it is over");
     for (path, status) in [

@@ -75,6 +75,8 @@ fn a_poison_record_in_the_middle_stops_the_run_or_becomes_a_dead_letter() {
     let list = place.run("connections list").stdout;
     assert!(list.contains("live, never reconciled, 1 dead letter "), "{list}");
     let show = place.run("dead-letters show 1").stdout;
+    let audit = std::fs::read_to_string(place.path("data/audit.ndjson")).unwrap();
+    assert!(audit.contains(r#""event":"read""#) && audit.contains("dead letter 1"), "who reads one is written down");
     for part in [
         "bad/account",
         "account 3",

@@ -436,7 +436,30 @@ fn changes_come_by_page_by_wait_and_as_a_stream_that_goes_on_where_it_ended() {
         assert!(clock.moment().0 < 30_000, "the stream goes on");
     }
     assert_eq!(reader.v1("GET", "changes", &Value::Null).0, 401);
-    assert_eq!(with_role(&server, &admin, "another", "read").v1("GET", "changes?sensitive=true", &Value::Null).0, 403);
+    let another = with_role(&server, &admin, "another", "read");
+    assert_eq!(another.v1("GET", "changes?sensitive=true", &Value::Null).0, 403);
+    let audit = admin.audited();
+    assert!(audit.lines().any(|line| line.contains("not-allowed") && line.contains("what is sensitive")), "{audit}");
+}
+
+#[test]
+fn one_access_token_leaves_room_for_others() {
+    let place = Place::new();
+    place.people(ANN);
+    place.write("tidewaiter.toml", "[http]\nlisten = \"127.0.0.1:0\"\nclients = 8\n");
+    let server = place.serve();
+    let admin = Caller::new(&server, &server.token());
+    let greedy = with_role(&server, &admin, "greedy", "read");
+    let stream = "/api/v1/changes/stream";
+    let open: Vec<Events> = (0..4).map(|_| Events::open(&greedy, stream, "")).collect();
+    let (status, problem) = greedy.call("GET", stream, &Value::Null);
+    assert_eq!((status, &problem["code"]), (429, &json!("too-many-requests")), "{problem}");
+    assert_eq!(greedy.v1("GET", "changes?after=0&wait=1s", &Value::Null).0, 429);
+    assert_eq!(greedy.v1("GET", "changes?after=0", &Value::Null).0, 200, "what doesn't wait takes no place");
+    drop(Events::open(&admin, stream, ""));
+    assert_eq!(admin.v1("GET", "changes?after=0&wait=1s", &Value::Null).0, 200);
+    drop(open);
+    until("the places are free", || greedy.v1("GET", "changes?after=0&wait=1s", &Value::Null).0 == 200);
 }
 
 #[test]

@@ -238,6 +238,13 @@ async fn what_holds_a_type_up_is_told() {
     let of = |name: &str, connection: &str| now[&format!("{name}{{connection={connection:?},type=\"account\"}}")];
     assert_eq!([of("tidewaiter_held", "hr"), of("tidewaiter_held", "bad")], [1.0, 0.0]);
     assert_eq!([of("tidewaiter_paused", "hr"), of("tidewaiter_paused", "bad")], [0.0, 0.0]);
+    let in_quarantine = || samples(&host.metrics().unwrap())["tidewaiter_connector_quarantined{connector=\"csv\"}"];
+    let quarantine = |end| host.quarantine("csv".parse().unwrap(), Some("a\nb".to_owned()), end, Actor::Host);
+    let lock = quarantine(false).await.unwrap();
+    assert_eq!(lock.quarantined[&"csv".parse().unwrap()], "a\\nb", "why, in one line");
+    assert_eq!(in_quarantine(), 1.0);
+    quarantine(true).await.unwrap();
+    assert_eq!(in_quarantine(), 0.0);
     let paused = TypesOf { connection: "bad".parse().unwrap(), object_type: None };
     host.pause(&paused, Actor::Host).await.unwrap();
     let later = samples(&host.metrics().unwrap());
