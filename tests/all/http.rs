@@ -334,7 +334,8 @@ impl Events {
         let address = caller.url.trim_start_matches("http://").to_owned();
         let mut stream = TcpStream::connect(&address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: {}\r\n{more}\r\n", caller.bearer);
+        let of = format!("Host: {address}\r\nAuthorization: {}\r\nConnection: close\r\n", caller.bearer);
+        let head = format!("GET {path} HTTP/1.1\r\n{of}{more}\r\n");
         stream.write_all(head.as_bytes()).unwrap();
         let mut events = Self(BufReader::new(stream));
         let status = events.line().unwrap();
@@ -350,9 +351,10 @@ impl Events {
 
     /// The next event: its id, and its data.
     fn next(&mut self) -> Option<(String, Value)> {
-        let mut id = String::new();
+        let (mut id, clock) = (String::new(), Clock::start());
         loop {
             let line = self.line()?;
+            assert!(clock.moment().0 < 30_000, "nothing is told but that the stream lives");
             if let Some(text) = line.strip_prefix("id: ") {
                 id = text.trim().to_owned();
             }

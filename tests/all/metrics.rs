@@ -12,6 +12,7 @@ use tidewaiter::clock::Clock;
 use tidewaiter::config::Config;
 use tidewaiter::host::ask::{After, Ask};
 use tidewaiter::host::{Exposition, Host, Runs, TypesOf};
+use tidewaiter_core::access::Role;
 use tidewaiter_core::name::TypeKey;
 use tidewaiter_core::run::{RunReport, Trigger};
 use tidewaiter_core::state::Actor;
@@ -239,7 +240,10 @@ async fn what_holds_a_type_up_is_told() {
     assert_eq!([of("tidewaiter_held", "hr"), of("tidewaiter_held", "bad")], [1.0, 0.0]);
     assert_eq!([of("tidewaiter_paused", "hr"), of("tidewaiter_paused", "bad")], [0.0, 0.0]);
     let in_quarantine = || samples(&host.metrics().unwrap())["tidewaiter_connector_quarantined{connector=\"csv\"}"];
-    let quarantine = |end| host.quarantine("csv".parse().unwrap(), Some("a\nb".to_owned()), end, Actor::Host);
+    let quarantine = |end| {
+        let by = Actor::Access { name: "ops".parse().unwrap(), role: Role::Security };
+        host.quarantine("csv".parse().unwrap(), Some("a\nb".to_owned()), end, by)
+    };
     let lock = quarantine(false).await.unwrap();
     assert_eq!(lock.quarantined[&"csv".parse().unwrap()], "a\\nb", "why, in one line");
     assert_eq!(in_quarantine(), 1.0);
